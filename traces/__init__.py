@@ -1,0 +1,1 @@
+"""Request traces: the record, one reader per format, generators and statistics."""
