@@ -1,0 +1,73 @@
+# Two commands matter: `make demo` (a simulation and its report) and `make test` (everything CI checks).
+# Both set up .venv by themselves; the stamps make a second run immediate until pyproject.toml changes.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PACKAGES := kvsim reports calibration sim policies traces hw_profiles
+PYTEST_ARGS ?= -n auto --dist loadfile -q
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+
+# Tests on real traces use the shared copy when there is one and the caller named none; absent, they skip.
+SHARED_TRACES := $(wildcard ../shared/data/traces)
+ifeq ($(strip $(KVSIM_TRACES)),)
+ifneq ($(SHARED_TRACES),)
+test test-all bench: export KVSIM_TRACES := $(abspath $(SHARED_TRACES))
+endif
+endif
+
+.PHONY: demo test test-all test-tools lint bench clean help
+
+help:
+	@echo 'make demo        install into $(VENV) and simulate examples/quickstart.yaml'
+	@echo 'make test        ruff, mypy, import floors, and the fast tests'
+	@echo 'make test-all    the same with the slow tests'
+	@echo 'make test-tools  the browser for the report tests (Debian, once)'
+	@echo 'make lint        ruff, mypy, import floors'
+	@echo 'make bench       simulator speed on the examples'
+	@echo 'make clean       remove build output and caches (not $(VENV), not your runs)'
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml kvsim/_version.py | $(BIN)/python
+	@echo 'installing kvsim into $(VENV) ...'
+	@$(PIP) install -e .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml kvsim/_version.py | $(BIN)/python
+	@echo 'installing kvsim and its test tools into $(VENV) ...'
+	@$(PIP) install -e '.[test]'
+	@touch $@ $(VENV)/.installed
+
+demo: $(VENV)/.installed
+	@$(BIN)/kvsim run examples/quickstart.yaml --out out/quickstart
+	@echo 'report: $(CURDIR)/out/quickstart/report.html (open it in a browser)'
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/mypy --strict $(PACKAGES)
+	$(BIN)/lint-imports
+
+# pytest comes last: its closing line is the result.
+test: lint
+	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_ARGS)
+
+test-all: lint
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-tools:
+	@if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then \
+	  echo 'chromium and chromedriver are there'; \
+	else \
+	  run=; [ "$$(id -u)" = 0 ] || run='sudo -n'; \
+	  $$run apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive $$run apt-get install -y -qq --no-install-recommends chromium chromium-driver; \
+	fi
+
+bench: $(VENV)/.installed
+	@$(BIN)/python tests/bench/speed.py
+
+clean:
+	rm -rf build dist out/quickstart *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find $(PACKAGES) tests -name __pycache__ -type d -prune -exec rm -rf {} +
