@@ -1,4 +1,4 @@
-"""Reader of Mooncake JSONL traces, plain or gzip.
+"""Reader and writer of Mooncake JSONL traces, plain or gzip.
 
 One JSON object a line: `timestamp` (ms), `input_length` and `output_length` (tokens), `hash_ids` (chained
 ids of 512-token prefix blocks, the last may be partial); other fields are ignored.
@@ -9,24 +9,24 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import json
 import zlib
 from array import array
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import numpy as np
 
 from hw_profiles.errors import InputError
+from hw_profiles.files import write_atomic
+from traces.packed import gzip_bytes, open_unpacked
 from traces.request import Ints, Trace
 
 BLOCK_TOKENS = 512  # tokens behind one hash id. SOURCE: kvcache-ai/Mooncake, FAST25-release/README.md
 MAX_TOKENS = 2**31 - 1  # no model reads more; keeps every sum over a trace within int64
 MAX_STAMP = 2**53  # ms; whole milliseconds are exact in a float below it
-GZIP_MAGIC = b"\x1f\x8b"
 
 
 def read_mooncake(path: str | Path, *, strict: bool = False, name: str | None = None) -> Trace:
@@ -41,7 +41,7 @@ def read_mooncake(path: str | Path, *, strict: bool = False, name: str | None = 
     digest = hashlib.sha256()
     number = 0
     try:
-        with _open(path) as stream:
+        with open_unpacked(path) as stream:
             for number, line in enumerate(stream, start=1):
                 digest.update(line)
                 if line.isspace():
@@ -92,12 +92,29 @@ def read_mooncake(path: str | Path, *, strict: bool = False, name: str | None = 
     return _in_order(trace, np.frombuffer(lines, np.int64), strict)
 
 
-def _open(path: Path) -> BinaryIO:
-    """A binary stream of the uncompressed content; gzip is known by its first bytes, not by the name."""
-    with path.open("rb") as probe:
-        packed = probe.read(2) == GZIP_MAGIC
-    # the extra buffer iterates lines in C, GzipFile alone does it in Python
-    return io.BufferedReader(cast(Any, gzip.open(path)), 1 << 20) if packed else path.open("rb", 1 << 20)
+def write_mooncake(trace: Trace, path: str | Path) -> Path:
+    """Writes `trace` to `path`, compressed if the name ends in .gz; equal traces give equal bytes.
+
+    Times are kept to the nanosecond. Raises InputError for a trace without 512-token blocks, or if the file
+    cannot be written.
+    """
+    path = Path(path)
+    if trace.block_tokens != BLOCK_TOKENS:
+        text = f"has blocks of {trace.block_tokens} tokens; the Mooncake format needs {BLOCK_TOKENS}"
+        raise InputError(text, where=trace.source)
+    lines = []
+    for request in trace:
+        stamp = round(request.arrival_s * 1e3, 6)
+        row = {
+            "timestamp": int(stamp) if stamp.is_integer() else stamp,
+            "input_length": request.input_tokens,
+            "output_length": request.output_tokens,
+            "hash_ids": request.hash_ids,
+        }
+        lines.append(json.dumps(row) + "\n")
+    content = "".join(lines).encode()
+    write_atomic(path, gzip_bytes(content) if path.name.endswith(".gz") else content)
+    return path
 
 
 def _in_order(trace: Trace, lines: Ints, strict: bool) -> Trace:

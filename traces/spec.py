@@ -1,0 +1,77 @@
+"""The `trace:` section of a scenario: which requests, and what is done to their arrivals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from hw_profiles.errors import InputError
+from hw_profiles.units import Seconds
+from traces.arrivals import limit, rate_scale, spread_arrivals
+from traces.catalog import CATALOG, load_trace
+from traces.generate import GenerateSpec, generate
+from traces.request import Trace
+
+
+class TraceSpec(BaseModel):
+    """One of `name` (catalog), `path` (file) or `generate`, then `limit`, `rate_scale`, `spread_arrivals`.
+
+    `limit`: the first n requests. `rate_scale`: 2 makes arrivals twice as fast. `spread_arrivals` (s): each
+    arrival moves by its own share of this window (see traces.arrivals). A string is a name, or a path if
+    it has a slash or an ending. `model_dump(mode="json", exclude_none=True)` reads back to the same spec.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str | None = None
+    path: str | None = None
+    generate: GenerateSpec | None = None
+    limit: Annotated[int, Field(ge=1, strict=True)] | None = None
+    rate_scale: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)] = 1.0
+    spread_arrivals: Seconds = 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if isinstance(value, Path):
+            return {"path": str(value)}
+        if isinstance(value, str):
+            return {"path" if "/" in value or Path(value).suffix else "name": value}
+        if isinstance(value, dict) and "clients" in value:
+            raise InputError("closed-loop clients are not available in this version", path="clients")
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> TraceSpec:
+        given = [key for key in ("name", "path", "generate") if getattr(self, key) is not None]
+        if len(given) != 1:
+            text = f"needs exactly one of name, path and generate, has {' and '.join(given) or 'none'}"
+            raise InputError(text)
+        if self.name is not None and self.name not in CATALOG:
+            raise InputError("unknown trace", path="name", found=self.name, allowed=CATALOG, near=CATALOG)
+        return self
+
+    def resolved(self, base_dir: str | Path) -> TraceSpec:
+        """The same spec with an absolute path, so that it means the same from any other folder."""
+        if self.path is None:
+            return self
+        absolute = (Path(base_dir) / Path(self.path).expanduser()).resolve()
+        return self.model_copy(update={"path": str(absolute)})
+
+
+def build(spec: TraceSpec, seed: int, base_dir: str | Path = ".") -> Trace:
+    """Loads or generates the trace of `spec`, then applies limit, rate_scale, spread_arrivals in this order.
+
+    `seed`: of the scenario; generated traffic and spread arrivals draw from streams of their own.
+    `base_dir`: the folder a relative path starts from (the scenario's). Raises InputError.
+    """
+    if spec.generate is not None:
+        trace = generate(spec.generate, seed)
+    elif spec.name is not None:
+        trace = load_trace(spec.name)
+    else:
+        trace = load_trace(Path(str(spec.resolved(base_dir).path)))
+    if spec.limit is not None:
+        trace = limit(trace, spec.limit)
+    return spread_arrivals(rate_scale(trace, spec.rate_scale), spec.spread_arrivals, seed)
