@@ -61,7 +61,9 @@ def parse_yaml(text: str, *, where: str | Path) -> dict[str, Any]:
     loader: _Loader | None = None
     try:
         loader = _Loader(text)
-        document = loader.get_single_data()
+        node = loader.get_single_node()
+        # deep construction refuses recursive anchors, which nothing downstream could walk
+        document = loader.construct_object(node, deep=True) if node else None
     except InputError as error:
         raise error.at(where=where) from None
     except yaml.YAMLError as error:

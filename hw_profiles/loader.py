@@ -1,0 +1,156 @@
+"""Read a machine profile: a shipped name or the path of a YAML file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hw_profiles import schema
+from hw_profiles.errors import InputError
+from hw_profiles.profile import HeldOut, Profile, Validity
+from hw_profiles.schema import ProfileValue, check_keys, mapping
+from hw_profiles.yaml_io import parse_yaml, read_text
+
+_SHIPPED = Path(__file__).parent / "profiles"
+
+
+def list_profiles() -> list[str]:
+    """Names of the shipped profiles."""
+    return sorted(path.stem for path in _SHIPPED.glob("*.yaml"))
+
+
+def load_profile(name_or_path: str | Path) -> Profile:
+    """Profile of a shipped name ("h100-sxm") or a YAML file. Raises InputError (file, path, value)."""
+    text = str(name_or_path)
+    names = list_profiles()
+    if text in names:
+        return read_profile(_SHIPPED / f"{text}.yaml")
+    path = Path(name_or_path)
+    if path.suffix in {".yaml", ".yml"} or path.exists():
+        return read_profile(path)
+    allowed = f"the path of a .yaml file, or one of {', '.join(names)}"
+    raise InputError("unknown profile", found=text, allowed=allowed, near=names)
+
+
+def read_profile(path: Path) -> Profile:
+    """Profile of one YAML file; see `load_profile`."""
+    text = read_text(path)
+    document = parse_yaml(text, where=path)
+    try:
+        return _profile(document, str(path), hashlib.sha256(text.encode()).hexdigest())
+    except InputError as error:
+        raise error.at(where=path) from None
+
+
+def _profile(document: Mapping[str, Any], source: str, sha256: str) -> Profile:
+    if document.get("schema") != schema.SCHEMA:
+        raise InputError("", path="schema", found=document.get("schema", "nothing"), allowed=schema.SCHEMA)
+    check_keys(document, schema.TOP_KEYS, None)
+    kind = document.get("kind")
+    if kind not in schema.KINDS:
+        raise InputError("", path="kind", found=kind, allowed=schema.KINDS)
+    sources = _sources(document)
+    return Profile(
+        name=_text(document, "name"),
+        kind=kind,
+        vendor=_text(document, "vendor"),
+        entries={value.path: value for value in _values(document, sources)},
+        sources=sources,
+        heldout=dict(_heldout(document)),
+        validity=_validity(document),
+        source=source,
+        content_sha256=sha256,
+    )
+
+
+def _text(document: Mapping[str, Any], key: str) -> str:
+    value = document.get(key)
+    if not isinstance(value, str) or not value:
+        raise InputError("", path=key, found=value, allowed="text")
+    return value
+
+
+def _sources(document: Mapping[str, Any]) -> dict[str, str]:
+    """Source key -> one line: what, then where it is from."""
+    lines = {}
+    for key, node in mapping(document.get("sources"), "sources").items():
+        entry = mapping(node, f"sources.{key}")
+        check_keys(entry, ("what", "url", "read", "estimate"), f"sources.{key}")
+        what = entry.get("what")
+        if not isinstance(what, str) or not what:
+            raise InputError("", path=f"sources.{key}.what", found=what, allowed="a line of text")
+        lines[key] = " ".join(what.split()) + (f" <{entry['url']}>" if entry.get("url") else "")
+    return lines
+
+
+def _values(document: Mapping[str, Any], sources: Mapping[str, str]) -> Iterator[ProfileValue]:
+    groups = {name: {**keys, **schema.OPTIONAL.get(name, {})} for name, keys in schema.REQUIRED.items()}
+    groups |= {name: dict(keys) for name, keys in schema.OPTIONAL.items() if name not in groups}
+    sections = {
+        name.partition(".")[0]: mapping(document.get(name.partition(".")[0]), name) for name in groups
+    }
+    for section, node in sections.items():
+        subgroups = [name.partition(".")[2] for name in groups if name.startswith(f"{section}.")]
+        if subgroups:
+            check_keys(node, subgroups, section)
+    links = mapping(document.get("links"), "links")
+    for name in schema.REQUIRED_LINKS:
+        if name not in links:
+            raise InputError(f"missing link {name!r}", path="links")
+    for name, keys in groups.items():
+        section, _, group = name.partition(".")
+        node = sections[section].get(group, {}) if group else sections[section]
+        yield from _group(name, node, keys, schema.REQUIRED.get(name, {}), sources)
+    for name, node in links.items():
+        path = f"links.{schema.link_name(name)}"
+        yield from _group(path, node, schema.LINK, schema.LINK, sources)
+
+
+def _group(
+    path: str,
+    node: object,
+    keys: Mapping[str, schema.Quantity],
+    required: Mapping[str, schema.Quantity],
+    sources: Mapping[str, str],
+) -> Iterator[ProfileValue]:
+    entry = mapping(node, path)
+    extra = ("heldout",) if path.startswith("kernels.") else ()
+    check_keys(entry, (*keys, *extra), path)
+    for key in required:
+        if key not in entry:
+            raise InputError(f"missing value {key!r}", path=path)
+    for key, value in entry.items():
+        if key in keys:
+            yield schema.read_value(f"{path}.{key}", value, keys[key], sources)
+
+
+def _heldout(document: Mapping[str, Any]) -> Iterator[tuple[str, HeldOut]]:
+    for kernel, node in mapping(document.get("kernels"), "kernels").items():
+        if "heldout" not in node:
+            continue
+        path = f"kernels.{kernel}.heldout"
+        entry = mapping(node["heldout"], path)
+        check_keys(entry, schema.HELDOUT_KEYS, path)
+        for key in ("mape", "n", "what"):
+            if key not in entry:
+                raise InputError(f"missing key {key!r}", path=path)
+        for key in entry:
+            if key != "what" and (isinstance(entry[key], bool) or not isinstance(entry[key], int | float)):
+                raise InputError("", path=f"{path}.{key}", found=entry[key], allowed="a number")
+        yield kernel, HeldOut(**entry)
+
+
+def _validity(document: Mapping[str, Any]) -> Validity:
+    entry = mapping(document.get("validity"), "validity")
+    check_keys(entry, ("batch", "seq", "note"), "validity")
+    return Validity(_range(entry, "batch"), _range(entry, "seq"), str(entry.get("note", "")))
+
+
+def _range(entry: Mapping[str, Any], key: str) -> tuple[int, int]:
+    value = entry.get(key)
+    whole = isinstance(value, list) and len(value) == 2 and all(type(end) is int for end in value)
+    if not isinstance(value, list) or not whole or not 0 < value[0] <= value[1]:
+        raise InputError("", path=f"validity.{key}", found=value, allowed="[least, most] in whole numbers")
+    return value[0], value[1]

@@ -1,0 +1,193 @@
+"""Form of a machine profile (`kvsim-hw/1`): which values there are and how one value is read.
+
+A value is `{v, unit, src}` with, where known, its 90 % interval as `{rel}` (relative half-width) or `{lo, hi}`
+(same unit). `unit` is always given, "1" for a pure number. `src` names an entry of the file's `sources`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Any
+
+from hw_profiles import units
+from hw_profiles.errors import InputError
+
+SCHEMA = "kvsim-hw/1"
+KINDS = ("datasheet", "public_fit", "measured")
+REQUIRED_LINKS = ("pcie_h2d", "pcie_d2h")
+HELDOUT_KEYS = ("mape", "p90", "max", "bias", "n", "what")
+_NUMBER_UNITS: Mapping[str, Fraction] = MappingProxyType({"1": Fraction(1)})
+_LINK_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What kind of number a value is: its units, the SI unit it is kept in, and its bounds."""
+
+    units: Mapping[str, Fraction]
+    si_unit: str
+    whole: bool = False
+    least: float = 0.0
+    above_zero: bool = False
+
+
+SIZE = Quantity(units.BYTE_UNITS, "B", whole=True, above_zero=True)
+RATE = Quantity(units.RATE_UNITS, "B/s", above_zero=True)
+COMPUTE = Quantity(units.FLOPS_UNITS, "FLOP/s", above_zero=True)
+TIME = Quantity(units.SECOND_UNITS, "s")
+COUNT = Quantity(_NUMBER_UNITS, "1", whole=True, above_zero=True)
+EXPONENT = Quantity(_NUMBER_UNITS, "1", least=1.0)
+
+# Every value a profile must have, by section and group (None = the section has no groups).
+REQUIRED: Mapping[str, Mapping[str, Quantity]] = MappingProxyType(
+    {
+        "capacity": {"hbm_bytes": SIZE, "l2_bytes": SIZE, "sms": COUNT, "reserved_bytes": SIZE},
+        "tiers.hbm": {"read": RATE},
+        "kernels.gemm_bf16": {"t0": TIME, "bandwidth": RATE, "flops": COMPUTE, "p": EXPONENT},
+        "kernels.decode_attn": {"floor": TIME, "t0": TIME, "per_seq": TIME, "bandwidth": RATE},
+        "kernels.prefill_attn": {"t0": TIME, "per_token": TIME, "flops": COMPUTE},
+        "kernels.launch": {"stream": TIME, "graph": TIME},
+    }
+)
+# Values it may have besides.
+OPTIONAL: Mapping[str, Mapping[str, Quantity]] = MappingProxyType(
+    {
+        "tiers.hbm": {"peak": RATE, "latency": TIME},
+        "tiers.l2": {"read": RATE, "full_hit_bytes": SIZE, "full_miss_bytes": SIZE, "latency": TIME},
+    }
+)
+LINK: Mapping[str, Quantity] = MappingProxyType({"alpha": TIME, "beta": RATE})
+TOP_KEYS = (
+    *("schema", "name", "kind", "vendor", "target", "created", "calibration", "sources"),
+    *("capacity", "tiers", "links", "kernels", "validity"),
+)
+
+
+@dataclass(frozen=True)
+class ProfileValue:
+    """One number with its provenance. value_si, lo and hi are in `si_unit`; `text` is as in the file."""
+
+    path: str
+    value_si: float
+    si_unit: str
+    unit: str
+    text: str
+    src_key: str
+    source_text: str
+    rel: float | None
+    lo: float | None = None
+    hi: float | None = None
+
+
+def quantity_of(path: str) -> Quantity | None:
+    """The quantity a dotted value path holds, or None if profiles have no such value."""
+    group, _, key = path.rpartition(".")
+    if group.startswith("links.") and _LINK_NAME.fullmatch(group[6:]):
+        return LINK.get(key)
+    return REQUIRED.get(group, {}).get(key) or OPTIONAL.get(group, {}).get(key)
+
+
+def mapping(node: object, path: str | None) -> Mapping[str, Any]:
+    """`node` if it is a mapping, else InputError."""
+    if not isinstance(node, Mapping):
+        raise InputError("", path=path, found=node, allowed="a mapping")
+    return node
+
+
+def check_keys(node: Mapping[str, Any], allowed: Iterable[str], path: str | None) -> None:
+    """Raise InputError (with the nearest name) for a key that is not allowed."""
+    names = tuple(allowed)
+    for key in node:
+        if key not in names:
+            raise InputError("unknown key", path=path, found=key, allowed=names, near=names)
+
+
+def link_name(name: str) -> str:
+    """`name` if links may be called so, else InputError."""
+    if not _LINK_NAME.fullmatch(name):
+        raise InputError("", path="links", found=name, allowed="a link name of a-z, 0-9 and _")
+    return name
+
+
+def read_value(path: str, node: object, quantity: Quantity, sources: Mapping[str, str]) -> ProfileValue:
+    """Read one `{v, unit, src, rel | lo + hi}`. Raises InputError naming the path."""
+    entry = mapping(node, path)
+    check_keys(entry, ("v", "unit", "src", "rel", "lo", "hi"), path)
+    for key in ("v", "unit", "src"):
+        if entry.get(key) is None:
+            raise InputError(
+                f"missing key {key!r}", path=path, allowed="{v, unit, src} with rel or lo and hi"
+            )
+    src, unit = str(entry["src"]), str(entry["unit"])
+    if src not in sources:
+        raise InputError(
+            "unknown source", path=f"{path}.src", found=src, allowed=tuple(sources), near=sources
+        )
+    if unit not in quantity.units:
+        names = tuple(quantity.units)
+        raise InputError("unknown unit", path=f"{path}.unit", found=unit, allowed=names, near=names)
+    value = _scaled(entry["v"], unit, quantity, f"{path}.v")
+    lo, hi, rel = _interval(path, entry, unit, quantity, value)
+    text = f"{entry['v']} {unit}" if unit != "1" else f"{entry['v']}"
+    return ProfileValue(path, value, quantity.si_unit, unit, text, src, sources[src], rel, lo, hi)
+
+
+def overridden(path: str, value: float | str, source: str) -> ProfileValue:
+    """A value set from outside: text with a unit, or a number in SI units. Its uncertainty is unknown."""
+    quantity = quantity_of(path)
+    if quantity is None:
+        raise InputError("profiles have no such value", found=path)
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*([-+.\deE]+?)\s*([^\d\s.+-].*?)?\s*", value)
+        unit = (match[2] if match else None) or "1"
+        if match is None or unit not in quantity.units:
+            allowed = f"a number with one of the units {', '.join(quantity.units)}"
+            raise InputError("", path=path, found=value, allowed=allowed)
+        number: object = _number(match[1], value, path)
+    else:
+        unit, number = quantity.si_unit, value
+    si = _scaled(number, unit, quantity, path)
+    text = f"{number} {unit}" if unit != "1" else f"{number}"
+    return ProfileValue(path, si, quantity.si_unit, unit, text, "override", source, None)
+
+
+def _number(text: str, found: str, path: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError("", path=path, found=found, allowed="a number with a unit") from None
+
+
+def _scaled(number: object, unit: str, quantity: Quantity, path: str) -> float:
+    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+        raise InputError("", path=path, found=number, allowed="a finite number")
+    value = float(Fraction(repr(number)) * quantity.units[unit])
+    if value < quantity.least or (quantity.above_zero and value <= 0):
+        bound = "above 0" if quantity.above_zero else f"of at least {quantity.least:g}"
+        raise InputError("", path=path, found=number, allowed=f"a number {bound}")
+    return float(round(value)) if quantity.whole else value
+
+
+def _interval(
+    path: str, entry: Mapping[str, Any], unit: str, quantity: Quantity, value: float
+) -> tuple[float | None, float | None, float | None]:
+    """(lo, hi, rel) of the 90 % interval, all None when the file gives none."""
+    if "rel" in entry:
+        rel = _scaled(entry["rel"], "1", Quantity(_NUMBER_UNITS, "1"), f"{path}.rel")
+        if "lo" in entry or "hi" in entry:
+            raise InputError("both rel and lo/hi given", path=path)
+        return value * (1 - rel), value * (1 + rel), rel
+    if "lo" not in entry and "hi" not in entry:
+        return None, None, None
+    if "lo" not in entry or "hi" not in entry:
+        raise InputError("lo and hi go together", path=path)
+    loose = Quantity(quantity.units, quantity.si_unit)
+    lo, hi = (_scaled(entry[key], unit, loose, f"{path}.{key}") for key in ("lo", "hi"))
+    if not lo <= value <= hi:
+        raise InputError(f"v is outside lo..hi ({entry['lo']}..{entry['hi']})", path=path, found=entry["v"])
+    return lo, hi, max(hi - value, value - lo) / value if value else None
