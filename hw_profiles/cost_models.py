@@ -1,9 +1,9 @@
 """The fitted cost formulas of a profile: the one place where they are written down.
 
 The simulator charges them and the fitting code fits them. Each `seconds` takes scalars or numpy arrays of one
-shape, in SI units. SOURCE of the forms: roofline with a smooth maximum for matrix products, linear branch with
-a floor for decode attention, quadratic prefill attention, alpha-beta copies; the `sources` of a profile say how
-well they fit public measurements.
+shape, in SI units. SOURCE of the forms: roofline with a smooth maximum for matrix products, linear branch
+with a floor for decode attention, quadratic prefill attention, alpha-beta copies; the `sources` of a profile
+say how well they fit public measurements.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def _sources(document: Mapping[str, Any]) -> dict[str, str]:
     lines = {}
     for key, node in mapping(document.get("sources"), "sources").items():
         entry = mapping(node, f"sources.{key}")
-        check_keys(entry, ("what", "url", "read", "estimate"), f"sources.{key}")
+        check_keys(entry, ("what", "url", "read"), f"sources.{key}")
         what = entry.get("what")
         if not isinstance(what, str) or not what:
             raise InputError("", path=f"sources.{key}.what", found=what, allowed="a line of text")

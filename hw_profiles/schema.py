@@ -1,7 +1,7 @@
 """Form of a machine profile (`kvsim-hw/1`): which values there are and how one value is read.
 
-A value is `{v, unit, src}` with, where known, its 90 % interval as `{rel}` (relative half-width) or `{lo, hi}`
-(same unit). `unit` is always given, "1" for a pure number. `src` names an entry of the file's `sources`.
+A value is `{v, unit, src}` with, where known, its 90 % interval as `{rel}` (relative half-width) or
+`{lo, hi}` (same unit). `unit` is always given, "1" for a pure number; `src` names an entry of `sources`.
 """
 
 from __future__ import annotations
@@ -143,24 +143,16 @@ def overridden(path: str, value: float | str, source: str) -> ProfileValue:
     if quantity is None:
         raise InputError("profiles have no such value", found=path)
     if isinstance(value, str):
-        match = re.fullmatch(r"\s*([-+.\deE]+?)\s*([^\d\s.+-].*?)?\s*", value)
-        unit = (match[2] if match else None) or "1"
-        if match is None or unit not in quantity.units:
-            allowed = f"a number with one of the units {', '.join(quantity.units)}"
-            raise InputError("", path=path, found=value, allowed=allowed)
-        number: object = _number(match[1], value, path)
+        example = f"a number with a unit such as '1 {quantity.si_unit}'"
+        try:
+            number = float(units.parse_exact(value, quantity.units, example))
+        except InputError as error:
+            raise error.at(path=path) from None
+        text = value.strip()
     else:
-        unit, number = quantity.si_unit, value
-    si = _scaled(number, unit, quantity, path)
-    text = f"{number} {unit}" if unit != "1" else f"{number}"
-    return ProfileValue(path, si, quantity.si_unit, unit, text, "override", source, None)
-
-
-def _number(text: str, found: str, path: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError("", path=path, found=found, allowed="a number with a unit") from None
+        number, text = value, f"{value!r} {quantity.si_unit}"
+    si = _scaled(number, quantity.si_unit, quantity, path)
+    return ProfileValue(path, si, quantity.si_unit, quantity.si_unit, text, "override", source, None)
 
 
 def _scaled(number: object, unit: str, quantity: Quantity, path: str) -> float:

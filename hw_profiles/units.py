@@ -45,7 +45,8 @@ SECOND_UNITS = _table(  # micro is written u, U+00B5 or U+03BC
 TOKEN_UNITS = _table({f"{p}tok": _SI[p] for p in ("", "k", "M", "G", "T")})
 
 
-def _parse(value: object, units: Mapping[str, Fraction], what: str) -> Fraction:
+def parse_exact(value: object, units: Mapping[str, Fraction], what: str) -> Fraction:
+    """The exact SI value of text with one of `units` (name -> scale); `what` says what was expected, for errors."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise InputError("", found=value, allowed=what)
     if isinstance(value, int) and abs(value) > 10**_MAX_EXPONENT:
@@ -74,27 +75,27 @@ def _parse(value: object, units: Mapping[str, Fraction], what: str) -> Fraction:
 
 def parse_bytes(value: object) -> int:
     """Bytes from "2 TiB", "512 MB" or "16GB" (1e9-based), to the nearest whole byte. Raises InputError."""
-    return round(_parse(value, BYTE_UNITS, "a size such as '2 TiB' or '512 MB'"))
+    return round(parse_exact(value, BYTE_UNITS, "a size such as '2 TiB' or '512 MB'"))
 
 
 def parse_rate(value: object) -> float:
     """Bytes per second from "50 GB/s", "1.5 TB/s" or "400 Gbit/s". Raises InputError."""
-    return float(_parse(value, RATE_UNITS, "a rate such as '50 GB/s'"))
+    return float(parse_exact(value, RATE_UNITS, "a rate such as '50 GB/s'"))
 
 
 def parse_flops(value: object) -> float:
     """FLOP/s from "989 TFLOP/s" (also written "989 TFLOPS"). Raises InputError."""
-    return float(_parse(value, FLOPS_UNITS, "a compute rate such as '989 TFLOP/s'"))
+    return float(parse_exact(value, FLOPS_UNITS, "a compute rate such as '989 TFLOP/s'"))
 
 
 def parse_seconds(value: object) -> float:
     """Seconds from "3s", "50 ms", "3.5us", "2 min" or "1 h". Raises InputError."""
-    return float(_parse(value, SECOND_UNITS, "a time such as '3 s' or '50 ms'"))
+    return float(parse_exact(value, SECOND_UNITS, "a time such as '3 s' or '50 ms'"))
 
 
 def parse_tokens(value: object) -> int:
     """Tokens from "512 tok" or "10Mtok" (SI), to the nearest whole token. Raises InputError."""
-    return round(_parse(value, TOKEN_UNITS, "a token count such as '10Mtok' or '512 tok'"))
+    return round(parse_exact(value, TOKEN_UNITS, "a token count such as '10Mtok' or '512 tok'"))
 
 
 def _shortest(value: float, units: Mapping[str, Fraction], base: str) -> str:
@@ -105,7 +106,7 @@ def _shortest(value: float, units: Mapping[str, Fraction], base: str) -> str:
         if number and not 1 <= number < 10_000:
             continue
         text = f"{int(number) if number.is_integer() else number!r} {name}"
-        if len(text) < len(best) and float(_parse(text, units, "")) == value:
+        if len(text) < len(best) and float(parse_exact(text, units, "")) == value:
             best = text
     return best
 
