@@ -1,0 +1,110 @@
+"""From a policy named in a scenario to an object: a table name, or a user's own class by file or module."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hw_profiles.errors import InputError
+from policies.base import EvictionPolicy, OffloadPolicy
+from policies.tables import FAMILIES
+
+BASES: dict[str, type] = {"eviction": EvictionPolicy, "offload": OffloadPolicy}
+
+
+def policy_class(family: str, name: str, *, base_dir: Path, path: str) -> type:
+    """The class that `name` means: a row of the family's table, "my_policy.py:MyPolicy" or "my_pkg.mod:MyPolicy".
+
+    A relative file is looked for beside the scenario (`base_dir`). Raises InputError, naming the scenario's `path`.
+    """
+    table = FAMILIES[family]
+    if ":" not in name:
+        if name not in table:
+            raise InputError(
+                f"unknown {family} policy",
+                path=path,
+                found=name,
+                allowed=[*table, '"my_policy.py:MyPolicy"'],
+                near=table,
+            )
+        return table[name]
+    source, _, attribute = name.rpartition(":")
+    module = _load(source, base_dir, path)
+    found = getattr(module, attribute, None)
+    if not (inspect.isclass(found) and issubclass(found, BASES[family])):
+        classes = [k for k, v in vars(module).items() if inspect.isclass(v) and issubclass(v, BASES[family])]
+        raise InputError(
+            f"no {family} policy of that name in {source}",
+            path=path,
+            found=attribute,
+            allowed=[c for c in classes if c != BASES[family].__name__] or f"a subclass of {BASES[family].__name__}",
+            near=classes,
+        )
+    return found
+
+
+def build_policy(
+    family: str, spec: Mapping[str, Any], *args: Any, base_dir: Path, path: str
+) -> Any:
+    """Make the policy of `spec` = {"name": ..., option: value, ...}; `args` go first to its constructor.
+
+    Options are the constructor's keyword arguments; an unknown one, or a value that the constructor refuses with
+    ValueError or TypeError, raises InputError.
+    """
+    name = str(spec["name"])
+    cls = policy_class(family, name, base_dir=base_dir, path=path)
+    options = {k: v for k, v in spec.items() if k != "name"}
+    allowed = policy_options(cls, skip=len(args))
+    for key in options:
+        if key not in allowed:
+            raise InputError(
+                f"{name} has no such option",
+                path=f"{path}.{key}",
+                found=key,
+                allowed=list(allowed) or "no options",
+                near=allowed,
+            )
+    try:
+        return cls(*args, **options)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} refused its options: {error}", path=path, found=options) from None
+
+
+def policy_options(cls: type, *, skip: int = 0) -> dict[str, Any]:
+    """Options of a policy class with their defaults: its constructor's arguments after the first `skip` ones."""
+    if cls.__init__ is object.__init__:
+        return {}
+    parameters = list(inspect.signature(cls).parameters.values())[skip:]
+    return {p.name: p.default for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+
+
+def policy_source(family: str, name: str, *, base_dir: Path) -> bytes:
+    """Source text of a user's policy for the config hash; empty for a policy that ships (the version covers it)."""
+    if ":" not in name:
+        return b""
+    cls = policy_class(family, name, base_dir=base_dir, path=f"policies.{family}")
+    file = inspect.getsourcefile(cls)
+    return Path(file).read_bytes() if file else b""
+
+
+def _load(source: str, base_dir: Path, path: str) -> Any:
+    if not source.endswith(".py"):
+        try:
+            return importlib.import_module(source)
+        except ImportError as error:
+            raise InputError(f"cannot import the module: {error}", path=path, found=source) from None
+    file = (base_dir / source).resolve()
+    if not file.is_file():
+        raise InputError("policy file not found", path=path, found=str(file))
+    spec = importlib.util.spec_from_file_location(f"kvsim_user_policy_{file.stem}", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"{file.name} failed to load: {type(error).__name__}: {error}", path=path) from None
+    return module

@@ -1,0 +1,1 @@
+"""Eviction: which block of a full tier leaves first."""

@@ -1,0 +1,1 @@
+"""Offload: which blocks are copied away from the GPU, and when."""

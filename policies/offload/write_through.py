@@ -1,0 +1,23 @@
+"""Copy every block as soon as it is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from policies.base import Block, Event, Move, OffloadPolicy, TierView
+
+
+class WriteThrough(OffloadPolicy):
+    """Copies each prompt block to the tier below at the end of the step that computed it.
+
+    Eviction is then free, at the price of storing blocks that are never loaded. Default of vLLM's offloading
+    connector and of SGLang HiCache (`write_through`).
+    """
+
+    listens = (Event.FILLED,)
+
+    def plan(self, event: Event, blocks: Sequence[Block], tier: TierView) -> Iterable[Move]:
+        if tier.below is None:
+            return ()
+        below = tier.below
+        return [Move(block, below) for block in blocks]

@@ -1,0 +1,69 @@
+"""Recounts what must hold: bytes conserved, capacity kept, no request lost, no token made up."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from sim.cluster import Cluster
+from sim.invariants import ensure
+
+
+def check_state(cluster: Cluster) -> None:
+    """What holds between any two events. Raises InvariantError."""
+    for tiers in cluster.tiers:
+        for tier in tiers:
+            tier.check()
+    for replica in cluster.replicas:
+        replica.check()
+
+
+def check_end(cluster: Cluster, requests: pa.Table) -> None:
+    """What holds when every request is done. Raises InvariantError."""
+    ensure(len(cluster.sequences) == len(cluster.trace), "requests were lost between trace and engine")
+    for seq in cluster.sequences:
+        ensure(
+            seq.status == "finished" or seq.status.startswith("rejected"),
+            f"request {seq.index} is neither finished nor rejected",
+        )
+        if seq.status == "finished":
+            ensure(seq.generated == seq.output_tokens, f"request {seq.index} ended with a wrong number of tokens")
+    for tiers in cluster.tiers:
+        for tier in tiers:
+            ensure(not tier.pinned and not tier.reserved, f"tier {tier.label}: memory is still held after the run")
+    _check_bytes(cluster)
+    _check_tokens(cluster, requests)
+
+
+def _check_bytes(cluster: Cluster) -> None:
+    """Every byte that left one side arrived at the other."""
+    moved = {name: sum(e.bytes for e in cluster.links if e.name == name) for name in ("pcie_h2d", "pcie_d2h")}
+    lower = [tier.counters for tiers in cluster.tiers[1:] for tier in tiers]
+    ensure(moved["pcie_d2h"] == sum(c.stored_bytes for c in lower), "stored bytes differ from those on the link")
+    ensure(moved["pcie_h2d"] == sum(c.loaded_bytes for c in lower), "loaded bytes differ from those on the link")
+    table = cluster.recorder.transfers.arrays()
+    ensure(sum(moved.values()) == int(np.sum(table["bytes"])), "the transfer table misses bytes")
+
+
+def _check_tokens(cluster: Cluster, requests: pa.Table) -> None:
+    """Every prompt token was reused or computed, every output token came from a step."""
+    columns = {n: requests[n].to_numpy() for n in ("input_tokens", "computed_tokens", "output_tokens", "preemptions")}
+    finished = ~np.isnan(requests["finish_s"].to_numpy())
+    hits = sum(requests[f"hit_{name}_tokens"].to_numpy() for name in cluster.tier_names)
+    first_pass = columns["input_tokens"] - hits
+    once = finished & (columns["preemptions"] == 0)
+    ensure(
+        bool((columns["computed_tokens"] == first_pass)[once].all()),
+        "a request computed more or less than it did not find cached",
+    )
+    ensure(
+        bool((columns["computed_tokens"] >= first_pass)[finished].all()), "a preempted request computed too little"
+    )
+    steps = cluster.recorder.steps.arrays()
+    ensure(
+        int(np.sum(steps["prefill_tokens"])) == int(columns["computed_tokens"].sum()),
+        "prefill tokens of steps and requests differ",
+    )
+    decoded = int(np.sum(np.asarray(steps["decode_seqs"]) * np.asarray(steps["count"])))
+    sampled = decoded + sum(1 + s.resumed for s in cluster.sequences if s.status == "finished")
+    ensure(sampled == int(columns["output_tokens"][finished].sum()), "output tokens of steps and requests differ")

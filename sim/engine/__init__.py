@@ -1,0 +1,1 @@
+"""The serving engine: sequences, continuous batching, strides, routing."""

@@ -1,0 +1,102 @@
+"""The decoding sequences of one replica, as counts and sums: no step touches every sequence."""
+
+from __future__ import annotations
+
+import heapq
+
+from sim.engine.sequence import Sequence
+
+
+class DecodeGroup:
+    """Sequences that each produce one token per step.
+
+    All advance together, so which of them need a new block in a step depends only on (tokens mod block) at joining:
+    a histogram of that residue, rotated by the step count, gives the blocks needed without looking at any sequence.
+    """
+
+    def __init__(self, block_tokens: int) -> None:
+        self.count = 0
+        self.context = 0
+        """Tokens in the cache over all sequences, before the next step's own tokens are added."""
+        self._block = block_tokens
+        self._done = 0
+        """Decode steps of this replica so far."""
+        self._residues = [0] * block_tokens
+        self._heap: list[tuple[int, int, Sequence]] = []
+        self._members: set[int] = set()
+        self._entries = 0
+
+    def __contains__(self, seq: Sequence) -> bool:
+        return seq.index in self._members
+
+    def gained(self, seq: Sequence) -> int:
+        """Tokens that a member has gained since it joined."""
+        return self._done - seq.decode_from
+
+    def join(self, seq: Sequence) -> None:
+        """The sequence has sampled a token whose KV is not computed yet; from now on it gets one per step."""
+        self._members.add(seq.index)
+        self.count += 1
+        self.context += seq.computed + 1
+        seq.decode_from = self._done
+        self._residues[(seq.computed - self._done) % self._block] += 1
+        self._entries += 1
+        finish = self._done + seq.output_tokens - seq.generated
+        heapq.heappush(self._heap, (finish, self._entries, seq))
+
+    def leave(self, seq: Sequence) -> int:
+        """The sequence stops (finished or preempted); the tokens that it gained since it joined."""
+        self._members.discard(seq.index)
+        gained = self.gained(seq)
+        self.count -= 1
+        self.context -= seq.computed + gained + 1
+        self._residues[(seq.computed - seq.decode_from) % self._block] -= 1
+        return gained
+
+    def blocks(self, steps: int) -> int:
+        """Blocks that the next `steps` steps fill for the first time."""
+        cycles, rest = divmod(steps, self._block)
+        done, block, residues = self._done, self._block, self._residues
+        return cycles * self.count + sum(residues[-(done + i) % block] for i in range(rest))
+
+    def steps_within(self, blocks: int) -> int:
+        """Steps for which `blocks` free blocks, beside those that the first step already has, are enough."""
+        blocks += self.blocks(1)
+        cycles = blocks // self.count
+        left = blocks - cycles * self.count
+        steps = cycles * self._block
+        while True:
+            left -= self._residues[-(self._done + steps) % self._block]
+            if left < 0:
+                return steps
+            steps += 1
+
+    def steps_to_finish(self) -> int:
+        """Steps until the next sequence has all its tokens."""
+        self._drop_stale()
+        return self._heap[0][0] - self._done
+
+    def advance(self, steps: int) -> list[Sequence]:
+        """`steps` steps have run; the sequences that finished, with their counts brought up to date."""
+        if not self.count:
+            return []
+        self._done += steps
+        self.context += self.count * steps
+        finished = []
+        while self._heap and self._heap[0][0] <= self._done:
+            finish, _, seq = heapq.heappop(self._heap)
+            if self._is_stale(finish, seq):
+                continue
+            gained = self.leave(seq)
+            seq.computed += gained
+            seq.generated += gained
+            finished.append(seq)
+        return finished
+
+    def _is_stale(self, finish: int, seq: Sequence) -> bool:
+        """True for an entry of a sequence that was preempted since (and may have joined again)."""
+        return seq.index not in self._members or finish != seq.decode_from + seq.output_tokens - seq.generated
+
+    def _drop_stale(self) -> None:
+        while self._is_stale(self._heap[0][0], self._heap[0][2]):
+            heapq.heappop(self._heap)

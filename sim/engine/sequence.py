@@ -1,0 +1,86 @@
+"""One request inside the engine."""
+
+from __future__ import annotations
+
+import math
+
+from policies.base import Block
+from traces.request import Request
+
+
+class Sequence:
+    """A request while it is served: what it has computed, what it holds, and when things happened.
+
+    Token counts: `known` tokens must be computed before the next token can be sampled (the prompt, plus what was
+    generated before a preemption); `computed` of them have their KV. Times are seconds of simulated time.
+    """
+
+    __slots__ = (
+        "admit_s",
+        "arrival_s",
+        "chunk_s",
+        "computed",
+        "covered",
+        "decode_from",
+        "filled",
+        "finish_s",
+        "first_token_s",
+        "generated",
+        "held",
+        "hit_tokens",
+        "index",
+        "input_tokens",
+        "keys",
+        "known",
+        "load_done_s",
+        "output_tokens",
+        "pending",
+        "prefilled",
+        "preemptions",
+        "published",
+        "queued",
+        "replica",
+        "resumed",
+        "status",
+        "token_s",
+    )
+
+    def __init__(self, request: Request, keys: list[int]) -> None:
+        self.index = request.index
+        self.arrival_s = request.arrival_s
+        self.input_tokens = request.input_tokens
+        self.output_tokens = request.output_tokens
+        self.keys = keys
+        self.known = request.input_tokens
+        self.computed = 0
+        self.generated = 0
+        self.prefilled = 0
+        """Prompt and recomputed tokens that ran through the model, in all."""
+        self.held: list[Block] = []
+        """Cached blocks that this sequence pins, in order of the prefix."""
+        self.covered = 0
+        """Bytes of its KV that lie in cached blocks; the rest is reserved privately."""
+        self.published = 0
+        """Tokens of the prefix whose blocks were offered to the prefix cache."""
+        self.filled: list[Block] = []
+        """Blocks filled by the step in progress."""
+        self.pending = 0
+        """Loads that it waits for."""
+        self.decode_from = 0
+        """The replica's decode-step count when it began to decode, less tokens computed by then."""
+        self.hit_tokens: list[int] | None = None
+        """Tokens reused at first admission, by tier (nearest first)."""
+        self.queued = 0
+        self.preemptions = 0
+        self.resumed = 0
+        """Times that it produced a token again after a preemption had cut its output."""
+        self.replica = -1
+        self.status = "waiting"
+        self.admit_s = self.load_done_s = self.chunk_s = self.first_token_s = self.finish_s = math.nan
+        self.token_s = math.nan
+        """When its last token came, if it was preempted after it."""
+
+    @property
+    def own_key(self) -> int:
+        """Key of the block that holds what no other request can hit: its output."""
+        return -1 - self.index

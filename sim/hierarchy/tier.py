@@ -1,0 +1,169 @@
+"""A memory tier: which blocks are resident, and how many bytes are left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from hw_profiles.errors import InputError
+from policies.base import Block, EvictionPolicy
+from sim.invariants import ensure
+
+
+@dataclass
+class TierCounters:
+    """Totals of one tier over a run; bytes are those of one GPU's share."""
+
+    stored_bytes: int = 0
+    """Bytes copied into the tier from the side of the GPU."""
+    loaded_bytes: int = 0
+    """Bytes copied out of the tier toward the GPU (for HBM: bytes of cached blocks that prompts reused)."""
+    evicted_blocks: int = 0
+    evicted_bytes: int = 0
+    never_loaded_bytes: int = 0
+    """Bytes evicted, or left at the end, that no request had reused since they were stored."""
+    refused_bytes: int = 0
+    """Bytes that a plan wanted to store but for which no room could be made."""
+    peak_bytes: int = 0
+
+
+class Tier:
+    """Resident blocks of one tier under an eviction policy.
+
+    `used` counts the bytes of cached blocks, `reserved` the bytes that requests hold privately (HBM only), `pinned`
+    the part of `used` that cannot be evicted now. Always `used + reserved <= capacity`.
+    """
+
+    def __init__(self, name: str, label: str, capacity: int, policy: EvictionPolicy) -> None:
+        self.name = name
+        self.label = label
+        """Which one of several equal tiers this is: "hbm/0" (replica 0) or "dram/node0"."""
+        self.capacity = capacity
+        self.policy = policy
+        self.blocks: dict[int, Block] = {}
+        self.used = 0
+        self.reserved = 0
+        self.pinned = 0
+        self.counters = TierCounters()
+        hook = type(policy).miss
+        self._miss = None if hook is EvictionPolicy.miss else policy.miss
+
+    @property
+    def free(self) -> int:
+        """Bytes that nothing occupies."""
+        return self.capacity - self.used - self.reserved
+
+    @property
+    def available(self) -> int:
+        """Bytes that could be had by evicting every unpinned block."""
+        return self.capacity - self.pinned - self.reserved
+
+    def missed(self, keys: Iterable[int]) -> None:
+        """Tell the policy of lookups that found nothing."""
+        if self._miss is not None:
+            for key in keys:
+                self._miss(key)
+
+    def make_room(self, size: int) -> list[Block] | None:
+        """Evict the coldest unpinned blocks until `size` bytes are free; the evicted blocks, or None if impossible.
+
+        Nothing changes when it returns None.
+        """
+        need = size - self.free
+        if need <= 0:
+            return []
+        if size > self.available:
+            return None
+        victims = []
+        for block in self.policy.victims():
+            if block.pins:
+                continue
+            victims.append(block)
+            need -= block.size
+            if need <= 0:
+                break
+        else:
+            raise InputError(
+                f"eviction policy {type(self.policy).__name__} broke its contract: victims() ended {need} bytes short "
+                f"although unpinned blocks remain in {self.label}"
+            )
+        for block in victims:
+            self._evict(block)
+        return victims
+
+    def insert(self, block: Block) -> None:
+        """Add a block; the caller has made room."""
+        self.blocks[block.key] = block
+        self.used += block.size
+        if block.pins:
+            self.pinned += block.size
+        self.policy.insert(block)
+        self._note_peak()
+
+    def grow(self, block: Block, tokens: int, size: int) -> None:
+        """Let a resident block hold `tokens` in `size` bytes; the caller has made room."""
+        added = size - block.size
+        block.tokens = tokens
+        block.size = size
+        self.used += added
+        if block.pins:
+            self.pinned += added
+        self._note_peak()
+
+    def hit(self, block: Block) -> None:
+        """A request reuses the block."""
+        block.uses += 1
+        self.policy.touch(block)
+
+    def pin(self, block: Block) -> None:
+        """Keep the block until a matching `unpin`."""
+        if not block.pins:
+            self.pinned += block.size
+        block.pins += 1
+
+    def unpin(self, block: Block) -> None:
+        """Drop one pin; with the last one the policy is told that the block was released."""
+        block.pins -= 1
+        if not block.pins:
+            self.pinned -= block.size
+            self.policy.release(block)
+
+    def reserve(self, size: int) -> None:
+        """Take free bytes for private use; the caller has made room."""
+        self.reserved += size
+        self._note_peak()
+
+    def publish(self, size: int) -> None:
+        """Turn reserved bytes into room for a cached block (followed by insert or grow of the same size)."""
+        self.reserved -= size
+
+    def release(self, size: int) -> None:
+        """Give back reserved bytes."""
+        self.reserved -= size
+
+    def check(self) -> None:
+        """Recount everything; raises InvariantError on the first difference."""
+        blocks = self.blocks.values()
+        ensure(self.used == sum(b.size for b in blocks), f"tier {self.label}: used bytes do not add up")
+        ensure(
+            self.pinned == sum(b.size for b in blocks if b.pins),
+            f"tier {self.label}: pinned bytes do not add up",
+        )
+        ensure(min(self.reserved, self.free) >= 0, f"tier {self.label}: capacity exceeded")
+        ensure(self.counters.peak_bytes <= self.capacity, f"tier {self.label}: capacity was exceeded")
+        ensure(all(0 <= b.ready <= b.tokens for b in blocks), f"tier {self.label}: a block holds more than it has")
+
+    def _evict(self, block: Block) -> None:
+        self.policy.remove(block)
+        del self.blocks[block.key]
+        self.used -= block.size
+        counters = self.counters
+        counters.evicted_blocks += 1
+        counters.evicted_bytes += block.size
+        if not block.uses:
+            counters.never_loaded_bytes += block.size
+
+    def _note_peak(self) -> None:
+        total = self.used + self.reserved
+        if total > self.counters.peak_bytes:
+            self.counters.peak_bytes = total

@@ -1,0 +1,164 @@
+"""The metrics of a run, declared once: console, report and `kvsim list metrics` render this table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Summary = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One headline number: where it is found in the summary, and what it means."""
+
+    key: str
+    label: str
+    unit: str
+    better: str
+    """"lower", "higher" or "" where neither is better."""
+    definition: str
+    value: Callable[[Summary], float | None]
+
+
+def _latency(name: str, label: str, statistic: str, definition: str) -> Metric:
+    shown = {"mean": "mean", "p50": "P50", "p99": "P99", "p95": "P95"}[statistic]
+    return Metric(
+        f"{name}_{statistic}_ms",
+        f"{label}, {shown}",
+        "ms",
+        "lower",
+        definition,
+        lambda s: s[f"{name}_ms"][statistic],
+    )
+
+
+_TTFT = "Time to first token: first token - arrival, per finished request. Sum of queue, load and prefill."
+_TPOT = "Time per output token: (E2E - TTFT) / (output tokens - 1), one value per request with two or more tokens."
+_ITL = "Inter-token latency: every gap between consecutive tokens of a request, weighted by token."
+_E2E = "End to end: last token - arrival, per finished request."
+_QUEUE = "Part of TTFT spent waiting: from arrival until the first prefill chunk starts, less the load time."
+
+METRICS: tuple[Metric, ...] = (
+    _latency("ttft", "TTFT", "mean", _TTFT),
+    _latency("ttft", "TTFT", "p50", _TTFT),
+    _latency("ttft", "TTFT", "p99", _TTFT),
+    _latency("tpot", "TPOT", "mean", _TPOT),
+    _latency("tpot", "TPOT", "p95", _TPOT),
+    _latency("itl", "ITL", "p99", _ITL),
+    _latency("e2e", "E2E", "mean", _E2E),
+    _latency("e2e", "E2E", "p99", _E2E),
+    _latency("queue", "Queue", "p99", _QUEUE),
+    Metric(
+        "requests_per_s",
+        "Throughput",
+        "requests/s",
+        "higher",
+        "Finished requests / (last finish - first arrival).",
+        lambda s: s["throughput"]["requests_per_s"],
+    ),
+    Metric(
+        "output_tokens_per_s",
+        "Output throughput",
+        "tokens/s",
+        "higher",
+        "Generated tokens of finished requests / (last finish - first arrival).",
+        lambda s: s["throughput"]["output_tokens_per_s"],
+    ),
+    Metric(
+        "goodput_per_s",
+        "Goodput",
+        "requests/s",
+        "higher",
+        "Finished requests per second whose own latency meets every SLO bound; without an SLO, all of them.",
+        lambda s: s["slo"]["goodput_per_s"],
+    ),
+    Metric(
+        "hit_ratio",
+        "Prefix hit ratio",
+        "%",
+        "higher",
+        "Prompt tokens reused from any tier / prompt tokens of admitted requests, at first admission.",
+        lambda s: _percent(s["prefix"]["hit_ratio"]),
+    ),
+    Metric(
+        "hit_hbm",
+        "Reused from HBM",
+        "%",
+        "higher",
+        "Prompt tokens found in the GPU's own cache / prompt tokens.",
+        lambda s: _percent(_share(s["prefix"]["hit_tokens"].get("hbm"), s["prefix"]["input_tokens"])),
+    ),
+    Metric(
+        "hit_dram",
+        "Reused from DRAM",
+        "%",
+        "higher",
+        "Prompt tokens loaded from host memory / prompt tokens.",
+        lambda s: _percent(_share(s["prefix"]["hit_tokens"].get("dram"), s["prefix"]["input_tokens"])),
+    ),
+    Metric(
+        "stored_never_loaded",
+        "Stored, never loaded",
+        "%",
+        "lower",
+        "Bytes stored in the tiers behind HBM that no request had loaded when they were evicted or the run ended / "
+        "bytes stored there.",
+        lambda s: _percent(_never_loaded(s)),
+    ),
+    Metric(
+        "preemptions",
+        "Preemptions",
+        "",
+        "lower",
+        "Times a running request lost its KV because HBM was full, and was recomputed.",
+        lambda s: s["preemptions"],
+    ),
+    Metric(
+        "recomputed_tokens",
+        "Recomputed tokens",
+        "tokens",
+        "lower",
+        "Prefill tokens computed again after preemptions.",
+        lambda s: s["prefix"]["recomputed_tokens"],
+    ),
+    Metric(
+        "compute_share",
+        "GPU busy",
+        "%",
+        "",
+        "Time in steps / replica-seconds from the start to the last finish.",
+        lambda s: _percent(_share(s["time"]["compute_s"], sum(s["time"].values()))),
+    ),
+)
+
+
+def rows(summary: Summary) -> list[dict[str, Any]]:
+    """Every metric with its value, for `summary["metrics"]`; metrics of tiers that the run has not are left out."""
+    tiers = summary["tiers"]
+    return [
+        {
+            "key": m.key,
+            "label": m.label,
+            "unit": m.unit,
+            "better": m.better,
+            "value": m.value(summary),
+            "definition": m.definition,
+        }
+        for m in METRICS
+        if not (m.key == "hit_dram" and "dram" not in tiers) and not (m.key == "stored_never_loaded" and len(tiers) < 2)
+    ]
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+def _share(part: float | None, whole: float) -> float | None:
+    return None if part is None or not whole else part / whole
+
+
+def _never_loaded(summary: Summary) -> float | None:
+    lower = [tier for name, tier in summary["tiers"].items() if name != "hbm"]
+    return _share(sum(t["never_loaded_bytes"] for t in lower), sum(t["stored_bytes"] for t in lower))

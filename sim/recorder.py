@@ -1,0 +1,134 @@
+"""What a run writes down while it runs: rows appended to columns, aggregated once at the end."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from sim.hierarchy.link import Transfer
+
+STEP_COLUMNS: dict[str, str] = {
+    "replica": "int16",
+    "first_step": "int64",
+    "count": "int32",
+    "start_s": "float64",
+    "end_s": "float64",
+    "decode_seqs": "int32",
+    "prefill_seqs": "int32",
+    "prefill_tokens": "int32",
+    "context_tokens": "int64",
+    "running": "int32",
+    "waiting": "int32",
+    "linear_s": "float64",
+    "attention_s": "float64",
+    "launch_s": "float64",
+    "stall_s": "float64",
+}
+TRANSFER_COLUMNS: dict[str, str] = {
+    "link": "str",
+    "replica": "int16",
+    "src": "str",
+    "dst": "str",
+    "bytes": "int64",
+    "copies": "int32",
+    "queued_s": "float64",
+    "start_s": "float64",
+    "end_s": "float64",
+    "reason": "str",
+}
+SAMPLE_COLUMNS: dict[str, str] = {
+    "time_s": "float64",
+    "kind": "str",
+    "object": "str",
+    "metric": "str",
+    "value": "float64",
+}
+
+ITL_BINS_PER_E = 1000
+"""Bins of the inter-token-latency histogram per factor e: each is 0.1 % wide."""
+_ITL_MIN_S = 1e-6
+_ITL_BINS = 21 * ITL_BINS_PER_E
+_LOG_MIN = math.log(_ITL_MIN_S)
+
+
+class Columns:
+    """Append-only columns: numbers in compact arrays, strings as they are."""
+
+    def __init__(self, columns: dict[str, str]) -> None:
+        self.types = columns
+        self._data: list[list[str] | array[float] | array[int]] = [
+            [] if t == "str" else array("d" if t.startswith("float") else "q") for t in columns.values()
+        ]
+        self.appenders = tuple(column.append for column in self._data)
+
+    def append(self, *row: object) -> None:
+        """Append one row, in the order of the columns."""
+        for add, value in zip(self.appenders, row, strict=True):
+            add(value)  # type: ignore[arg-type]
+
+    def arrays(self) -> dict[str, np.ndarray | list[str]]:
+        """Columns as arrays of their types (strings as lists)."""
+        return {
+            name: column if isinstance(column, list) else np.frombuffer(column, column.typecode).astype(kind)
+            for (name, kind), column in zip(self.types.items(), self._data, strict=True)
+        }
+
+    def __len__(self) -> int:
+        return len(self._data[0])
+
+
+class Recorder:
+    """Collects strides, transfers, samples and token gaps of one run."""
+
+    def __init__(self) -> None:
+        self.steps = Columns(STEP_COLUMNS)
+        self.transfers = Columns(TRANSFER_COLUMNS)
+        self.samples = Columns(SAMPLE_COLUMNS)
+        self._itl = np.zeros(_ITL_BINS, dtype=np.int64)
+        self._itl_sum = 0.0
+        self._itl_max = 0.0
+
+    def transfer(
+        self, link: str, replica: int, transfer: Transfer, queued: float, start: float, end: float
+    ) -> None:
+        """One batch of copies over a link; times in seconds."""
+        t = transfer
+        self.transfers.append(link, replica, t.src, t.dst, t.size, t.copies, queued, start, end, t.reason)
+
+    def gap(self, seconds: float, weight: int) -> None:
+        """`weight` gaps of `seconds` between consecutive tokens."""
+        self._itl[_bin(seconds)] += weight
+        self._itl_sum += seconds * weight
+        if seconds > self._itl_max:
+            self._itl_max = seconds
+
+    def gaps(self, seconds: np.ndarray, weight: int) -> None:
+        """`weight` gaps of each length in `seconds`, which is monotone (a stride's context only grows)."""
+        first, last = float(seconds[0]), float(seconds[-1])
+        low, high = _bin(first), _bin(last)
+        if low == high:
+            self._itl[low] += weight * len(seconds)
+        else:
+            bins = ((np.log(seconds) - _LOG_MIN) * ITL_BINS_PER_E).astype(np.int64)
+            np.add.at(self._itl, np.clip(bins, 0, _ITL_BINS - 1), weight)
+        self._itl_sum += float(seconds.sum()) * weight
+        self._itl_max = max(self._itl_max, first, last)
+
+    def itl_quantiles(self, quantiles: list[float]) -> tuple[float, list[float], float]:
+        """Mean, quantiles and maximum of the gaps in seconds (NaN when there are none); quantiles to 0.05 %."""
+        total = int(self._itl.sum())
+        if not total:
+            return math.nan, [math.nan] * len(quantiles), math.nan
+        cumulative = np.cumsum(self._itl)
+        bins = np.searchsorted(cumulative, np.asarray(quantiles) * total)
+        centres = np.exp(_LOG_MIN + (bins + 0.5) / ITL_BINS_PER_E)
+        return self._itl_sum / total, [min(float(c), self._itl_max) for c in centres], self._itl_max
+
+
+def _bin(seconds: float) -> int:
+    index = int((math.log(max(seconds, _ITL_MIN_S)) - _LOG_MIN) * ITL_BINS_PER_E)
+    return min(index, _ITL_BINS - 1)

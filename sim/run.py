@@ -1,0 +1,154 @@
+"""One simulation from start to result, and the run directory."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hw_profiles.files import write_atomic
+from policies.build import policy_source
+from sim import checks
+from sim.cluster import Cluster, Inputs, load_inputs
+from sim.sampler import Sampler
+from sim.scenario import Progress, Scenario
+from sim.summary import summarize
+from sim.tables import columns_table, requests_table
+
+CHECK_EVERY_EVENTS = 10_000
+TABLES = ("requests", "steps", "transfers", "samples")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run produced: the summary (kvsim-summary/1), the tables (pyarrow), and what they came from."""
+
+    summary: dict[str, Any]
+    tables: dict[str, pa.Table]
+    scenario_yaml: str
+    profile_values: list[dict[str, Any]]
+
+    @cached_property
+    def frames(self) -> dict[str, Any]:
+        """The tables as pandas frames."""
+        return {name: table.to_pandas() for name, table in self.tables.items()}
+
+    def save(self, out: str | Path) -> Path:
+        """Write the run directory (scenario.yaml, summary.json, profile.json, tables); returns it.
+
+        Written beside `out` under a temporary name and renamed, so that a run directory is whole or absent. An existing
+        run directory at `out` is replaced.
+        """
+        target = Path(out)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        try:
+            write_atomic(temporary / "scenario.yaml", self.scenario_yaml)
+            write_atomic(temporary / "summary.json", json.dumps(self.summary, indent=1, allow_nan=False) + "\n")
+            write_atomic(temporary / "profile.json", json.dumps(self.profile_values, indent=1) + "\n")
+            for name, table in self.tables.items():
+                pq.write_table(table, temporary / f"{name}.parquet", compression="zstd")
+            if target.exists():
+                shutil.rmtree(target)
+            temporary.replace(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return target
+
+
+def simulate(
+    scenario: Scenario, *, progress: Progress | None = None, check: bool = False, stride: bool = True
+) -> Result:
+    """Run a scenario. `check` recounts every invariant often; `stride=False` single-steps (same result, slower).
+
+    Raises InputError for input that turns out wrong, InvariantError if the simulator broke one of its own rules.
+    """
+    wall, cpu = time.perf_counter(), time.process_time()
+    inputs = load_inputs(scenario)
+    cluster = Cluster(scenario, inputs, stride=stride)
+    Sampler(cluster, progress)
+    # The run allocates many small objects and makes no garbage cycles worth collecting while it lasts.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        cluster.clock.drain(CHECK_EVERY_EVENTS if check else None, lambda: checks.check_state(cluster))
+    finally:
+        if collecting:
+            gc.enable()
+    checks.check_state(cluster)
+    requests = requests_table(cluster.sequences, cluster.tier_names)
+    checks.check_end(cluster, requests)
+    summary = summarize(cluster, requests, config_sha256(scenario, inputs), installed_version())
+    recorder = cluster.recorder
+    tables = {
+        "requests": requests,
+        "steps": columns_table(recorder.steps),
+        "transfers": columns_table(recorder.transfers),
+        "samples": columns_table(recorder.samples),
+    }
+    cpu_s = time.process_time() - cpu
+    summary["simulator"] = {
+        "wall_s": time.perf_counter() - wall,
+        "cpu_s": cpu_s,
+        "events": cluster.clock.events,
+        "steps": sum(r.steps for r in cluster.replicas),
+        "requests_per_cpu_s": len(cluster.sequences) / cpu_s,
+    }
+    values = [
+        {
+            "path": v.path,
+            "value_si": v.value_si,
+            "si_unit": v.si_unit,
+            "text": v.text,
+            "rel": v.rel,
+            "lo": v.lo,
+            "hi": v.hi,
+            "src": v.src_key,
+            "source": v.source_text,
+        }
+        for v in inputs.profile.values()
+    ]
+    return Result(summary, tables, scenario.to_yaml(), values)
+
+
+def config_sha256(scenario: Scenario, inputs: Inputs) -> str:
+    """Hash of the version, the scenario and the content of everything that it names (not of where that lies)."""
+    spec = scenario.spec
+    plain = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    named = {"trace": ("name", "path"), "hardware": ("profile",)}
+    for section, keys in named.items():
+        plain[section] = {k: v for k, v in plain[section].items() if k not in keys}
+    del plain["model"]
+    sources = []
+    for family in ("eviction", "offload"):
+        for policy in (getattr(spec.policies, family), *(getattr(tier, family) for tier in spec.tiers)):
+            if policy is not None:
+                sources.append(policy_source(family, policy.name, base_dir=scenario.base_dir))
+    digest = hashlib.sha256()
+    content = (inputs.trace.content_sha256, inputs.model.content_sha256, inputs.profile.content_sha256)
+    for part in (installed_version(), json.dumps(plain, sort_keys=True), *content):
+        digest.update(part.encode() + b"\0")
+    for source in sources:
+        digest.update(hashlib.sha256(source).digest())
+    return digest.hexdigest()
+
+
+def installed_version() -> str:
+    """Version of the installed distribution."""
+    try:
+        return version("kvsim")
+    except PackageNotFoundError:
+        return "0+unknown"

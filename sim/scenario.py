@@ -1,0 +1,115 @@
+"""The scenario: what a user asks to simulate, validated and frozen (schema kvsim-scenario/1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from pydantic import ValidationError
+
+from hw_profiles.errors import InputError
+from hw_profiles.yaml_io import dump_yaml, load_yaml
+from sim.spec import ScenarioSpec
+from sim.spec_errors import as_input_error
+
+if TYPE_CHECKING:
+    from sim.run import Result
+
+Progress = Callable[[float, float, int, int], None]
+"""Called now and then with simulated time (s), span of the arrivals (s), requests done, requests in all."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A validated scenario, the text it came from, and the folder that its relative paths start from."""
+
+    spec: ScenarioSpec
+    document: Mapping[str, Any]
+    where: str
+    base_dir: Path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Scenario:
+        """Read a scenario file. Raises InputError, one line, for anything wrong with it."""
+        file = Path(path)
+        return cls.from_dict(load_yaml(file), where=str(path), base_dir=file.resolve().parent)
+
+    @classmethod
+    def from_dict(
+        cls, document: Mapping[str, Any], *, where: str = "scenario", base_dir: str | Path = "."
+    ) -> Scenario:
+        """Validate a scenario given as a mapping; `where` names it in messages. Raises InputError."""
+        try:
+            spec = ScenarioSpec.model_validate(document)
+        except ValidationError as error:
+            raise as_input_error(error, document, ScenarioSpec).at(where=where) from None
+        except InputError as error:
+            raise error.at(where=where) from None
+        return cls(spec, deepcopy(dict(document)), where, Path(base_dir))
+
+    def set(self, path: str, value: Any) -> Scenario:
+        """The scenario with the value at a dotted path replaced; list items are addressed by their `name`.
+
+        `value` may be text as on the command line ("1 TiB", "16", "{name: lru}"). Raises InputError.
+        """
+        if isinstance(value, str):
+            value = _scalar(value, path)
+        document = deepcopy(dict(self.document))
+        try:
+            _assign(document, path.split("."), value, path)
+        except InputError as error:
+            raise error.at(where=self.where) from None
+        return self.from_dict(document, where=self.where, base_dir=self.base_dir)
+
+    def resolved(self) -> dict[str, Any]:
+        """Every value spelled out, with absolute paths: what `scenario.yaml` of a run directory holds."""
+        return self.spec.resolved(self.base_dir)
+
+    def to_yaml(self) -> str:
+        """The resolved scenario as YAML; loading it gives the same run."""
+        return dump_yaml(self.resolved())
+
+    def run(self, progress: Progress | None = None, *, check: bool = False) -> Result:
+        """Simulate. `check` verifies every invariant often, not only at the end. Raises InputError, InvariantError."""
+        from sim.run import simulate
+
+        return simulate(self, progress=progress, check=check)
+
+
+def _scalar(text: str, path: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError("cannot read the value", path=path, found=text) from None
+
+
+def _assign(node: Any, steps: list[str], value: Any, path: str) -> None:
+    head, rest = steps[0], steps[1:]
+    if isinstance(node, list):
+        names = [item.get("name") if isinstance(item, dict) else item for item in node]
+        if head not in names:
+            raise InputError("no item of that name", path=path, found=head, allowed=map(str, names), near=map(str, names))
+        index = names.index(head)
+        if not rest:
+            node[index] = value
+        elif isinstance(node[index], dict):
+            _assign(node[index], rest, value, path)
+        else:
+            node[index] = {"name": node[index]}
+            _assign(node[index], rest, value, path)
+        return
+    if not rest:
+        node[head] = value
+        return
+    child = node.get(head)
+    if child is None:
+        child = node[head] = {}
+    elif isinstance(child, str):
+        child = node[head] = {"name": child}
+    elif not isinstance(child, dict | list):
+        raise InputError("cannot set below a plain value", path=path, found=child)
+    _assign(child, rest, value, path)

@@ -1,0 +1,216 @@
+"""summary.json: what a run came to (schema kvsim-summary/1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from sim import metrics
+from sim.cluster import Cluster
+from sim.hierarchy.link import CopyEngine
+from sim.hierarchy.tier import Tier
+from sim.quantiles import latency_ms, pick
+
+SCHEMA = "kvsim-summary/1"
+
+ASSUMPTIONS = (
+    "Modelled: arrivals, lengths and prefix sharing of the trace; vLLM v1 scheduling (token budget, chunked prefill, "
+    "FCFS, preemption by recompute); prefix caching by chained hashes in full engine blocks; one copy engine per "
+    "direction and GPU; blocking of a request (not of its batch) while its prefix is loaded.",
+    "Step time: matrix products, attention (cold in L2), elementwise kernels and launches from the profile's fitted "
+    "models. Host time per step is engine.host_time (0 s: asynchronous scheduling hides it).",
+    "Output tokens are private to their request: they hold HBM, stay cached until evicted, and are neither hit by "
+    "another request nor offloaded.",
+    "Not modelled in this version: interference of copies with kernels, L2 residency, bandwidth shared by several "
+    "GPUs of a host, tensor parallelism, speculative decoding, tokenisation and client network time.",
+)
+
+
+def summarize(cluster: Cluster, requests: pa.Table, config_sha256: str, version: str) -> dict[str, Any]:
+    """The summary of a finished run; latencies in ms, everything else in SI units. `simulator` is added by the run."""
+    spec, inputs = cluster.scenario.spec, cluster.inputs
+    columns = {name: requests[name].to_numpy() for name in requests.column_names if name not in ("status", "reason")}
+    finished = ~np.isnan(columns["finish_s"])
+    count = int(finished.sum())
+    duration = _duration(columns)
+    summary: dict[str, Any] = {
+        "schema": SCHEMA,
+        "version": version,
+        "config_sha256": config_sha256,
+        "seed": spec.seed,
+        "requests": {"arrived": len(finished), "finished": count, "rejected": len(finished) - count},
+        "duration_s": duration,
+        **{f"{name}_ms": latency_ms(columns[f"{name}_s"]) for name in ("ttft", "tpot")},
+        "itl_ms": _itl(cluster),
+        **{f"{name}_ms": latency_ms(columns[f"{name}_s"]) for name in ("e2e", "queue", "load", "prefill")},
+        "throughput": {
+            "requests_per_s": _rate(count, duration),
+            "input_tokens_per_s": _rate(int(columns["input_tokens"][finished].sum()), duration),
+            "output_tokens_per_s": _rate(int(columns["output_tokens"][finished].sum()), duration),
+        },
+        "prefix": _prefix(cluster, columns, finished),
+        "tiers": {
+            name: _tier(tiers) for name, tiers in zip(cluster.tier_names, cluster.tiers, strict=True)
+        },
+        "links": _links(cluster, duration),
+        "time": _time(cluster, duration + float(columns["arrival_s"].min(initial=0.0))),
+        "preemptions": sum(r.preemptions for r in cluster.replicas),
+    }
+    summary["slo"] = _slo(cluster, summary, columns, finished, duration)
+    summary["profile"] = _profile(cluster)
+    summary["model"] = _model(inputs.model)
+    summary["hardware"] = {
+        "profile": inputs.profile.name,
+        "replicas": spec.hardware.replicas,
+        "gpus": spec.hardware.replicas * spec.hardware.tp,
+        "hbm_budget": vars(inputs.budget).copy(),
+    }
+    summary["trace"] = {"name": inputs.trace.name, "source": inputs.trace.source, "requests": len(inputs.trace)}
+    summary["metrics"] = metrics.rows(summary)
+    summary["assumptions"] = list(ASSUMPTIONS)
+    summary["warnings"] = _warnings(cluster, summary)
+    return summary
+
+
+def _duration(columns: dict[str, np.ndarray]) -> float:
+    finish = columns["finish_s"][~np.isnan(columns["finish_s"])]
+    return float(finish.max() - columns["arrival_s"].min()) if len(finish) else 0.0
+
+
+def _rate(amount: float, duration: float) -> float:
+    return amount / duration if duration else 0.0
+
+
+def _itl(cluster: Cluster) -> dict[str, float | None]:
+    mean, quantiles, largest = cluster.recorder.itl_quantiles([0.5, 0.9, 0.95, 0.99])
+    values = [mean, *quantiles, largest]
+    names = ("mean", "p50", "p90", "p95", "p99", "max")
+    return {name: None if value != value else 1e3 * value for name, value in zip(names, values, strict=True)}
+
+
+def _prefix(cluster: Cluster, columns: dict[str, np.ndarray], finished: np.ndarray) -> dict[str, Any]:
+    hits = {name: int(columns[f"hit_{name}_tokens"].sum()) for name in cluster.tier_names}
+    total = int(columns["input_tokens"][finished].sum())
+    return {
+        "input_tokens": total,
+        "hit_ratio": sum(hits.values()) / total if total else 0.0,
+        "hit_tokens": hits,
+        "computed_tokens": int(columns["computed_tokens"].sum()),
+        "recomputed_tokens": int(columns["recomputed_tokens"].sum()),
+    }
+
+
+def _tier(tiers: list[Tier]) -> dict[str, Any]:
+    """Sums over the tiers of one name (one per replica, per node, or one for the cluster)."""
+    counters = [tier.counters for tier in tiers]
+    left = sum(b.size for tier in tiers for b in tier.blocks.values() if not b.uses)
+    return {
+        "count": len(tiers),
+        "capacity_bytes": sum(tier.capacity for tier in tiers),
+        "peak_bytes": sum(c.peak_bytes for c in counters),
+        "stored_bytes": sum(c.stored_bytes for c in counters),
+        "loaded_bytes": sum(c.loaded_bytes for c in counters),
+        "evicted_blocks": sum(c.evicted_blocks for c in counters),
+        "evicted_bytes": sum(c.evicted_bytes for c in counters),
+        "never_loaded_bytes": sum(c.never_loaded_bytes for c in counters) + left,
+        "refused_bytes": sum(c.refused_bytes for c in counters),
+    }
+
+
+def _links(cluster: Cluster, duration: float) -> dict[str, Any]:
+    table = cluster.recorder.transfers.arrays()
+    names = np.asarray(table["link"])
+    waited = np.asarray(table["start_s"]) - np.asarray(table["queued_s"])
+    result = {}
+    for name in dict.fromkeys(link.name for link in cluster.links):
+        links: list[CopyEngine] = [link for link in cluster.links if link.name == name]
+        busy = sum(link.busy_s for link in links)
+        queue = waited[names == name] if len(waited) else waited
+        result[name] = {
+            "count": len(links),
+            "bytes": sum(link.bytes for link in links),
+            "busy_s": busy,
+            "utilization": busy / (duration * len(links)) if duration else 0.0,
+            "queue_p99_ms": float(np.percentile(queue, 99)) * 1e3 if len(queue) else 0.0,
+            "transfers": len(queue),
+        }
+    return result
+
+
+def _time(cluster: Cluster, end: float) -> dict[str, float]:
+    """Replica-seconds from 0 to the last finish, by what the replica did."""
+    times = [r.times for r in cluster.replicas]
+    spent = {name: sum(getattr(t, name) for t in times) for name in ("compute_s", "load_wait_s", "store_wait_s")}
+    return {**spent, "idle_s": max(0.0, end * len(times) - sum(spent.values()))}
+
+
+def _slo(
+    cluster: Cluster, summary: dict[str, Any], columns: dict[str, np.ndarray], finished: np.ndarray, duration: float
+) -> dict[str, Any]:
+    """Every target against its percentile, and the share of requests that meet each bound themselves.
+
+    A request that was rejected meets nothing; one with a single output token has no TPOT to miss.
+    """
+    targets = {}
+    meets = finished.copy()
+    for key, seconds in cluster.scenario.spec.slo.items():
+        value = pick(summary, key)
+        targets[key] = {"target_ms": seconds * 1e3, "value_ms": value, "met": value is not None and value <= seconds * 1e3}
+        metric = key.rpartition("_")[0]
+        if metric != "itl":
+            own = columns[f"{metric}_s"]
+            ok = finished & ~(own > seconds)
+            targets[key]["attainment"] = float(ok.mean())
+            meets &= ok
+    return {
+        "targets": targets,
+        "met": all(t["met"] for t in targets.values()) if targets else None,
+        "attainment": float(meets.mean()) if targets else None,
+        "goodput_per_s": _rate(int(meets.sum()), duration),
+    }
+
+
+def _profile(cluster: Cluster) -> dict[str, Any]:
+    profile = cluster.inputs.profile
+    touched = [v for v in profile.values() if v.rel is not None and _is_used(v.path, bool(cluster.links))]
+    widest = max(touched, key=lambda v: v.rel or 0.0, default=None)
+    steps = sum(r.steps for r in cluster.replicas)
+    return {
+        "name": profile.name,
+        "kind": profile.kind,
+        "widest_uncertainty": widest.rel if widest else None,
+        "widest_value": widest.path if widest else None,
+        "extrapolated_fraction": sum(r.extrapolated_steps for r in cluster.replicas) / steps if steps else 0.0,
+    }
+
+
+def _is_used(path: str, links: bool) -> bool:
+    """True for profile values that this version's cost model reads."""
+    used = ("kernels.", "capacity.hbm_bytes", "capacity.reserved_bytes", "tiers.hbm.read")
+    return path.startswith(used) or (links and path.startswith(("links.pcie_h2d", "links.pcie_d2h")))
+
+
+def _model(model: Any) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "layers": model.layers,
+        "weight_bytes": model.weight_bytes,
+        "kv_bytes_per_token": model.kv_bytes_per_token,
+        "max_context": model.max_context,
+    }
+
+
+def _warnings(cluster: Cluster, summary: dict[str, Any]) -> list[str]:
+    warnings = list(cluster.inputs.trace.warnings)
+    rejected = summary["requests"]["rejected"]
+    if rejected:
+        reasons = sorted({s.status.partition(": ")[2] for s in cluster.sequences if s.status.startswith("rejected")})
+        warnings.append(f"{rejected} requests were rejected: {' and '.join(reasons)}")
+    if not cluster.inputs.trace.block_tokens and len(cluster.tier_names) > 1:
+        warnings.append("the trace has no prefix information: nothing can be reused, so lower tiers stay empty")
+    fraction = summary["profile"]["extrapolated_fraction"]
+    if fraction > 0.05:
+        warnings.append(f"{fraction:.0%} of the steps lie outside the range that the profile was measured on")
+    return warnings
