@@ -9,6 +9,8 @@
 The names below are the public ones; they load on first use, so `import kvsim` itself costs nothing.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from kvsim._version import __version__
@@ -21,26 +23,28 @@ if TYPE_CHECKING:
 
 __all__ = ["Result", "Scenario", "__version__", "load"]
 
+_HOMES: Mapping[str, str] = MappingProxyType({"Scenario": "sim.scenario", "Result": "sim.run"})
+
 
 def load(path: "str | Path") -> "Scenario":
     """Read the scenario file at `path`.
 
     Raises hw_profiles.errors.InputError (one line: file, path in it, found, allowed) when it is wrong.
     """
-    scenario: type[Scenario] = __getattr__("Scenario")
-    return scenario.load(path)
+    from kvsim import _own
+
+    found: Scenario = _own.module("sim.scenario").Scenario.load(path)
+    return found
 
 
 def __getattr__(name: str) -> object:
     """Load a public name on first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'kvsim' has no attribute {name!r}")
     from kvsim import _own
 
-    if name == "Scenario":
-        return _own.module("sim.scenario").Scenario
-    if name == "Result":
-        return _own.module("sim.run").Result
-    raise AttributeError(f"module 'kvsim' has no attribute {name!r}")
+    return getattr(_own.module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), "Result", "Scenario"])
+    return sorted({*globals(), *_HOMES})

@@ -16,10 +16,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def drop_working_directory() -> None:
-    """Take the current folder off the module search path, unless kvsim itself lives there.
+    """Take the current folder off the module search path, unless kvsim lives there.
 
-    For the command line only, before anything else is imported: nothing the user's folder holds can then stand
-    in for a module of ours or of a library.
+    For the command line only, before anything else is imported: nothing in the user's folder can then pose as
+    a module of ours or of a library.
     """
     here = Path.cwd()
     if here != ROOT:
@@ -37,7 +37,7 @@ def module(name: str) -> ModuleType:
 
 
 def pin() -> None:
-    """Load kvsim's packages from ROOT. Their __init__ files do no work, so this is cheap; repeating it is free."""
+    """Load kvsim's packages from ROOT: cheap, since their __init__ files do no work; repeating it is free."""
     missing = [name for name in PACKAGES if name not in sys.modules]
     if missing:
         sys.path.insert(0, os.fspath(ROOT))
@@ -50,6 +50,6 @@ def pin() -> None:
         origin = getattr(sys.modules[name], "__file__", None)
         if origin is None or Path(origin).resolve().parent != ROOT / name:
             raise ImportError(
-                f"kvsim needs its own package {name!r} ({ROOT / name}), but this program imported another one "
-                f"of that name first: {origin or sys.modules[name]}; rename that one, or import kvsim before it"
+                f"kvsim needs its own package {name!r} ({ROOT / name}), but this program has imported "
+                f"another one of that name ({origin or sys.modules[name]}): rename that one"
             )

@@ -1,0 +1,95 @@
+"""What has a name: policies, profiles, models, traces, metrics. Each reader imports only what it lists."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+    """One line of `kvsim list`: the name, its group within the kind, what it is, where it comes from."""
+
+    name: str
+    group: str
+    what: str
+    source: str
+
+
+class Kind(NamedTuple):
+    """One thing that `kvsim list` can list. `group` heads the column of that name."""
+
+    what: str
+    group: str
+    entries: Callable[[], list[Entry]]
+
+
+def first_line(thing: object) -> str:
+    """The first line of a docstring."""
+    return (inspect.getdoc(thing) or "").partition("\n")[0]
+
+
+def _policies() -> list[Entry]:
+    from policies.tables import FAMILIES
+
+    return [
+        Entry(name, family, first_line(cls), f"{cls.__module__.replace('.', '/')}.py")
+        for family, table in FAMILIES.items()
+        for name, cls in table.items()
+    ]
+
+
+def _profiles() -> list[Entry]:
+    from hw_profiles.loader import list_profiles, load_profile
+
+    entries = []
+    for name in list_profiles():
+        profile = load_profile(name)
+        values = profile.values()
+        sources = len({value.src_key for value in values})
+        entries.append(
+            Entry(name, profile.kind, f"{len(values)} values", f"{sources} sources (`kvsim show {name}`)")
+        )
+    return entries
+
+
+def _models() -> list[Entry]:
+    from hw_profiles.models import list_models, load_model
+    from hw_profiles.units import format_bytes, format_count
+
+    entries = []
+    for name in list_models():
+        model = load_model(name)
+        size = format_count(model.parameters).replace(" ", "")
+        what = f"{size} parameters, {format_bytes(model.kv_bytes_per_token)} of KV per token"
+        entries.append(
+            Entry(name, f"{model.heads} heads / {model.kv_heads} KV", what, "its Hugging Face config.json")
+        )
+    return entries
+
+
+def _traces() -> list[Entry]:
+    from traces.catalog import CATALOG
+
+    return [
+        Entry(entry.name, entry.format, entry.description, entry.url or "ships with kvsim")
+        for entry in CATALOG.values()
+    ]
+
+
+def _metrics() -> list[Entry]:
+    from sim.metrics import METRICS
+
+    return [Entry(metric.key, metric.unit, metric.label, metric.definition) for metric in METRICS]
+
+
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        "policies": Kind("what orders, moves and drops KV blocks", "family", _policies),
+        "profiles": Kind("hardware: every number with its source", "kind", _profiles),
+        "models": Kind("model geometry and KV size", "attention", _models),
+        "traces": Kind("recorded and generated request traces", "format", _traces),
+        "metrics": Kind("what a run reports, and how each is defined", "unit", _metrics),
+    }
+)

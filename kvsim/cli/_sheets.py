@@ -1,0 +1,156 @@
+"""Everything about one name, as text, a table and a JSON document: what `kvsim show` prints.
+
+Each function takes a name and returns a Sheet, or None when the name is not of its kind.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from hw_profiles.errors import InputError
+from kvsim.cli._print import Column
+
+
+class Sheet(NamedTuple):
+    """`text` comes first, then a table of `rows` under `columns`; `data` is the same for programs."""
+
+    text: str
+    columns: Sequence[str | Column]
+    rows: Sequence[Sequence[str]]
+    data: Mapping[str, Any]
+
+
+FACTS = (Column("what"), Column("value", fold=True))
+
+
+def of_policy(name: str) -> Sheet | None:
+    """A policy's docstring, and its options with their defaults. `eviction.lru` names the family too."""
+    from policies.build import policy_options
+    from policies.tables import FAMILIES
+
+    found = [
+        (family, key, cls)
+        for family, table in FAMILIES.items()
+        for key, cls in table.items()
+        if name in (key, f"{family}.{key}")
+    ]
+    if not found:
+        return None
+    if len(found) > 1:
+        names = [f"{family}.{key}" for family, key, _ in found]
+        raise InputError("several families have a policy of that name", found=name, allowed=names)
+    family, key, cls = found[0]
+    text = inspect.getdoc(cls) or ""
+    options = {
+        option: default
+        for option, default in policy_options(cls).items()
+        if default is not inspect.Parameter.empty  # without a default: given by the simulator
+    }
+    rows = [(f"{option} =", repr(default)) for option, default in options.items()]
+    data = {"name": key, "family": family, "description": text, "options": options}
+    data["source"] = f"{cls.__module__.replace('.', '/')}.py"
+    return Sheet(f"{key}: {family} policy\n\n{text}", (Column("option"), "default"), rows, data)
+
+
+def of_profile(name: str) -> Sheet | None:
+    """Every value of a hardware profile with its interval and its source. A YAML file works too."""
+    from hw_profiles.loader import list_profiles, load_profile
+
+    if name not in list_profiles() and not name.endswith((".yaml", ".yml")):
+        return None
+    profile = load_profile(name)
+    values = profile.values()
+    rows = [
+        (
+            value.path,
+            value.text,
+            "unknown" if value.rel is None else f"± {100 * value.rel:.3g} %",
+            value.source_text,
+        )
+        for value in values
+    ]
+    columns = (
+        "value of",
+        Column("value", right=True),
+        Column("interval", right=True),
+        Column("source", fold=True),
+    )
+    data = {
+        "name": profile.name,
+        "kind": profile.kind,
+        "widest_uncertainty": profile.widest_uncertainty,
+        "values": [dataclasses.asdict(value) for value in values],
+    }
+    return Sheet(f"{profile.name}: hardware profile ({profile.kind})", columns, rows, data)
+
+
+def of_model(name: str) -> Sheet | None:
+    """A model's geometry and its size in memory. A `config.json` works too."""
+    from hw_profiles.models import list_models, load_model
+    from hw_profiles.units import format_bytes, format_count
+
+    if name not in list_models() and not name.endswith(".json"):
+        return None
+    model = load_model(name)
+    hidden_keys = ("source", "content_sha256")
+    data = {key: value for key, value in dataclasses.asdict(model).items() if key not in hidden_keys}
+    rows = [(key, f"{value:,}" if type(value) is int else str(value)) for key, value in data.items()]
+    sizes = {
+        "parameters": (model.parameters, format_count(model.parameters)),
+        "weight_bytes": (model.weight_bytes, format_bytes(model.weight_bytes)),
+        "kv_bytes_per_token": (model.kv_bytes_per_token, format_bytes(model.kv_bytes_per_token)),
+    }
+    rows += [(key, f"{value:,} ({readable})") for key, (value, readable) in sizes.items()]
+    data |= {key: value for key, (value, _) in sizes.items()}
+    return Sheet(f"{model.name}: model", FACTS, rows[1:], data)
+
+
+def of_trace(name: str) -> Sheet | None:
+    """A catalog entry: what it is, its licence, its public home, and where it lies on this machine."""
+    from traces.catalog import CATALOG, locate
+
+    if name not in CATALOG:
+        return None
+    entry = CATALOG[name]
+    try:
+        here: str | None = str(locate(name))
+    except InputError:
+        here = None
+    rows = [
+        ("format", entry.format),
+        ("licence", entry.licence),
+        ("original", entry.url or "ships with kvsim"),
+        ("sha256", entry.sha256),
+        ("on this machine", here or f"no; `kvsim trace fetch {name}`, or set KVSIM_TRACES"),
+    ]
+    data = {**dataclasses.asdict(entry), "path": here}
+    return Sheet(f"{entry.name}: {entry.description}", FACTS, rows, data)
+
+
+def of_metric(name: str) -> Sheet | None:
+    """A metric's definition, its unit, and which direction is better."""
+    from sim.metrics import METRICS
+
+    found = [metric for metric in METRICS if metric.key == name]
+    if not found:
+        return None
+    metric = found[0]
+    data = {key: getattr(metric, key) for key in ("key", "label", "unit", "better", "definition")}
+    rows = [(key, str(value)) for key, value in data.items()]
+    return Sheet(f"{metric.key}: metric", FACTS, rows, {"name": metric.key, **data})
+
+
+READERS: Mapping[str, Callable[[str], Sheet | None]] = MappingProxyType(
+    {
+        "policies": of_policy,
+        "profiles": of_profile,
+        "models": of_model,
+        "traces": of_trace,
+        "metrics": of_metric,
+    }
+)
+"""One reader for each kind of `kvsim list`."""

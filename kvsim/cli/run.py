@@ -1,0 +1,81 @@
+"""`kvsim run`: one simulation, its tables on the console, its run directory on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hw_profiles.errors import InputError
+from hw_profiles.files import write_atomic
+from kvsim.cli import _print
+from kvsim.cli._options import AsJson, Quiet, Settings, parse_setting
+from kvsim.cli._progress import simulation_bar
+from kvsim.cli._run_dir import may_write
+from sim.invariants import InvariantError
+
+
+def run(
+    scenario: Annotated[Path, typer.Argument(metavar="SCENARIO", help="A scenario file (YAML).")],
+    settings: Settings = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Run directory. [default: out/<scenario>-<hash>]"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of every random stream.")] = None,
+    as_json: AsJson = False,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Do not write report.html.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Check invariants all along, not only at the end.")
+    ] = False,
+    fail_on_slo: Annotated[
+        bool, typer.Option("--fail-on-slo", help="Exit with 1 when the SLO is missed.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Simulate SCENARIO: tables on the console, every table and a report in the run directory."""
+    from kvsim import load
+
+    spec = load(scenario)
+    for setting in settings or ():
+        spec = spec.set(*parse_setting(setting))
+    if seed is not None:
+        spec = spec.set("seed", seed)
+    if out is not None:
+        may_write(out, scenario)
+    if fail_on_slo and not spec.spec.slo:
+        raise InputError("--fail-on-slo needs a target", where=scenario, path="slo", allowed="{ttft_p99: 2s}")
+
+    with simulation_bar(wanted=not (quiet or as_json)) as tick:
+        try:
+            result = spec.run(progress=tick, check=check)
+        except InvariantError as error:
+            kept = out or Path("out") / f"{scenario.stem}-broken"
+            write_atomic(kept / "scenario.yaml", spec.to_yaml())
+            error.add_note(f"the scenario is kept in {kept}")
+            raise
+    summary = result.summary
+    folder = out or Path("out") / f"{scenario.stem}-{summary['config_sha256'][:8]}"
+    may_write(folder, scenario)
+    saved = result.save(folder.resolve())  # resolved: a link to a folder, or `.`, means that folder
+    if not no_report:
+        from reports.run_report import write_run_report
+
+        write_run_report(saved)
+
+    from kvsim.cli._summary import print_summary
+    from reports.verdict import verdict
+
+    for warning in summary["warnings"]:
+        _print.note(f"warning: {warning}")
+    if as_json:
+        _print.document(summary)
+        _print.note(f"run directory: {folder}")
+    else:
+        if not quiet:
+            print_summary(summary)
+        _print.line(verdict(summary).line)
+        _print.line(f"run directory: {folder}" if no_report else f"report: {folder / 'report.html'}")
+    if fail_on_slo and not summary["slo"]["met"]:
+        raise typer.Exit(1)

@@ -1,0 +1,107 @@
+"""`kvsim trace`: statistics of a trace, fetching a public one, generating one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hw_profiles.errors import InputError
+from kvsim.cli import _print
+from kvsim.cli._options import AsJson, Quiet, Settings, Strict, parse_setting, set_path, validated
+from kvsim.cli._progress import byte_bar
+
+TraceName = Annotated[
+    str, typer.Argument(metavar="TRACE", help="A catalog name (`kvsim list traces`) or a file.")
+]
+
+
+def stats(trace: TraceName, strict: Strict = False, as_json: AsJson = False) -> None:
+    """Sizes, rates and ideal prefix reuse of TRACE."""
+    from reports.text import number
+    from traces.catalog import load_trace
+    from traces.stats import stat_labels
+    from traces.stats import stats as figures_of
+
+    loaded = load_trace(trace, strict=strict)
+    for warning in loaded.warnings:
+        _print.note(f"warning: {warning}")
+    figures = figures_of(loaded)
+    if as_json:
+        _print.document(
+            {"name": loaded.name, "source": loaded.source, **figures, "warnings": loaded.warnings}
+        )
+        return
+    labels = stat_labels()
+    rows = [
+        (labels[key].label, number(value), labels[key].unit, labels[key].definition)
+        for key, value in figures.items()
+    ]
+    _print.table(
+        ["figure", _print.Column("value", right=True), "unit", _print.Column("definition", fold=True)],
+        rows,
+        title=f"{loaded.name} ({loaded.source})",
+    )
+
+
+def fetch(
+    trace: Annotated[str, typer.Argument(metavar="TRACE", help="A catalog name (`kvsim list traces`).")],
+    url: Annotated[
+        str | None, typer.Option("--url", help="Download from here instead; the content must be the same.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", help="Folder that KVSIM_TRACES will name. [default: the user's cache]"
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Download TRACE from its public home, verify its SHA-256, keep it."""
+    from traces.catalog import entry_of
+    from traces.fetch import fetch as download
+
+    entry = entry_of(trace)
+    dest = out / entry.relative if out is not None and entry.url is not None else None
+    with byte_bar(not (quiet or as_json), trace) as progress:
+        path = download(trace, url=url, dest=dest, progress=progress)
+    if as_json:
+        _print.document({"name": trace, "path": str(path), "sha256": entry.sha256, "licence": entry.licence})
+    else:
+        _print.line(str(path))
+
+
+def generate(
+    spec: Annotated[
+        Path | None,
+        typer.Argument(metavar="[SPEC]", help="YAML with what to change; the defaults are a chat service."),
+    ] = None,
+    settings: Settings = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed, where SPEC has none.")] = 0,
+    name: Annotated[str, typer.Option("--name", help="Name of the file, less .jsonl.gz.")] = "generated",
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write to.")] = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Generate chat traffic with shared prefixes: `kvsim trace generate --set requests=5000 --set rate=4`."""
+    from hw_profiles.yaml_io import load_yaml
+    from traces.generate import GenerateSpec
+    from traces.generate import generate as make
+    from traces.mooncake import write_mooncake
+
+    given = {} if spec is None else load_yaml(spec)
+    parameters = validated(GenerateSpec, given, where=spec).model_dump(mode="json")
+    for setting in settings or ():
+        set_path(parameters, *parse_setting(setting))
+    target = out / f"{name}.jsonl.gz"
+    if target.exists():
+        raise InputError("is already there; choose another --name or --out", where=target)
+    made = make(validated(GenerateSpec, parameters, where="--set"), seed)
+    path = write_mooncake(made, target)
+    if as_json:
+        _print.document(
+            {"path": str(path), "requests": len(made), "parameters": parameters, "source": made.source}
+        )
+    else:
+        _print.line(f"{path} ({len(made):,} requests; `kvsim trace stats {path}`)")
