@@ -25,7 +25,8 @@ def rate_scale(trace: Trace, factor: float) -> Trace:
     if factor == 1:
         return trace
     first = trace.arrival_s[0]
-    moved = first + (trace.arrival_s - first) / factor
+    with np.errstate(over="ignore"):
+        moved = first + (trace.arrival_s - first) / factor
     if not np.isfinite(moved).all():
         raise InputError("arrivals would leave the range of numbers", path="rate_scale", found=factor)
     return trace.select(np.arange(len(trace)), moved)

@@ -57,7 +57,8 @@ def fetch(
     except OSError as error:
         raise InputError(f"cannot write it ({error.strerror or error})", where=target) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # also where the folder is none: the error above says so
+            temporary.unlink(missing_ok=True)
     return target
 
 
@@ -101,7 +102,12 @@ def _download(url: str, progress: Progress | None) -> Iterator[bytes]:
 
 
 def _check_scheme(url: str) -> None:
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and url.isascii()
+    except ValueError:  # "http://[": an address of its own kind
+        good = False
+    if not good:
         raise InputError("", where="url", found=url, allowed="an address in http:// or https://")
 
 

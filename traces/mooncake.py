@@ -132,7 +132,7 @@ def _in_order(trace: Trace, lines: Ints, strict: bool) -> Trace:
         text = "hash_ids: an id follows another prefix, or covers another token count, than at its first use"
         if strict:
             raise InputError(text, where=where)
-        warnings.append(f"{where}: {text} ({len(loose)} request(s)); hits are then counted by position")
+        warnings.append(f"{where}: {text} ({len(loose)} request(s)); equal ids still count as equal blocks")
     if len(late):
         trace = trace.select(np.argsort(trace.arrival_s, kind="stable"))
     return replace(trace, warnings=tuple(warnings))

@@ -16,7 +16,7 @@ def open_unpacked(path: Path) -> BinaryIO:
     with path.open("rb") as probe:
         packed = probe.read(2) == GZIP_MAGIC
     # the extra buffer iterates lines in C, GzipFile alone does it in Python
-    return io.BufferedReader(cast(Any, gzip.open(path)), 1 << 20) if packed else path.open("rb", 1 << 20)
+    return io.BufferedReader(cast(Any, gzip.open(path)), 1 << 16) if packed else path.open("rb", 1 << 16)
 
 
 def sha256_unpacked(path: Path) -> str:

@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hw_profiles.errors import InputError
+from traces.arrivals import limit, rate_scale, spread_arrivals
+from traces.random import stream
+from traces.request import Trace
+
+
+def bare(arrivals):
+    """A trace that says nothing about prefixes; output_tokens number the requests from 1."""
+    n = len(arrivals)
+    return Trace(
+        name="bare",
+        block_tokens=0,
+        arrival_s=np.array(arrivals, float),
+        input_tokens=np.full(n, 10),
+        output_tokens=np.arange(1, n + 1),
+        hash_ids=np.zeros(0, int),
+        hash_offsets=np.zeros(n + 1, int),
+        content_sha256="",
+        source="bare",
+    ).validate()
+
+
+times = st.lists(st.floats(0, 1e9), min_size=1, max_size=40).map(sorted)
+windows = st.sampled_from([1e-12, 1e-3, 1.0, 3.0, 1e6])
+
+
+@given(times, windows, st.integers(0, 2**32))
+def test_spread_keeps_every_request_in_its_window(arrivals, window, seed):
+    before = bare(arrivals)
+    after = spread_arrivals(before, window, seed).validate()  # ascending, among others
+    assert sorted(after.output_tokens.tolist()) == before.output_tokens.tolist()  # nobody lost
+    for request in after:
+        t = arrivals[request.output_tokens - 1]
+        # half open, except where the window is narrower than one float step at t
+        assert t <= request.arrival_s < t + window or t + window == t == request.arrival_s
+
+
+def test_spread_really_spreads_and_evenly():
+    after = spread_arrivals(bare([30.0] * 3000), 3.0, 0)
+    assert len(set(after.arrival_s.tolist())) == 3000
+    counts = np.histogram(after.arrival_s, 10, (30.0, 33.0))[0]
+    assert abs(counts - 300).max() < 5 * 300**0.5  # 5 sigma
+
+
+def test_spread_is_the_same_for_the_same_seed_and_not_for_another():
+    trace = bare([0.0, 0.0, 3.0])
+    assert spread_arrivals(trace, 3, 1).arrival_s.tolist() == spread_arrivals(trace, 3, 1).arrival_s.tolist()
+    assert spread_arrivals(trace, 3, 1).arrival_s.tolist() != spread_arrivals(trace, 3, 2).arrival_s.tolist()
+
+
+def offsets(after, before):
+    """{request number: how far it moved}"""
+    start = dict(zip(before.output_tokens.tolist(), before.arrival_s.tolist(), strict=True))
+    return {r.output_tokens: r.arrival_s - start[r.output_tokens] for r in after}
+
+
+def test_the_offset_of_a_request_depends_neither_on_the_rate_nor_on_other_requests():
+    trace = bare(np.repeat(np.arange(0, 300, 3.0), 5))
+    base = offsets(spread_arrivals(trace, 3.0, 9), trace)
+    faster = rate_scale(trace, 4)
+    assert offsets(spread_arrivals(faster, 3.0, 9), faster) == pytest.approx(base, abs=1e-9)
+    shorter = limit(trace, 7)
+    some = offsets(spread_arrivals(shorter, 3.0, 9), shorter)
+    assert some == pytest.approx({k: base[k] for k in some}, abs=1e-9)
+    stream(9, "something.else").random(1000)  # whatever else is drawn with the same seed
+    assert offsets(spread_arrivals(trace, 3.0, 9), trace) == base
+
+
+def test_no_window_changes_nothing():
+    trace = bare([0.0, 1.0])
+    assert spread_arrivals(trace, 0, 1) is trace
+
+
+@given(times, st.floats(1e-3, 1e3))
+def test_rate_scale_divides_the_span_and_keeps_the_first(arrivals, factor):
+    before = bare(arrivals)
+    after = rate_scale(before, factor).validate()
+    assert after.arrival_s[0] == before.arrival_s[0]
+    span = before.arrival_s[-1] - before.arrival_s[0]
+    assert after.arrival_s[-1] - after.arrival_s[0] == pytest.approx(span / factor, rel=1e-9, abs=1e-6)
+    assert after.output_tokens.tolist() == before.output_tokens.tolist()
+
+
+def test_rate_scale_of_two_halves_the_span():
+    assert rate_scale(bare([10.0, 12.0, 16.0]), 2).arrival_s.tolist() == [10.0, 11.0, 13.0]
+
+
+def test_limit_keeps_the_first(make_trace):
+    trace = make_trace([(0.0, 600, 5, [1, 2]), (1.0, 512, 1, [1]), (2.0, 1, 7, [9])])
+    cut = limit(trace, 2).validate()
+    assert [r.hash_ids for r in cut] == [[1, 2], [1]]
+    assert limit(trace, 3) is trace
+    assert limit(trace, 10) is trace
+
+
+@pytest.mark.parametrize(
+    ("change", "value"),
+    [(rate_scale, v) for v in (0, -1, float("nan"), float("inf"), 1e-320)]
+    + [(lambda t, v: spread_arrivals(t, v, 0), v) for v in (-1, float("nan"), float("inf"))]
+    + [(limit, v) for v in (0, -5)],
+)
+def test_senseless_numbers_are_refused(change, value):
+    with pytest.raises(InputError, match="found"):
+        change(bare([0.0, 1.0]), value)

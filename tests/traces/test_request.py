@@ -1,0 +1,74 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hw_profiles.errors import InputError
+
+ROWS = [(0.0, 600, 5, [1, 2]), (1.5, 512, 1, [1]), (1.5, 1, 7, [9])]
+
+
+def test_rows_come_back_as_plain_numbers(make_trace):
+    trace = make_trace(ROWS).validate()
+    assert len(trace) == 3
+    request = trace.request(1)
+    assert (request.index, request.arrival_s, request.input_tokens, request.output_tokens) == (1, 1.5, 512, 1)
+    assert request.hash_ids == [1]
+    assert {type(request.arrival_s), type(request.input_tokens), type(request.hash_ids[0])} == {float, int}
+    assert [r.hash_ids for r in trace] == [[1, 2], [1], [9]]
+
+
+@pytest.mark.parametrize("index", [-1, 3])
+def test_a_row_outside_is_refused(make_trace, index):
+    with pytest.raises(IndexError, match="trace of 3"):
+        make_trace(ROWS).request(index)
+
+
+def test_columns_cannot_be_changed_in_place(make_trace):
+    trace = make_trace(ROWS)
+    with pytest.raises(ValueError, match="read-only"):
+        trace.input_tokens[0] = 1
+
+
+def test_the_callers_array_stays_writable(make_trace):
+    arrivals = np.array([0.0, 1.0, 2.0])
+    trace = replace(make_trace(ROWS), arrival_s=arrivals)
+    arrivals[0] = -1.0  # no error: only the trace's view is locked
+    assert not trace.arrival_s.flags.writeable
+
+
+def test_select_keeps_each_request_with_its_ids(make_trace):
+    chosen = make_trace(ROWS).select(np.array([2, 0]), np.array([3.0, 4.0])).validate()
+    assert [(r.arrival_s, r.input_tokens, r.hash_ids) for r in chosen] == [(3.0, 1, [9]), (4.0, 600, [1, 2])]
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([], "no request"),
+        ([(0.0, 10, 1, [1]), (-1.0, 10, 1, [1])], "request 1: arrival_s must be finite and >= 0"),
+        ([(0.0, 10, 1, [1]), (np.nan, 10, 1, [1])], "request 1: arrival_s must be finite"),
+        ([(2.0, 10, 1, [1]), (1.0, 10, 1, [1])], "request 1: arrivals must ascend"),
+        ([(0.0, 0, 1, [])], "request 0: input_tokens"),
+        ([(0.0, 10, 0, [1])], "request 0: output_tokens"),
+        ([(0.0, 10, 1, [1]), (0.0, 513, 1, [1])], "request 1: hash ids must number input_tokens / 512"),
+    ],
+)
+def test_broken_rules_name_the_request(make_trace, rows, words):
+    with pytest.raises(InputError, match=words) as caught:
+        make_trace(rows).validate()
+    assert str(caught.value).startswith("made.jsonl: ")
+
+
+def test_without_prefix_information_there_are_no_ids(make_trace):
+    make_trace([(0.0, 10, 1, [])], block_tokens=0).validate()
+    with pytest.raises(InputError, match="hash ids"):
+        make_trace([(0.0, 10, 1, [4])], block_tokens=0).validate()
+
+
+def test_columns_of_different_length_are_refused(make_trace):
+    trace = make_trace(ROWS)
+    with pytest.raises(InputError, match="differ in length"):
+        replace(trace, output_tokens=trace.output_tokens[:2]).validate()
+    with pytest.raises(InputError, match="do not span"):
+        replace(trace, hash_ids=trace.hash_ids[:2]).validate()

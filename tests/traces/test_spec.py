@@ -1,0 +1,105 @@
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from hw_profiles.errors import InputError
+from traces.arrivals import limit, rate_scale, spread_arrivals
+from traces.catalog import load_trace
+from traces.generate import GenerateSpec, generate
+from traces.spec import TraceSpec, build
+
+LINES = [{"timestamp": t, "input_length": 3, "output_length": t + 1, "hash_ids": [t]} for t in range(5)]
+
+
+@pytest.fixture
+def own(tmp_path):
+    path = tmp_path / "sub" / "own.jsonl"
+    path.parent.mkdir()
+    path.write_text("".join(json.dumps(row) + "\n" for row in LINES))
+    return path
+
+
+def of(value):
+    return TraceSpec.model_validate(value)
+
+
+def test_a_string_is_a_name_or_a_path(own, tmp_path):
+    assert of("quickstart") == of({"name": "quickstart"})
+    assert of("sub/own.jsonl") == of({"path": "sub/own.jsonl"})
+    assert of("own.jsonl") == of({"path": "own.jsonl"})
+    assert of(own).path == str(own)
+
+
+def test_a_relative_path_starts_at_the_scenarios_folder(own, tmp_path, monkeypatch):
+    assert len(build(of("sub/own.jsonl"), 0, tmp_path)) == 5
+    monkeypatch.chdir(own.parent)
+    with pytest.raises(InputError, match="cannot read it"):
+        build(of("./own.jsonl"), 0, tmp_path)
+    assert len(build(of(str(own)), 0, "/")) == 5
+
+
+def test_resolved_means_the_same_from_elsewhere(own, tmp_path):
+    spec = of("sub/own.jsonl").resolved(tmp_path)
+    assert spec.path == str(own)
+    assert len(build(spec, 0, "/")) == 5
+    assert of("quickstart").resolved(tmp_path) == of("quickstart")
+
+
+def test_generated_traffic_takes_the_seed_of_the_scenario():
+    spec = of({"generate": {"requests": 20, "rate": 3.0}})
+    assert list(build(spec, 4)) == list(generate(GenerateSpec(requests=20, rate=3.0), 4))
+    assert list(build(spec, 4)) != list(build(spec, 5))
+
+
+def test_limit_then_rate_then_spread():
+    spec = of({"name": "quickstart", "limit": 100, "rate_scale": 2, "spread_arrivals": "3s"})
+    by_hand = spread_arrivals(rate_scale(limit(load_trace("quickstart"), 100), 2), 3.0, 7)
+    assert list(build(spec, 7)) == list(by_hand)
+
+
+def test_without_options_the_trace_is_as_it_is():
+    assert list(build(of("quickstart"), 0)) == list(load_trace("quickstart"))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "quickstart",
+        {"path": "a/b.jsonl", "limit": 3, "rate_scale": 0.1, "spread_arrivals": "1.5 s"},
+        {"generate": {"requests": 20, "rate": 3.0, "think_time": "45 s"}, "rate_scale": 2},
+    ],
+)
+def test_the_written_form_reads_back(value):
+    spec = of(value)
+    written = spec.model_dump(mode="json", exclude_none=True)
+    assert of(json.loads(json.dumps(written))) == spec
+
+
+def test_a_spec_is_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        of("quickstart").limit = 3
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ({"clients": {"count": 8}}, "closed-loop clients are not available in this version"),
+        ({"name": "quickstart", "clients": 8}, "closed-loop clients are not available in this version"),
+        ("quikstart", "did you mean 'quickstart'"),
+        ({}, "needs exactly one of name, path and generate, has none"),
+        ({"name": "quickstart", "path": "a.jsonl"}, "has name and path"),
+        ({"name": "quickstart", "rate_scale": 0}, "rate_scale"),
+        ({"name": "quickstart", "rate_scale": float("inf")}, "rate_scale"),
+        ({"name": "quickstart", "rate_scale": True}, "rate_scale"),
+        ({"name": "quickstart", "limit": 0}, "limit"),
+        ({"name": "quickstart", "spread_arrivals": 3}, "no unit"),
+        ({"name": "quickstart", "spread_arrivals": "-3s"}, "negative"),
+        ({"name": "quickstart", "speed": 3}, "speed"),
+        ({"generate": {"ratee": 3}}, "generate.ratee"),
+        (7, "TraceSpec"),
+    ],
+)
+def test_bad_sections_are_refused(value, words):
+    with pytest.raises(ValidationError, match=words):
+        of(value)
