@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from hw_profiles.errors import InputError
+from hw_profiles.files import write_atomic
 
 WRITTEN = frozenset(
     {"scenario.yaml", "summary.json", "profile.json", "timeline.json", "report.html"}
@@ -34,3 +35,10 @@ def may_write(out: Path, scenario: Path) -> None:
         raise InputError(f"is not a kvsim run (it holds {names}); name another folder with --out", where=out)
     if "summary.json" not in entries and scenario.resolve() == (out / "scenario.yaml").resolve():
         raise InputError("would replace the scenario itself; name another folder with --out", where=out)
+
+
+def keep_scenario(out: Path, text: str) -> None:
+    """Leave only the scenario in `out`, of a run whose numbers must not be used."""
+    for name in WRITTEN:
+        (out / name).unlink(missing_ok=True)
+    write_atomic(out / "scenario.yaml", text)

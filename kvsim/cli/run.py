@@ -8,11 +8,10 @@ from typing import Annotated
 import typer
 
 from hw_profiles.errors import InputError
-from hw_profiles.files import write_atomic
 from kvsim.cli import _print
 from kvsim.cli._options import AsJson, Quiet, Settings, parse_setting
 from kvsim.cli._progress import simulation_bar
-from kvsim.cli._run_dir import may_write
+from kvsim.cli._run_dir import keep_scenario, may_write
 from sim.invariants import InvariantError
 
 
@@ -52,7 +51,7 @@ def run(
             result = spec.run(progress=tick, check=check)
         except InvariantError as error:
             kept = out or Path("out") / f"{scenario.stem}-broken"
-            write_atomic(kept / "scenario.yaml", spec.to_yaml())
+            keep_scenario(kept, spec.to_yaml())
             error.add_note(f"the scenario is kept in {kept}")
             raise
     summary = result.summary

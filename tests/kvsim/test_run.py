@@ -1,0 +1,210 @@
+"""`kvsim run` and `kvsim report`: what lands on the console, on disk and in the exit code."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+import kvsim as public
+from sim.invariants import InvariantError
+from sim.scenario import Scenario
+
+Kvsim = Callable[..., Any]
+TABLES = ("requests", "steps", "transfers", "samples")
+FILES = {
+    "scenario.yaml",
+    "summary.json",
+    "profile.json",
+    "report.html",
+    *(f"{name}.parquet" for name in TABLES),
+}
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def summary_of(run: Path) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads((run / "summary.json").read_text())
+    del summary["simulator"]  # wall and CPU time differ from run to run
+    return summary
+
+
+def test_a_run_prints_its_figures_and_writes_its_directory(kvsim: Kvsim, folder: Path) -> None:
+    answer = kvsim("run", "small.yaml", "--out", "one")
+    assert answer.code == 0
+    assert answer.err == ""
+    assert names(folder / "one") == FILES
+    summary = summary_of(folder / "one")
+    assert summary["requests"] == {"arrived": 60, "finished": 60, "rejected": 0}
+    lines = [line.split() for line in answer.out.splitlines()]
+    ttft = next(words for words in lines if words[:1] == ["TTFT"])
+    assert float(ttft[1].replace(",", "")) == pytest.approx(summary["ttft_ms"]["mean"], rel=1e-3)
+    hbm = next(words for words in lines if words[:3] == ["hit", "in", "HBM"])
+    assert int(hbm[3].replace(",", "")) == summary["prefix"]["hit_tokens"]["hbm"]
+    for heading in ("metric", "latency (ms)", "prompt tokens", "link"):
+        assert heading in answer.out
+    assert answer.out.splitlines()[-2].startswith("SLO met: TTFT p99")
+    assert answer.out.splitlines()[-1] == "report: one/report.html"
+
+
+def test_json_is_one_document_and_the_summary(kvsim: Kvsim, folder: Path) -> None:
+    answer = kvsim("run", "small.yaml", "--out", "one", "--json", "--no-report")
+    document = json.loads(answer.out)
+    del document["simulator"]
+    assert document == summary_of(folder / "one")
+    assert answer.err == "run directory: one\n"
+    assert names(folder / "one") == FILES - {"report.html"}
+
+
+def test_quiet_says_only_the_verdict_and_the_place(kvsim: Kvsim) -> None:
+    lines = kvsim("run", "small.yaml", "--out", "one", "--quiet", "--no-report").out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["SLO met", "run directory"]
+
+
+def test_the_default_directory_carries_the_scenario_and_its_hash(kvsim: Kvsim, folder: Path) -> None:
+    kvsim("run", "small.yaml", "--no-report")
+    kvsim("run", "small.yaml", "--no-report")
+    kvsim("run", "small.yaml", "--no-report", "--seed", "1")
+    runs = sorted((folder / "out").iterdir())
+    assert len(runs) == 2
+    for run in runs:
+        assert run.name == f"small-{summary_of(run)['config_sha256'][:8]}"
+
+
+def test_settings_and_seed_reach_the_run(kvsim: Kvsim, folder: Path) -> None:
+    settings = (
+        "--set",
+        "hardware.replicas=1",
+        "--set",
+        "tiers.dram.capacity=1 GiB",
+        "--set",
+        "trace.limit=10",
+    )
+    assert kvsim("run", "small.yaml", *settings, "--seed", "7", "--out", "one", "--no-report").code == 0
+    summary = summary_of(folder / "one")
+    assert summary["seed"] == 7
+    assert summary["hardware"]["replicas"] == 1
+    assert summary["tiers"]["dram"]["capacity_bytes"] == 2**30
+    assert summary["requests"]["arrived"] == 10
+    assert kvsim("run", "small.yaml", "--set", "slo={}", "--out", "two", "--no-report").out.count("No SLO set") == 1
+
+
+def test_a_run_repeats_from_its_own_folder_and_from_python(kvsim: Kvsim, folder: Path) -> None:
+    kvsim("run", "small.yaml", "--set", "tiers.dram.capacity=2 GiB", "--out", "one", "--no-report")
+    kvsim("run", "one/scenario.yaml", "--out", "two", "--no-report")
+    public.load("small.yaml").set("tiers.dram.capacity", "2 GiB").run().save("three")
+    for other in ("two", "three"):
+        assert summary_of(folder / other) == summary_of(folder / "one")
+        for table in TABLES:
+            first, second = (pq.read_table(folder / run / f"{table}.parquet") for run in ("one", other))
+            assert second.equals(first), table
+
+
+def test_an_earlier_run_is_replaced_whole(kvsim: Kvsim, folder: Path) -> None:
+    kvsim("run", "small.yaml", "--out", "one")
+    assert kvsim("run", "one/scenario.yaml", "--set", "trace.limit=10", "--out", "one", "--no-report").code == 0
+    assert names(folder / "one") == FILES - {"report.html"}
+    assert summary_of(folder / "one")["requests"]["arrived"] == 10
+
+
+def test_a_folder_with_a_note_beside_the_run_is_left_alone(kvsim: Kvsim, folder: Path) -> None:
+    kvsim("run", "small.yaml", "--out", "one", "--no-report")
+    (folder / "one" / "notes.md").write_text("mine")
+    answer = kvsim("run", "small.yaml", "--out", "one")
+    assert answer.code == 2
+    assert "notes.md" in answer.err
+    assert (folder / "one" / "notes.md").read_text() == "mine"
+
+
+@pytest.mark.parametrize("place", [".", "link"])
+def test_the_folder_may_be_the_current_one_or_a_link(
+    place: str, kvsim: Kvsim, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "empty").mkdir()
+    (folder / "link").symlink_to("empty")
+    if place == ".":
+        monkeypatch.chdir(folder / "empty")
+    assert kvsim("run", folder / "small.yaml", "--out", place).code == 0
+    assert names(folder / "empty") == FILES
+    assert (folder / "link").is_symlink()
+
+
+def test_a_missed_slo_fails_only_when_asked(kvsim: Kvsim, folder: Path) -> None:
+    missed = ("run", "small.yaml", "--set", "slo.ttft_p99=1us", "--no-report", "--out")
+    answer = kvsim(*missed, "one")
+    assert answer.code == 0
+    assert "SLO missed" in answer.out
+    assert kvsim(*missed, "two", "--fail-on-slo").code == 1
+    assert names(folder / "two") == names(folder / "one")
+    assert kvsim("run", "small.yaml", "--no-report", "--out", "three", "--fail-on-slo").code == 0
+
+
+def test_a_report_is_rebuilt_in_place_or_elsewhere(kvsim: Kvsim, folder: Path) -> None:
+    kvsim("run", "small.yaml", "--out", "one")
+    first = (folder / "one" / "report.html").read_bytes()
+    (folder / "one" / "report.html").unlink()
+    assert kvsim("report", "one").out == "one/report.html\n"
+    assert (folder / "one" / "report.html").read_bytes() == first
+    answer = kvsim("report", "one", "--out", "elsewhere", "--json")
+    assert json.loads(answer.out) == {"report": "elsewhere/report.html"}
+    assert (folder / "elsewhere" / "report.html").read_bytes() == first
+
+
+def test_a_broken_invariant_exits_3_and_keeps_the_scenario(
+    kvsim: Kvsim, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise InvariantError("a block was freed twice")
+
+    kvsim("run", "small.yaml", "--out", "one")
+    monkeypatch.setattr(Scenario, "run", broken)
+    answer = kvsim("run", "small.yaml", "--seed", "5", "--out", "one")
+    assert answer.code == 3
+    assert answer.out == ""
+    assert answer.err.count("\n") == 1
+    assert "a block was freed twice" in answer.err
+    assert "one" in answer.err
+    assert names(folder / "one") == {"scenario.yaml"}
+    monkeypatch.undo()
+    assert Scenario.load(folder / "one" / "scenario.yaml").spec.seed == 5
+
+
+def test_an_unexpected_error_exits_3_and_shows_where(kvsim: Kvsim, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Scenario, "run", lambda *_, **__: 1 / 0)
+    answer = kvsim("run", "small.yaml")
+    assert answer.code == 3
+    assert "ZeroDivisionError" in answer.err
+    assert "Traceback" in answer.err
+
+
+def test_interrupting_exits_130_and_leaves_nothing(folder: Path) -> None:
+    scenario = (folder / "small.yaml").read_text().replace("requests: 60", "requests: 200000")
+    (folder / "long.yaml").write_text(scenario)
+    command = [sys.executable, "-m", "kvsim", "run", "long.yaml", "--out", "one"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(1.5)  # past the imports, far from the end
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert out == ""
+    assert not (folder / "one").exists()
+
+
+def test_a_reader_that_goes_away_is_no_error(folder: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "kvsim", "run", "small.yaml", "--out", "one", "--no-report"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (folder / "one" / "summary.json").exists()
