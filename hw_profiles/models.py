@@ -138,6 +138,8 @@ def _read(path: Path, name: str) -> ModelSpec:
         raise InputError(f"line {error.lineno}: not valid JSON: {error.msg}", where=path) from None
     except InputError as error:
         raise error.at(where=path) from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, nesting without end
+        raise InputError(f"not usable JSON: {error}", where=path) from None
     if not isinstance(config, dict):
         raise InputError("expected a JSON object", where=path)
     try:

@@ -46,7 +46,7 @@ TOKEN_UNITS = _table({f"{p}tok": _SI[p] for p in ("", "k", "M", "G", "T")})
 
 
 def parse_exact(value: object, units: Mapping[str, Fraction], what: str) -> Fraction:
-    """The exact SI value of text with one of `units` (name -> scale); `what` says what was expected, for errors."""
+    """The exact SI value of text with one of `units` (name -> scale); `what` was expected, for errors."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise InputError("", found=value, allowed=what)
     if isinstance(value, int) and abs(value) > 10**_MAX_EXPONENT:
