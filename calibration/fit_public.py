@@ -90,9 +90,7 @@ def fit(
     rows = np.arange(len(measured))
     best = robust_fit(predict, x0, low, measured, rows)
     blind = robust_fit(predict, x0, low, measured, rows[~test])
-    members = (
-        [rows[group == number] for number in np.unique(group)] if group is not None else list(rows[:, None])
-    )
+    members = [rows[group == number] for number in np.unique(group)] if group is not None else list(rows[:, None])
     rng = np.random.Generator(np.random.Philox(0))
     draws = [
         robust_fit(predict, x0, low, measured, np.concatenate([members[i] for i in pick]))

@@ -52,9 +52,7 @@ SYSTEMS: Mapping[str, System] = MappingProxyType(
 
 def gemm_rows(data: Path, system: str) -> tuple[Array, Array, Array, Array]:
     """(m, n, k, seconds) of the bf16 products with n, k in 1,024..16,384 and m <= 8,192."""
-    rows = _table(
-        data, system, f"{SYSTEMS[system].gemm}/gemm_perf.parquet", "m", "n", "k", gemm_dtype="bfloat16"
-    )
+    rows = _table(data, system, f"{SYSTEMS[system].gemm}/gemm_perf.parquet", "m", "n", "k", gemm_dtype="bfloat16")
     n, k = rows["n"], rows["k"]
     keep = (n >= 1024) & (n <= 16384) & (k >= 1024) & (k <= 16384) & (rows["m"] <= 8192)
     return rows["m"][keep], n[keep], k[keep], rows["seconds"][keep]

@@ -120,14 +120,10 @@ def read_value(path: str, node: object, quantity: Quantity, sources: Mapping[str
     check_keys(entry, ("v", "unit", "src", "rel", "lo", "hi"), path)
     for key in ("v", "unit", "src"):
         if entry.get(key) is None:
-            raise InputError(
-                f"missing key {key!r}", path=path, allowed="{v, unit, src} with rel or lo and hi"
-            )
+            raise InputError(f"missing key {key!r}", path=path, allowed="{v, unit, src} with rel or lo and hi")
     src, unit = str(entry["src"]), str(entry["unit"])
     if src not in sources:
-        raise InputError(
-            "unknown source", path=f"{path}.src", found=src, allowed=tuple(sources), near=sources
-        )
+        raise InputError("unknown source", path=f"{path}.src", found=src, allowed=tuple(sources), near=sources)
     if unit not in quantity.units:
         names = tuple(quantity.units)
         raise InputError("unknown unit", path=f"{path}.unit", found=unit, allowed=names, near=names)

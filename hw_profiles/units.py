@@ -33,8 +33,7 @@ def _table(entries: Mapping[str, Any]) -> Mapping[str, Fraction]:
 
 BYTE_UNITS = _table({f"{p}B": v for p, v in {**_SI, **_IEC}.items()} | {"KB": 1000})
 RATE_UNITS = _table(
-    {f"{name}/s": scale for name, scale in BYTE_UNITS.items()}
-    | {f"{p}bit/s": Fraction(v, 8) for p, v in _SI.items()}
+    {f"{name}/s": scale for name, scale in BYTE_UNITS.items()} | {f"{p}bit/s": Fraction(v, 8) for p, v in _SI.items()}
 )
 FLOPS_UNITS = _table({f"{p}FLOP{s}": v for p, v in {**_SI, "E": 10**18}.items() for s in ("/s", "S")})
 _MICRO = Fraction(1, 10**6)
