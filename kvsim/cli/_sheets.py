@@ -81,7 +81,7 @@ def of_profile(name: str) -> Sheet | None:
     )
     data = {
         "name": profile.name,
-        "kind": profile.kind,
+        "profile_kind": profile.kind,
         "widest_uncertainty": profile.widest_uncertainty,
         "values": [dataclasses.asdict(value) for value in values],
     }
