@@ -73,15 +73,21 @@ class TierView(Protocol):
     """Read-only view of the tier that a policy decides for. Sizes in bytes of one GPU."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name of the tier."""
+
     @property
     def below(self) -> str | None:
         """Name of the next tier away from the GPU, or None for the last."""
 
     @property
-    def capacity(self) -> int: ...
+    def capacity(self) -> int:
+        """Bytes that it can hold."""
+
     @property
-    def used(self) -> int: ...
+    def used(self) -> int:
+        """Bytes in use, what requests hold privately included."""
+
     def holds_below(self, block: Block) -> bool:
         """True when the tier below already holds (or is receiving) every token of the block."""
 
@@ -97,6 +103,7 @@ class TierInfo:
 
     @property
     def capacity_blocks(self) -> int:
+        """Full prefix blocks that fit."""
         return self.capacity_bytes // self.block_bytes
 
 

@@ -47,9 +47,7 @@ def policy_class(family: str, name: str, *, base_dir: Path, path: str) -> type:
     return found
 
 
-def build_policy(
-    family: str, spec: Mapping[str, Any], *args: Any, base_dir: Path, path: str
-) -> Any:
+def build_policy(family: str, spec: Mapping[str, Any], *args: Any, base_dir: Path, path: str) -> Any:
     """Make the policy of `spec` = {"name": ..., option: value, ...}; `args` go first to its constructor.
 
     Options are the constructor's keyword arguments; an unknown one, or a value that the constructor refuses with
@@ -76,8 +74,6 @@ def build_policy(
 
 def policy_options(cls: type, *, skip: int = 0) -> dict[str, Any]:
     """Options of a policy class with their defaults: its constructor's arguments after the first `skip` ones."""
-    if cls.__init__ is object.__init__:
-        return {}
     parameters = list(inspect.signature(cls).parameters.values())[skip:]
     return {p.name: p.default for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
 
@@ -101,10 +97,11 @@ def _load(source: str, base_dir: Path, path: str) -> Any:
     if not file.is_file():
         raise InputError("policy file not found", path=path, found=str(file))
     spec = importlib.util.spec_from_file_location(f"kvsim_user_policy_{file.stem}", file)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever a user's file raises is reported in one line
         raise InputError(f"{file.name} failed to load: {type(error).__name__}: {error}", path=path) from None
     return module

@@ -56,9 +56,7 @@ def _check_tokens(cluster: Cluster, requests: pa.Table) -> None:
         bool((columns["computed_tokens"] == first_pass)[once].all()),
         "a request computed more or less than it did not find cached",
     )
-    ensure(
-        bool((columns["computed_tokens"] >= first_pass)[finished].all()), "a preempted request computed too little"
-    )
+    ensure(bool((columns["computed_tokens"] >= first_pass)[finished].all()), "a preempted request computed too little")
     steps = cluster.recorder.steps.arrays()
     ensure(
         int(np.sum(steps["prefill_tokens"])) == int(columns["computed_tokens"].sum()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heappush
+from typing import Any
 
 import simpy
 
@@ -32,7 +33,8 @@ class Clock(simpy.Environment):
         event._value = None
         event.callbacks = [lambda _event: call()]
         self.events += 1
-        heappush(self._queue, (time, priority, next(self._eid), event))  # type: ignore[arg-type]
+        queue: list[Any] = self._queue  # typed for SimPy's own priorities
+        heappush(queue, (time, priority, next(self._eid), event))
 
     def drain(self, every: int | None, hook: Callable[[], None]) -> None:
         """Run until no event is left, calling `hook` after each `every` events (None: never)."""

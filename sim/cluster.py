@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from hw_profiles.cost_models import LinkModel
 from hw_profiles.errors import InputError
+from hw_profiles.loader import load_profile
 from hw_profiles.models import ModelSpec, load_model
 from hw_profiles.profile import Profile
-from hw_profiles.loader import load_profile
 from policies.base import EvictionPolicy, OffloadPolicy, TierInfo
 from policies.build import build_policy
 from sim.clock import Clock
 from sim.cost.memory import HBMBudget, hbm_budget
 from sim.cost.step import StepCost
-from sim.engine.replica import EngineLimits, Replica
+from sim.engine.batch import Batch, EngineLimits
+from sim.engine.replica import Replica
 from sim.engine.sequence import Sequence
-from sim.hierarchy.cache import LowerTier, ReplicaCache
+from sim.hierarchy.cache import ReplicaCache
 from sim.hierarchy.link import CopyEngine
+from sim.hierarchy.mover import LowerTier
 from sim.hierarchy.tier import Tier
 from sim.recorder import Recorder
 from sim.scenario import Scenario
@@ -41,18 +44,25 @@ def load_inputs(scenario: Scenario) -> Inputs:
     """Load trace, model and profile, and size the HBM. Raises InputError naming the scenario's key."""
     spec, base = scenario.spec, scenario.base_dir
     model = _named(scenario, "model", lambda: load_model(resolved_path(spec.model, base)))
-    profile = _named(
-        scenario, "hardware.profile", lambda: load_profile(resolved_path(spec.hardware.profile, base))
-    )
+    profile = _named(scenario, "hardware.profile", lambda: load_profile(resolved_path(spec.hardware.profile, base)))
     for name, link in spec.links.items():
         if name not in profile.links:
             raise InputError(
-                "unknown link", where=scenario.where, path="links", found=name, allowed=profile.links, near=profile.links
+                "unknown link",
+                where=scenario.where,
+                path="links",
+                found=name,
+                allowed=profile.links,
+                near=profile.links,
             )
         if link.bandwidth is not None:
             if not link.bandwidth > 0:
                 raise InputError(
-                    "", where=scenario.where, path=f"links.{name}.bandwidth", found="0", allowed="a rate > 0, such as '50 GB/s'"
+                    "",
+                    where=scenario.where,
+                    path=f"links.{name}.bandwidth",
+                    found="0",
+                    allowed="a rate > 0, such as '50 GB/s'",
                 )
             profile = profile.override(f"links.{name}.beta", link.bandwidth)
         if link.latency is not None:
@@ -86,10 +96,10 @@ def load_inputs(scenario: Scenario) -> Inputs:
 class Cluster:
     """Replicas with their caches, fed by the trace.
 
-    `extra` slow-motion options: `stride=False` advances every step on its own (results are the same).
+    `single_step` advances every engine step on its own: the same results, slower.
     """
 
-    def __init__(self, scenario: Scenario, inputs: Inputs, *, stride: bool = True) -> None:
+    def __init__(self, scenario: Scenario, inputs: Inputs, *, single_step: bool = False) -> None:
         spec = scenario.spec
         self.scenario = scenario
         self.inputs = inputs
@@ -103,9 +113,17 @@ class Cluster:
         self.trace = inputs.trace
         self._shared: dict[str, Tier] = {}
         cost = StepCost(inputs.model, inputs.profile, spec.engine.host_time)
-        limits = EngineLimits(spec.engine.max_num_seqs, spec.engine.max_num_batched_tokens, stride)
+        limits = EngineLimits(spec.engine.max_num_seqs, spec.engine.max_num_batched_tokens)
         self.replicas = [
-            Replica(index, self.clock, cost, self._cache(index), limits, self.recorder, self._on_finished)
+            Replica(
+                index,
+                self.clock,
+                cost,
+                Batch(self._cache(index), limits, f"replica {index}"),
+                self.recorder,
+                self._on_finished,
+                single_step=single_step,
+            )
             for index in range(spec.hardware.replicas)
         ]
         arrivals = self._arrivals()
@@ -180,7 +198,7 @@ class Cluster:
             self.tiers[level].append(self._shared[label])
         return self._shared[label]
 
-    def _policy(self, family: str, tier: TierSpec, default: PolicySpec, *args: object) -> object:
+    def _policy(self, family: str, tier: TierSpec, default: PolicySpec, *args: object) -> Any:
         own: PolicySpec | None = getattr(tier, family)
         path = f"policies.{family}" if own is None else f"tiers.{tier.name}.{family}"
         chosen = (own or default).model_dump()

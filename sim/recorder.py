@@ -92,9 +92,7 @@ class Recorder:
         self._itl_sum = 0.0
         self._itl_max = 0.0
 
-    def transfer(
-        self, link: str, replica: int, transfer: Transfer, queued: float, start: float, end: float
-    ) -> None:
+    def transfer(self, link: str, replica: int, transfer: Transfer, queued: float, start: float, end: float) -> None:
         """One batch of copies over a link; times in seconds."""
         t = transfer
         self.transfers.append(link, replica, t.src, t.dst, t.size, t.copies, queued, start, end, t.reason)

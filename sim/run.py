@@ -70,15 +70,15 @@ class Result:
 
 
 def simulate(
-    scenario: Scenario, *, progress: Progress | None = None, check: bool = False, stride: bool = True
+    scenario: Scenario, *, progress: Progress | None = None, check: bool = False, single_step: bool = False
 ) -> Result:
-    """Run a scenario. `check` recounts every invariant often; `stride=False` single-steps (same result, slower).
+    """Run a scenario. `check` recounts every invariant often; `single_step` does not stride (same result, slower).
 
     Raises InputError for input that turns out wrong, InvariantError if the simulator broke one of its own rules.
     """
     wall, cpu = time.perf_counter(), time.process_time()
     inputs = load_inputs(scenario)
-    cluster = Cluster(scenario, inputs, stride=stride)
+    cluster = Cluster(scenario, inputs, single_step=single_step)
     Sampler(cluster, progress)
     # The run allocates many small objects and makes no garbage cycles worth collecting while it lasts.
     collecting = gc.isenabled()
@@ -136,7 +136,7 @@ def config_sha256(scenario: Scenario, inputs: Inputs) -> str:
     for family in ("eviction", "offload"):
         for policy in (getattr(spec.policies, family), *(getattr(tier, family) for tier in spec.tiers)):
             if policy is not None:
-                sources.append(policy_source(family, policy.name, base_dir=scenario.base_dir))
+                sources.append(policy_source(family, policy.name, base_dir=scenario.base_dir))  # noqa: PERF401
     digest = hashlib.sha256()
     content = (inputs.trace.content_sha256, inputs.model.content_sha256, inputs.profile.content_sha256)
     for part in (installed_version(), json.dumps(plain, sort_keys=True), *content):

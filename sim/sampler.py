@@ -28,14 +28,13 @@ class Sampler:
         add = cluster.recorder.samples.append
         for replica in cluster.replicas:
             label = str(replica.index)
-            add(now, "replica", label, "running", len(replica.running))
-            add(now, "replica", label, "waiting", replica.queue_length)
-            add(now, "replica", label, "loading", len(replica.loading))
-        unbooked = {id(r.cache.hbm): r.unbooked_bytes(now) for r in cluster.replicas}
+            replica.book(now)
+            add(now, "replica", label, "running", len(replica.batch.running))
+            add(now, "replica", label, "waiting", replica.batch.queue_length)
+            add(now, "replica", label, "loading", len(replica.batch.loading))
         for tiers in cluster.tiers:
             for tier in tiers:
-                used = tier.used + tier.reserved + unbooked.get(id(tier), 0)
-                add(now, "tier", tier.label, "used_bytes", min(used, tier.capacity))
+                add(now, "tier", tier.label, "used_bytes", tier.used + tier.reserved)
                 add(now, "tier", tier.label, "pinned_bytes", tier.pinned + tier.reserved)
         if self._progress is not None:
             self._progress(now, self._span, cluster.done, len(cluster.trace))

@@ -39,9 +39,7 @@ class Scenario:
         return cls.from_dict(load_yaml(file), where=str(path), base_dir=file.resolve().parent)
 
     @classmethod
-    def from_dict(
-        cls, document: Mapping[str, Any], *, where: str = "scenario", base_dir: str | Path = "."
-    ) -> Scenario:
+    def from_dict(cls, document: Mapping[str, Any], *, where: str = "scenario", base_dir: str | Path = ".") -> Scenario:
         """Validate a scenario given as a mapping; `where` names it in messages. Raises InputError."""
         try:
             spec = ScenarioSpec.model_validate(document)
@@ -92,7 +90,9 @@ def _assign(node: Any, steps: list[str], value: Any, path: str) -> None:
     if isinstance(node, list):
         names = [item.get("name") if isinstance(item, dict) else item for item in node]
         if head not in names:
-            raise InputError("no item of that name", path=path, found=head, allowed=map(str, names), near=map(str, names))
+            raise InputError(
+                "no item of that name", path=path, found=head, allowed=map(str, names), near=map(str, names)
+            )
         index = names.index(head)
         if not rest:
             node[index] = value

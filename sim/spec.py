@@ -158,7 +158,9 @@ class PoliciesSpec(Spec):
     @classmethod
     def _families(cls, value: Any) -> Any:
         if isinstance(value, str):
-            raise refuse(value, None, "naming a system", ("a mapping by family such as {eviction: lru, offload: none}",))
+            raise refuse(
+                value, None, "naming a system", ("a mapping by family such as {eviction: lru, offload: none}",)
+            )
         if isinstance(value, list):
             raise refuse(value, None, "a list of policies", ("a mapping by family such as {eviction: lru}",))
         if isinstance(value, dict):

@@ -23,7 +23,12 @@ _PHRASES = {
     "list_type": "a list",
     "tuple_type": "a list",
 }
-_BOUNDS = {"greater_than": ("gt", ">"), "greater_than_equal": ("ge", ">="), "less_than": ("lt", "<"), "less_than_equal": ("le", "<=")}
+_BOUNDS = {
+    "greater_than": ("gt", ">"),
+    "greater_than_equal": ("ge", ">="),
+    "less_than": ("lt", "<"),
+    "less_than_equal": ("le", "<="),
+}
 
 
 def as_input_error(error: ValidationError, document: Mapping[str, Any], spec: type[BaseModel]) -> InputError:
@@ -35,7 +40,7 @@ def as_input_error(error: ValidationError, document: Mapping[str, Any], spec: ty
     if isinstance(cause, InputError):
         return cause.at(path=path)
     if kind == "extra_forbidden":
-        names = [name for name in owner.model_fields] if owner else []
+        names = list(owner.model_fields) if owner else []
         parent, _, key = path.rpartition(".")
         return InputError("unknown key", path=parent or None, found=key, allowed=names, near=names)
     if kind == "missing":

@@ -51,12 +51,10 @@ def summarize(cluster: Cluster, requests: pa.Table, config_sha256: str, version:
             "output_tokens_per_s": _rate(int(columns["output_tokens"][finished].sum()), duration),
         },
         "prefix": _prefix(cluster, columns, finished),
-        "tiers": {
-            name: _tier(tiers) for name, tiers in zip(cluster.tier_names, cluster.tiers, strict=True)
-        },
+        "tiers": {name: _tier(tiers) for name, tiers in zip(cluster.tier_names, cluster.tiers, strict=True)},
         "links": _links(cluster, duration),
         "time": _time(cluster, duration + float(columns["arrival_s"].min(initial=0.0))),
-        "preemptions": sum(r.preemptions for r in cluster.replicas),
+        "preemptions": sum(r.batch.preemptions for r in cluster.replicas),
     }
     summary["slo"] = _slo(cluster, summary, columns, finished, duration)
     summary["profile"] = _profile(cluster)
@@ -157,7 +155,11 @@ def _slo(
     meets = finished.copy()
     for key, seconds in cluster.scenario.spec.slo.items():
         value = pick(summary, key)
-        targets[key] = {"target_ms": seconds * 1e3, "value_ms": value, "met": value is not None and value <= seconds * 1e3}
+        targets[key] = {
+            "target_ms": seconds * 1e3,
+            "value_ms": value,
+            "met": value is not None and value <= seconds * 1e3,
+        }
         metric = key.rpartition("_")[0]
         if metric != "itl":
             own = columns[f"{metric}_s"]

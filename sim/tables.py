@@ -57,7 +57,7 @@ def requests_table(sequences: Seq[Sequence], tiers: Seq[str]) -> pa.Table:
 def columns_table(columns: Columns) -> pa.Table:
     """A table of recorded rows; text columns are dictionary-encoded."""
     data = {
-        name: pa.array(values).dictionary_encode() if isinstance(values, list) and values else pa.array(values, pa.string() if isinstance(values, list) else None)
+        name: pa.array(values, pa.string()).dictionary_encode() if isinstance(values, list) else pa.array(values)
         for name, values in columns.arrays().items()
     }
     return pa.table(data)

@@ -21,7 +21,7 @@ from hw_profiles.profile import Profile
 Floats = npt.NDArray[np.float64]
 
 ELEMENTWISE_KERNELS = 5
-"""Kernels between the matrix products of a layer: two RMSNorms with residual, rotary, cache write, SiLU-and-multiply."""
+"""Between the matrix products of a layer: two RMSNorms with residual, rotary, cache write, SiLU-and-multiply."""
 KERNELS_PER_LAYER = 4 + 1 + ELEMENTWISE_KERNELS
 
 _STEPS = np.arange(1 << 16, dtype=np.float64)
@@ -68,7 +68,7 @@ class StepCost:
         Same operations in the same order as `decode`, so both give the same bits.
         """
         contexts = context + seqs * _STEPS[:steps]
-        return self._model.layers * self._decode.seconds(seqs, self._layer_kv_bytes * contexts)
+        return self._model.layers * self._decode.seconds(np.array(float(seqs)), self._layer_kv_bytes * contexts)
 
     def prefill(self, tokens: int, prefix: int) -> float:
         """Attention of a chunk of `tokens` new tokens after `prefix` cached ones, causal.

@@ -6,22 +6,14 @@ byte of HBM is free, reserved by a sequence, or part of a cached block.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from policies.base import Block, Event, Move, OffloadPolicy
+from policies.base import Block, Event, OffloadPolicy
 from sim.engine.sequence import Sequence as Seq
-from sim.hierarchy.link import CopyEngine, Transfer
+from sim.hierarchy.mover import LowerTier, Mover
 from sim.hierarchy.tier import Tier
-
-
-class LowerTier(NamedTuple):
-    """A tier behind HBM and this replica's link to and from it."""
-
-    tier: Tier
-    load: CopyEngine
-    store: CopyEngine
+from sim.hierarchy.views import HBMView
 
 
 class Found(NamedTuple):
@@ -32,42 +24,12 @@ class Found(NamedTuple):
     tokens: int
 
 
-class HBMView:
-    """What an offload policy may see of the HBM tier (policies.base.TierView)."""
-
-    def __init__(self, tier: Tier, below: Tier | None) -> None:
-        self._tier = tier
-        self._below = below
-
-    @property
-    def name(self) -> str:
-        return self._tier.name
-
-    @property
-    def below(self) -> str | None:
-        return None if self._below is None else self._below.name
-
-    @property
-    def capacity(self) -> int:
-        return self._tier.capacity
-
-    @property
-    def used(self) -> int:
-        return self._tier.used + self._tier.reserved
-
-    def holds_below(self, block: Block) -> bool:
-        copy = None if self._below is None else self._below.blocks.get(block.key)
-        return copy is not None and copy.tokens >= block.tokens
-
-
 class ReplicaCache:
     """Lookup, allocation, publishing, loading and storing of KV for one replica.
 
     hash_tokens    tokens per prefix block of the trace (0: the trace says nothing about prefixes)
     block_tokens   tokens per block of the engine
     token_bytes    KV bytes of one token on one GPU
-    woken          called when a copy has finished, since memory may have become free
-    loaded         called with a sequence whose last load has arrived
     """
 
     def __init__(
@@ -88,17 +50,13 @@ class ReplicaCache:
         self.token_bytes = token_bytes
         self.stall_until = 0.0
         """The next step waits until evicted blocks have been copied away."""
-        self.copying = 0
-        """Transfers in flight."""
-        self.woken: Callable[[], None] = lambda: None
-        self.loaded: Callable[[Seq], None] = lambda _seq: None
         self._offload = offload
         listens = offload.listens if self.lower else ()
         self.evicting_copies = Event.EVICTED in listens
         self._filled_copies = Event.FILLED in listens
         self._hit_copies = Event.HIT in listens
+        self.mover = Mover(hbm, self.lower, token_bytes, self.block_bytes)
         self._view = HBMView(hbm, self.lower[0].tier if self.lower else None)
-        self._by_name = {low.tier.name: low for low in self.lower}
         self._tiers = (hbm, *(low.tier for low in self.lower))
 
     @property
@@ -151,32 +109,42 @@ class ReplicaCache:
             return False
         for f in found:
             self._tiers[f.level].pin(f.block)
-        evicted = hbm.make_room(size) if loads else None
-        if evicted:
-            self._on_evicted(evicted, now)
+        if loads:
+            self._make_room(size, now)
         self._touch(seq, found)
-        seq.held = [self._start_load(seq, f) if f.level else self._join(seq, f.block) for f in found]
+        seq.held = [self._load_target(f) if f.level else f.block for f in found]
+        for f in found:
+            if not f.level:
+                self.mover.join(seq, f.block)
         seq.computed = seq.published = sum(f.tokens for f in found)
         seq.covered = seq.computed * self.token_bytes
         if seq.hit_tokens is None:
             seq.hit_tokens = [sum(f.tokens for f in found if f.level == i) for i in range(len(self._tiers))]
-        if loads:
-            self._submit_loads(seq, loads, now)
+        for level in range(1, len(self._tiers)) if loads else ():
+            pairs = [(f.block, target) for f, target in zip(found, seq.held, strict=True) if f.level == level]
+            if pairs:
+                sources, targets = ([pair[i] for pair in pairs] for i in (0, 1))
+                self.mover.load(seq, self._tiers[level].name, sources, targets, now, self.stall_until)
         if self._hit_copies:
             hits = [f.block for f in found if not f.level and not f.block.private]
-            self._store(self._offload.plan(Event.HIT, hits, self._view), now)
+            self.mover.store(self._offload.plan(Event.HIT, hits, self._view), now)
         return True
+
+    def _load_target(self, found: Found) -> Block:
+        """An HBM block for what is about to be loaded, pinned; nothing of it has arrived."""
+        source = found.block
+        block = Block(source.key, source.start, found.tokens, found.tokens * self.token_bytes, 0)
+        block.pins = 1
+        self.hbm.insert(block)
+        return block
 
     # ---- allocation
 
     def reserve(self, blocks: int, now: float) -> bool:
         """Reserve engine blocks for sequences, evicting as needed; False (nothing changed) if there is no room."""
         size = blocks * self.block_bytes
-        evicted = self.hbm.make_room(size)
-        if evicted is None:
+        if not self._make_room(size, now):
             return False
-        if evicted:
-            self._on_evicted(evicted, now)
         self.hbm.reserve(size)
         return True
 
@@ -215,115 +183,16 @@ class ReplicaCache:
     def filled(self, blocks: list[Block], now: float) -> None:
         """The step that computed these blocks has ended."""
         if self._filled_copies:
-            self._store(self._offload.plan(Event.FILLED, blocks, self._view), now)
+            self.mover.store(self._offload.plan(Event.FILLED, blocks, self._view), now)
 
-    def _on_evicted(self, blocks: list[Block], now: float) -> None:
-        if not self.evicting_copies:
-            return
-        shareable = [b for b in blocks if not b.private]
-        end = self._store(self._offload.plan(Event.EVICTED, shareable, self._view), now, evicted=True)
-        self.stall_until = max(self.stall_until, end)
-
-    def _store(self, moves: Iterable[Move], now: float, *, evicted: bool = False) -> float:
-        """Execute copies away from the GPU; the time when the last one has arrived."""
-        batches: dict[str, list[tuple[Block, Block, int]]] = {}
-        sizes: dict[str, int] = {}
-        for block, to in moves:
-            low = self._by_name[to]
-            copy = low.tier.blocks.get(block.key)
-            added = (block.tokens - (copy.tokens if copy else 0)) * self.token_bytes
-            if added <= 0:
-                continue
-            copy = self._make_copy(low.tier, block, copy, added)
-            if copy is None:
-                continue
-            if not evicted:
-                self.hbm.pin(block)
-            batches.setdefault(to, []).append((block, copy, block.tokens))
-            sizes[to] = sizes.get(to, 0) + added
-        end = now
-        for to, entries in batches.items():
-            end = max(end, self._submit_store(self._by_name[to], entries, sizes[to], now, evicted))
-        return end
-
-    def _make_copy(self, tier: Tier, block: Block, copy: Block | None, added: int) -> Block | None:
-        """Room and an entry for a copy of `block` in `tier`, pinned until it has arrived; None if there is no room."""
-        if copy is not None:
-            tier.pin(copy)
-        if tier.make_room(added) is None:
-            tier.counters.refused_bytes += added
-            if copy is not None:
-                tier.unpin(copy)
-            return None
-        if copy is None:
-            copy = Block(block.key, block.start, block.tokens, block.size, 0)
-            copy.pins = 1
-            tier.insert(copy)
-        else:
-            tier.grow(copy, block.tokens, block.tokens * self.token_bytes)
-        return copy
-
-    def _submit_store(
-        self, low: LowerTier, entries: list[tuple[Block, Block, int]], size: int, now: float, evicted: bool
-    ) -> float:
-        def arrived() -> None:
-            self.copying -= 1
-            low.tier.counters.stored_bytes += size
-            for block, copy, tokens in reversed(entries):
-                copy.ready = max(copy.ready, tokens)
-                low.tier.unpin(copy)
-                if not evicted:
-                    self.hbm.unpin(block)
-            self.woken()
-
-        self.copying += 1
-        transfer = Transfer(self.hbm.name, low.tier.name, size, size // self.block_bytes, "store")
-        return low.store.submit(now, transfer, arrived)
-
-    # ---- loads
-
-    def _start_load(self, seq: Seq, found: Found) -> Block:
-        source = found.block
-        size = found.tokens * self.token_bytes
-        block = Block(source.key, source.start, found.tokens, size, 0)
-        block.pins = 1
-        block.waiters = [seq]
-        self.hbm.insert(block)
-        self._tiers[found.level].counters.loaded_bytes += size
-        source.uses += 1
-        seq.pending += 1
-        return block
-
-    def _join(self, seq: Seq, block: Block) -> Block:
-        """Use a block of HBM; one that is still arriving is waited for, not fetched twice."""
-        if block.waiters is not None:
-            block.waiters.append(seq)
-            seq.pending += 1
-        return block
-
-    def _submit_loads(self, seq: Seq, loads: list[Found], now: float) -> None:
-        held = {block.key: block for block in seq.held}
-        for level, low in enumerate(self.lower, start=1):
-            pairs = [(f.block, held[f.block.key]) for f in loads if f.level == level]
-            if not pairs:
-                continue
-            size = sum(block.size for _, block in pairs)
-            transfer = Transfer(low.tier.name, self.hbm.name, size, size // self.block_bytes, "load")
-            self.copying += 1
-            low.load.submit(now, transfer, partial(self._arrived, pairs, low.tier), self.stall_until)
-
-    def _arrived(self, pairs: list[tuple[Block, Block]], tier: Tier) -> None:
-        self.copying -= 1
-        for source, block in reversed(pairs):
-            tier.unpin(source)
-            block.ready = block.tokens
-            waiters, block.waiters = block.waiters, None
-            for seq in waiters or ():
-                assert isinstance(seq, Seq)
-                seq.pending -= 1
-                if not seq.pending:
-                    self.loaded(seq)
-        self.woken()
+    def _make_room(self, size: int, now: float) -> bool:
+        """Evict until `size` bytes of HBM are free; what the offload policy then copies away holds up the next step."""
+        evicted = self.hbm.make_room(size)
+        if evicted and self.evicting_copies:
+            shareable = [b for b in evicted if not b.private]
+            moves = self._offload.plan(Event.EVICTED, shareable, self._view)
+            self.stall_until = max(self.stall_until, self.mover.store(moves, now, leaving=True))
+        return evicted is not None
 
     # ---- helpers
 

@@ -45,9 +45,7 @@ class CopyEngine:
         """Seconds that the transfer occupies the engine."""
         return self.model.seconds(transfer.size, transfer.copies)
 
-    def submit(
-        self, now: float, transfer: Transfer, done: Callable[[], None], not_before: float = 0.0
-    ) -> float:
+    def submit(self, now: float, transfer: Transfer, done: Callable[[], None], not_before: float = 0.0) -> float:
         """Queue the transfer at time `now`; `done()` is called when its last byte has arrived, at the time returned.
 
         `not_before` holds it back until its destination is free.

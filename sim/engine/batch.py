@@ -1,0 +1,200 @@
+"""Which sequences run: vLLM v1's scheduler over one replica's queue, batch and cache.
+
+Each step has a token budget. Running sequences come first, then waiting ones in order of arrival; blocks are allocated
+as they fill, and when HBM is full the most recently admitted sequence is preempted and recomputed later
+(vllm/v1/core/sched/scheduler.py). A sequence whose prefix lies in a lower tier waits for its load while others run
+(WAITING_FOR_REMOTE_KVS).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from dataclasses import dataclass
+
+from sim.engine.decoding import DecodeGroup
+from sim.engine.sequence import Sequence
+from sim.hierarchy.cache import ReplicaCache
+from sim.invariants import ensure
+
+Chunk = tuple[Sequence, int]
+"""A sequence and the tokens of its prompt that run in the next step."""
+
+
+@dataclass(frozen=True)
+class EngineLimits:
+    """Limits of the scheduler."""
+
+    max_num_seqs: int
+    max_num_batched_tokens: int
+
+
+class Batch:
+    """Queue and batch of one replica.
+
+    waiting      not looked up yet, in order of arrival (preempted sequences in front)
+    loading      prefix on its way to HBM
+    loaded       ready to start, ahead of everything in `waiting`; a heap by place in the queue
+    running      in order of admission; decoding sequences, and at most one (the newest) in the middle of its prefill
+    """
+
+    def __init__(self, cache: ReplicaCache, limits: EngineLimits, name: str) -> None:
+        self.cache = cache
+        self.limits = limits
+        self.waiting: deque[Sequence] = deque()
+        self.loading: dict[int, Sequence] = {}
+        self.loaded: list[tuple[int, Sequence]] = []
+        self.running: dict[int, Sequence] = {}
+        self.decoding = DecodeGroup(cache.block_tokens)
+        self.prefilling: Sequence | None = None
+        self.preemptions = 0
+        self._name = name
+        self._enqueued = 0
+
+    @property
+    def queue_length(self) -> int:
+        """Requests that arrived and are not running."""
+        return len(self.waiting) + len(self.loading) + len(self.loaded)
+
+    def enqueue(self, seq: Sequence) -> None:
+        """Append a new request to the queue."""
+        seq.queued = self._enqueued
+        self._enqueued += 1
+        self.waiting.append(seq)
+
+    def ready(self, seq: Sequence, now: float) -> None:
+        """The cached prefix of the sequence is in HBM: it may start with the next step."""
+        self.loading.pop(seq.index, None)
+        if not seq.preemptions:
+            seq.load_done_s = now
+        heapq.heappush(self.loaded, (seq.queued, seq))
+
+    def schedule(self, now: float) -> tuple[list[Chunk], bool]:
+        """Decide the next step: its prefill chunks, and False if a preemption left something to decide after it.
+
+        Blocks for the step are allocated; the decoding sequences are all in it.
+        """
+        preempted = self.preemptions
+        self._allocate_decode(now)
+        chunks = self._continue_prefill(now)
+        settled = preempted == self.preemptions
+        if settled:
+            self._admit(chunks, now)
+        while not chunks and not self.decoding.count and self._take_back():
+            self._admit(chunks, now)
+        return chunks, settled
+
+    def finish(self, seq: Sequence) -> None:
+        """The sequence has its last token."""
+        del self.running[seq.index]
+        self.cache.release(seq)
+
+    def check(self, booked_steps: int, chunks: list[Chunk]) -> None:
+        """Recount what sequences hold, given the steps and chunks whose blocks are allocated already."""
+        ensure(len(self.running) <= self.limits.max_num_seqs, f"{self._name}: batch too large")
+        begun = {seq.index: tokens for seq, tokens in chunks}
+        held = 0
+        for seq in (*self.running.values(), *(seq for _, seq in self.loaded)):
+            tokens = seq.computed + begun.get(seq.index, 0)
+            if seq in self.decoding:
+                tokens += self.decoding.gained(seq) + booked_steps
+            held += self.cache.blocks_of(tokens) * self.cache.block_bytes - seq.covered
+        ensure(held == self.cache.hbm.reserved, f"{self._name}: reserved bytes do not add up")
+
+    # ---- running sequences
+
+    def _allocate_decode(self, now: float) -> None:
+        """Blocks for the next token of every decoding sequence, preempting the newest sequences if need be."""
+        while self.decoding.count and not self.cache.reserve(self.decoding.blocks(1), now):
+            self._preempt(next(reversed(self.running.values())), now)
+
+    def _continue_prefill(self, now: float) -> list[Chunk]:
+        """The next chunk of the sequence in the middle of its prefill, which is always the newest."""
+        seq = self.prefilling
+        if seq is None:
+            return []
+        tokens = min(seq.known - seq.computed, self.limits.max_num_batched_tokens - self.decoding.count)
+        if not self.cache.extend(seq, tokens, now):
+            self._preempt(seq, now)
+            return []
+        return [(seq, tokens)]
+
+    def _preempt(self, seq: Sequence, now: float) -> None:
+        """Take everything from the sequence; it waits at the head of the queue to be recomputed."""
+        del self.running[seq.index]
+        if seq is self.prefilling:
+            self.prefilling = None
+        else:
+            gained = self.decoding.leave(seq)
+            seq.computed += gained
+            seq.generated += gained
+            seq.token_s = now
+        self._forget(seq)
+        seq.known = seq.input_tokens + seq.generated
+        seq.preemptions += 1
+        self.preemptions += 1
+
+    def _forget(self, seq: Sequence) -> None:
+        self.cache.release(seq)
+        seq.computed = seq.published = 0
+        self.waiting.appendleft(seq)
+
+    # ---- waiting sequences
+
+    def _admit(self, chunks: list[Chunk], now: float) -> None:
+        """Take waiting sequences in order while the budget, the batch and the memory allow it."""
+        budget = self.limits.max_num_batched_tokens - self.decoding.count - sum(tokens for _, tokens in chunks)
+        while budget > 0 and len(self.running) < self.limits.max_num_seqs:
+            if not self.loaded and not self._look_up_next(now):
+                return
+            if not self.loaded:
+                continue  # it loads now; the next one may go ahead
+            seq = self.loaded[0][1]
+            tokens = min(seq.known - seq.computed, budget)
+            if not self.cache.extend(seq, tokens, now):
+                return
+            heapq.heappop(self.loaded)
+            self.running[seq.index] = seq
+            chunks.append((seq, tokens))
+            budget -= tokens
+
+    def _look_up_next(self, now: float) -> bool:
+        """Find and pin the cached prefix of the head of the queue; False if there is none or memory is too short.
+
+        Without a load, nothing is pinned unless the first chunk fits too.
+        """
+        if not self.waiting:
+            return False
+        seq, cache = self.waiting[0], self.cache
+        found = cache.lookup(seq)
+        if not any(f.level for f in found):
+            hit = sum(f.tokens for f in found)
+            chunk = min(seq.known - hit, self.limits.max_num_batched_tokens - self.decoding.count)
+            need = cache.blocks_of(hit + chunk) - cache.blocks_of(hit)
+            unpinned = sum(f.block.size for f in found if not f.block.pins)
+            if need * cache.block_bytes > cache.hbm.available - unpinned:
+                return False
+        if not cache.admit(seq, found, now):
+            return False
+        self.waiting.popleft()
+        if not seq.preemptions:
+            seq.admit_s = now
+        if seq.pending:
+            self.loading[seq.index] = seq
+        else:
+            self.ready(seq, now)
+        return True
+
+    def _take_back(self) -> bool:
+        """Nothing can run and no copy is under way: free what the last ready sequence holds. False if idle.
+
+        Sequences that hold a loaded prefix without running could otherwise block each other for ever.
+        """
+        if self.cache.mover.copying or not (self.waiting or self.loaded):
+            return False
+        ensure(len(self.loaded) > 1, f"{self._name} is stuck: nothing runs and nothing can be admitted")
+        last = max(self.loaded, key=lambda entry: entry[0])
+        self.loaded.remove(last)
+        heapq.heapify(self.loaded)
+        self._forget(last[1])
+        return True

@@ -1,0 +1,82 @@
+"""A stride: a planned run of engine steps with nothing to decide between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sim.cost.step import MAX_STRIDE, Floats, StepCost
+from sim.engine.batch import Batch, Chunk
+from sim.engine.decoding import DecodeGroup
+
+
+@dataclass
+class Stride:
+    """Steps in progress or planned: the first has begun, the rest is a plan that an outside event may cut."""
+
+    start: float
+    """When the first step starts, s."""
+    stall: float
+    """Seconds that the first step waited for evicted blocks to be copied away."""
+    ends: Floats
+    """End of each step, s: float64[steps]."""
+    decode_seqs: int
+    context: int
+    """Tokens that the decoding sequences attend in the first step."""
+    chunks: list[Chunk]
+    """Prefill chunks; only strides of one step have any."""
+    linear: float
+    """Seconds of matrix products and elementwise kernels, per step."""
+    attention: Floats
+    """Seconds of attention, float64[steps]."""
+    launch: float
+    """Seconds that a step waits for kernel launches."""
+    booked: int = 1
+    """Steps whose blocks are reserved."""
+
+    def begun(self, now: float) -> int:
+        """Steps that have begun by `now`, the one in progress included."""
+        return min(int(np.searchsorted(self.ends, now, side="left")) + 1, len(self.ends))
+
+    def cut(self, now: float) -> bool:
+        """Drop the steps after the one in progress at `now`; True if there were any."""
+        steps = self.begun(now)
+        if steps == len(self.ends):
+            return False
+        self.ends = self.ends[:steps]
+        return True
+
+
+def plan_stride(batch: Batch, chunks: list[Chunk], cost: StepCost, now: float, *, single: bool) -> Stride:
+    """The next step, or (without prefill chunks) as many equal steps as need no decision; times from `cost`.
+
+    Single steps and strides add the same numbers in the same order, so both give the same bits.
+    """
+    group = batch.decoding
+    start = max(now, batch.cache.stall_until)
+    seqs, context = group.count, group.context
+    if not chunks:
+        steps = 1 if single else _stride_length(batch, group)
+        linear = cost.linear(seqs, seqs)
+        attention = cost.decode_stride(seqs, context, steps)
+        times = attention + (linear + cost.host_time_s)
+        times[0] += start
+        return Stride(start, start - now, np.add.accumulate(times), seqs, context, chunks, linear, attention, 0.0)
+    tokens = seqs + sum(n for _, n in chunks)
+    rows = seqs + sum(seq.computed + n == seq.known for seq, n in chunks)
+    linear = cost.linear(tokens, rows)
+    attended = sum(cost.prefill(n, seq.computed) for seq, n in chunks)
+    if seqs:
+        attended += cost.decode(seqs, context)
+    launch = max(0.0, cost.launch_floor_s - linear - attended)
+    end = start + (linear + attended + launch + cost.host_time_s)
+    return Stride(start, start - now, np.array([end]), seqs, context, chunks, linear, np.array([attended]), launch)
+
+
+def _stride_length(batch: Batch, group: DecodeGroup) -> int:
+    """Steps until a sequence finishes or memory must be taken in a way that may change the next decision."""
+    cache = batch.cache
+    # An eviction may start a copy that the step must wait for, or let the head of the queue in.
+    blocks = cache.free_blocks if cache.evicting_copies or batch.waiting else cache.available_blocks
+    return max(1, min(group.steps_to_finish(), MAX_STRIDE, group.steps_within(blocks)))

@@ -1,0 +1,134 @@
+"""Copies between the HBM of one replica and the tiers behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import NamedTuple
+
+from policies.base import Block, Move
+from sim.engine.sequence import Sequence as Seq
+from sim.hierarchy.link import CopyEngine, Transfer
+from sim.hierarchy.tier import Tier
+
+
+class LowerTier(NamedTuple):
+    """A tier behind HBM and this replica's link to and from it."""
+
+    tier: Tier
+    load: CopyEngine
+    store: CopyEngine
+
+
+class Mover:
+    """Executes copies: makes room, pins both ends until the last byte has arrived, keeps the accounts.
+
+    woken     called when a copy has finished, since memory may have become free
+    loaded    called with a sequence whose last load has arrived
+    """
+
+    def __init__(self, hbm: Tier, lower: tuple[LowerTier, ...], token_bytes: int, block_bytes: int) -> None:
+        self.copying = 0
+        """Transfers in flight."""
+        self.woken: Callable[[], None] = lambda: None
+        self.loaded: Callable[[Seq], None] = lambda _seq: None
+        self._hbm = hbm
+        self._by_name = {low.tier.name: low for low in lower}
+        self._token_bytes = token_bytes
+        self._block_bytes = block_bytes
+
+    # ---- away from the GPU
+
+    def store(self, moves: Iterable[Move], now: float, *, leaving: bool = False) -> float:
+        """Start the copies of a plan; the time when the last one will have arrived.
+
+        Only tokens that the target does not hold yet are copied, and blocks for which it cannot make room are refused.
+        `leaving` blocks were evicted: they are not pinned, and who reuses their memory waits for the time returned.
+        """
+        batches: dict[str, list[tuple[Block, Block, int]]] = {}
+        sizes: dict[str, int] = {}
+        for block, to in moves:
+            tier = self._by_name[to].tier
+            copy = tier.blocks.get(block.key)
+            added = (block.tokens - (copy.tokens if copy else 0)) * self._token_bytes
+            if added <= 0:
+                continue
+            copy = self._room_for(tier, block, copy, added)
+            if copy is None:
+                continue
+            if not leaving:
+                self._hbm.pin(block)
+            batches.setdefault(to, []).append((block, copy, block.tokens))
+            sizes[to] = sizes.get(to, 0) + added
+        end = now
+        for to, entries in batches.items():
+            low, size = self._by_name[to], sizes[to]
+            transfer = Transfer(self._hbm.name, to, size, size // self._block_bytes, "store")
+            self.copying += 1
+            arrived = partial(self._stored, low.tier, entries, size, leaving)
+            end = max(end, low.store.submit(now, transfer, arrived))
+        return end
+
+    def _room_for(self, tier: Tier, block: Block, copy: Block | None, added: int) -> Block | None:
+        """Room and an entry for a copy of `block` in `tier`, pinned until it has arrived; None if there is no room."""
+        if copy is not None:
+            tier.pin(copy)
+        if tier.make_room(added) is None:
+            tier.counters.refused_bytes += added
+            if copy is not None:
+                tier.unpin(copy)
+            return None
+        if copy is None:
+            copy = Block(block.key, block.start, block.tokens, block.size, 0)
+            copy.pins = 1
+            tier.insert(copy)
+        else:
+            tier.grow(copy, block.tokens, block.tokens * self._token_bytes)
+        return copy
+
+    def _stored(self, tier: Tier, entries: list[tuple[Block, Block, int]], size: int, leaving: bool) -> None:
+        self.copying -= 1
+        tier.counters.stored_bytes += size
+        for block, copy, tokens in reversed(entries):  # children are released before their parents
+            copy.ready = max(copy.ready, tokens)
+            tier.unpin(copy)
+            if not leaving:
+                self._hbm.unpin(block)
+        self.woken()
+
+    # ---- toward the GPU
+
+    def load(self, seq: Seq, to: str, sources: list[Block], targets: list[Block], now: float, ready: float) -> None:
+        """Copy pinned `sources` of the tier named `to` into HBM blocks `targets`, for which `seq` waits.
+
+        The copy does not begin before `ready`, when the memory of the targets is free.
+        """
+        low = self._by_name[to]
+        size = sum(block.size for block in targets)
+        low.tier.counters.loaded_bytes += size
+        for source, block in zip(sources, targets, strict=True):
+            source.uses += 1
+            block.waiters = [seq]
+        seq.pending += len(targets)
+        transfer = Transfer(to, self._hbm.name, size, size // self._block_bytes, "load")
+        self.copying += 1
+        low.load.submit(now, transfer, partial(self._arrived, low.tier, sources, targets), ready)
+
+    def join(self, seq: Seq, block: Block) -> None:
+        """Wait for a block that is on its way already; it is not fetched twice."""
+        if block.waiters is not None:
+            block.waiters.append(seq)
+            seq.pending += 1
+
+    def _arrived(self, tier: Tier, sources: list[Block], targets: list[Block]) -> None:
+        self.copying -= 1
+        for source, block in zip(reversed(sources), reversed(targets), strict=True):
+            tier.unpin(source)
+            block.ready = block.tokens
+            waiters, block.waiters = block.waiters, None
+            for seq in waiters or ():
+                assert isinstance(seq, Seq)
+                seq.pending -= 1
+                if not seq.pending:
+                    self.loaded(seq)
+        self.woken()
