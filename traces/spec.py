@@ -16,7 +16,7 @@ from traces.request import Trace
 
 
 class TraceSpec(BaseModel):
-    """One of `name` (catalog), `path` (file) or `generate`, then `limit`, `rate_scale`, `spread_arrivals`.
+    """One of `name` (catalog), `path` (file) or `generate`, then `limit`, `spread_arrivals`, `rate_scale`.
 
     `limit`: the first n requests. `rate_scale`: 2 makes arrivals twice as fast. `spread_arrivals` (s): each
     arrival moves by its own share of this window (see traces.arrivals). A string is a name, or a path if
@@ -61,7 +61,9 @@ class TraceSpec(BaseModel):
 
 
 def build(spec: TraceSpec, seed: int, base_dir: str | Path = ".") -> Trace:
-    """Loads or generates the trace of `spec`, then applies limit, rate_scale, spread_arrivals in this order.
+    """Loads or generates the trace of `spec`, then applies limit, spread_arrivals, rate_scale in this order.
+
+    Spreading comes first because it undoes the trace's own quantisation: scaling then keeps the burstiness.
 
     `seed`: of the scenario; generated traffic and spread arrivals draw from streams of their own.
     `base_dir`: the folder a relative path starts from (the scenario's). Raises InputError.
@@ -74,4 +76,4 @@ def build(spec: TraceSpec, seed: int, base_dir: str | Path = ".") -> Trace:
         trace = load_trace(Path(str(spec.resolved(base_dir).path)))
     if spec.limit is not None:
         trace = limit(trace, spec.limit)
-    return spread_arrivals(rate_scale(trace, spec.rate_scale), spec.spread_arrivals, seed)
+    return rate_scale(spread_arrivals(trace, spec.spread_arrivals, seed), spec.rate_scale)

@@ -52,9 +52,9 @@ def test_generated_traffic_takes_the_seed_of_the_scenario():
     assert list(build(spec, 4)) != list(build(spec, 5))
 
 
-def test_limit_then_rate_then_spread():
+def test_limit_then_spread_then_rate():
     spec = of({"name": "quickstart", "limit": 100, "rate_scale": 2, "spread_arrivals": "3s"})
-    by_hand = spread_arrivals(rate_scale(limit(load_trace("quickstart"), 100), 2), 3.0, 7)
+    by_hand = rate_scale(spread_arrivals(limit(load_trace("quickstart"), 100), 3.0, 7), 2)
     assert list(build(spec, 7)) == list(by_hand)
 
 
