@@ -89,7 +89,7 @@ class Profile:
 
     @property
     def reserved_bytes(self) -> int:
-        """HBM in use that is neither weights nor KV: context, graphs, activations, slack; bytes."""
+        """HBM that an engine holds beside weights, KV and activations: context, graphs, slack; bytes."""
         return int(self.si("capacity.reserved_bytes"))
 
     @property

@@ -83,7 +83,8 @@ def test_shipped_rates_stay_below_the_datasheet(name: str) -> None:
 def test_kv_space_is_what_vllm_printed(name: str) -> None:
     """Llama-3-8B, 80 GB GPU, gpu_memory_utilization 0.9: 53.29 GiB for KV (vllm-project/vllm pull request 10511)."""
     profile, model = load_profile(name), load_model("llama-3.1-8b")
-    space = 0.9 * profile.hbm_bytes - model.weight_bytes - profile.reserved_bytes
+    activations = 1.26 * 2**30  # of the same log
+    space = 0.9 * profile.hbm_bytes - model.weight_bytes - profile.reserved_bytes - activations
     assert space / 2**30 == pytest.approx(53.29, abs=0.15)
 
 
