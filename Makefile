@@ -6,7 +6,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PACKAGES := kvsim reports calibration sim policies traces hw_profiles
 PYTEST_ARGS ?= -n auto --dist loadfile -q
-PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
 # Tests on real traces use the shared copy when there is one and the caller named none; absent, they skip.
 SHARED_TRACES := $(wildcard ../shared/data/traces)

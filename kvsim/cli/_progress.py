@@ -30,7 +30,7 @@ def simulation_bar(wanted: bool) -> Iterator[Tick | None]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
-        task = bar.add_task("", total=1, clock="")
+        task = bar.add_task("", total=1, clock="", visible=False)  # until there is something to show
         due = 0.0
 
         def tick(now_s: float, span_s: float, done: int, total: int) -> None:
@@ -40,7 +40,7 @@ def simulation_bar(wanted: bool) -> Iterator[Tick | None]:
                 return
             due = wall + INTERVAL_S
             clock = f"{now_s:,.0f} of about {max(now_s, span_s):,.0f} s"
-            bar.update(task, completed=done, total=total, clock=clock, refresh=True)
+            bar.update(task, completed=done, total=total, clock=clock, visible=True, refresh=True)
 
         yield tick
 
