@@ -66,7 +66,7 @@ test-tools:
 	fi
 
 bench: $(VENV)/.installed
-	@$(BIN)/python tests/bench/speed.py
+	@$(BIN)/python benchmarks/speed.py
 
 clean:
 	rm -rf build dist out/quickstart *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hw_profiles.errors import InputError
 from policies.base import Block, EvictionPolicy
 from sim.invariants import ensure
+
+
+NOTHING: Sequence[Block] = ()
 
 
 @dataclass
@@ -64,15 +67,15 @@ class Tier:
             for key in keys:
                 self._miss(key)
 
-    def make_room(self, size: int) -> list[Block] | None:
+    def make_room(self, size: int) -> Sequence[Block] | None:
         """Evict the coldest unpinned blocks until `size` bytes are free; the evicted blocks, or None if impossible.
 
         Nothing changes when it returns None.
         """
-        need = size - self.free
+        need = size - (self.capacity - self.used - self.reserved)
         if need <= 0:
-            return []
-        if size > self.available:
+            return NOTHING
+        if size > self.capacity - self.pinned - self.reserved:
             return None
         victims = []
         for block in self.policy.victims():
@@ -87,8 +90,17 @@ class Tier:
                 f"eviction policy {type(self.policy).__name__} broke its contract: victims() ended {need} bytes short "
                 f"although unpinned blocks remain in {self.label}"
             )
+        counters = self.counters
+        counters.evicted_blocks += len(victims)
+        remove = self.policy.remove
         for block in victims:
-            self._evict(block)
+            remove(block)
+            del self.blocks[block.key]
+            size = block.size
+            self.used -= size
+            counters.evicted_bytes += size
+            if not block.uses:
+                counters.never_loaded_bytes += size
         return victims
 
     def insert(self, block: Block) -> None:
@@ -98,7 +110,9 @@ class Tier:
         if block.pins:
             self.pinned += block.size
         self.policy.insert(block)
-        self._note_peak()
+        total = self.used + self.reserved
+        if total > self.counters.peak_bytes:
+            self.counters.peak_bytes = total
 
     def grow(self, block: Block, tokens: int, size: int) -> None:
         """Let a resident block hold `tokens` in `size` bytes; the caller has made room."""
@@ -152,16 +166,6 @@ class Tier:
         ensure(min(self.reserved, self.free) >= 0, f"tier {self.label}: capacity exceeded")
         ensure(self.counters.peak_bytes <= self.capacity, f"tier {self.label}: capacity was exceeded")
         ensure(all(0 <= b.ready <= b.tokens for b in blocks), f"tier {self.label}: a block holds more than it has")
-
-    def _evict(self, block: Block) -> None:
-        self.policy.remove(block)
-        del self.blocks[block.key]
-        self.used -= block.size
-        counters = self.counters
-        counters.evicted_blocks += 1
-        counters.evicted_bytes += block.size
-        if not block.uses:
-            counters.never_loaded_bytes += block.size
 
     def _note_peak(self) -> None:
         total = self.used + self.reserved
