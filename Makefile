@@ -42,7 +42,7 @@ $(VENV)/.installed-test: pyproject.toml kvsim/_version.py | $(BIN)/python
 
 demo: $(VENV)/.installed
 	@$(BIN)/kvsim run examples/quickstart.yaml --out out/quickstart
-	@echo 'report: $(CURDIR)/out/quickstart/report.html (open it in a browser)'
+	@echo 'open it in a browser: file://$(CURDIR)/out/quickstart/report.html'
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
