@@ -1,0 +1,190 @@
+"""Text, tables and figures into the template: one HTML document that needs nothing else, not even a network.
+
+Every value from the run goes through Jinja's autoescape; figures are data (application/json) and only two
+fixed scripts run, Plotly and `templates/render.js`. The page's Content-Security-Policy allows these two by
+hash, and no connection at all.
+"""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from reports.assumptions import ASSUMPTIONS
+from reports.bins import time_bins
+from reports.figures.base import Figure, time_axis
+from reports.figures.cache import cache_figures
+from reports.figures.latency import latency_figures
+from reports.figures.links import link_figures
+from reports.figures.load import load_figures
+from reports.load import RunData, section
+from reports.provenance import provenance, trust_line
+from reports.text import NBSP, NO_VALUE, is_number, metric_value, number, percent, seconds
+from reports.verdict import verdict
+
+NO_METRICS = "The summary of this run lists no metrics."
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page with figures: `key` is its anchor."""
+
+    key: str
+    title: str
+    figures: Sequence[Figure]
+
+
+def render(run: RunData) -> str:
+    """The whole report of `run` as one HTML document."""
+    summary = run.summary
+    axis = time_axis(time_bins(run.start_s, run.end_s, len(run.arrivals)))
+    values, sources = provenance(run.profile)
+    sections = [
+        Section("latency", "Latency", latency_figures(run, axis)),
+        Section("load", "Load", load_figures(run, axis)),
+        Section("cache", "Cache", cache_figures(run, axis)),
+        Section("links", "Links", link_figures(run, axis)),
+    ]
+    plotly, script = Markup(get_plotlyjs()), Markup(_file("render.js"))
+    return (
+        _environment()
+        .from_string(_file("run.html.j2"))
+        .render(
+            style=Markup(_file("style.css")),
+            plotly=plotly,
+            script=script,
+            policy=content_policy(plotly, script),
+            names=names(run),
+            facts=facts(run),
+            tiles=tiles(summary),
+            verdict=verdict(summary),
+            rejected=rejected_note(run),
+            warnings=[str(w) for w in summary.get("warnings") or []],
+            metrics=[metric_row(m) for m in summary.get("metrics") or [] if isinstance(m, Mapping)],
+            no_metrics=NO_METRICS,
+            sections=sections,
+            json=lambda figure: Markup(figure.json()),
+            trust=trust_line(summary),
+            values=values,
+            sources=sources,
+            scenario=run.scenario_text.strip(),
+            assumptions=[str(a) for a in summary.get("assumptions") or ASSUMPTIONS],
+        )
+    )
+
+
+def content_policy(*scripts: str) -> str:
+    """A Content-Security-Policy that lets exactly these inline scripts run, and nothing be fetched."""
+    hashes = " ".join(
+        "'sha256-" + base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() + "'" for s in scripts
+    )
+    # Plotly styles its SVG inline and saves pictures through data: and blob: URLs.
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def names(run: RunData) -> dict[str, str]:
+    """Trace, model and hardware of the run as short names."""
+    hardware = run.scenario.get("hardware")
+    profile = section(run.summary, "profile").get("name")
+    return {
+        "trace": short_name(run.summary.get("trace")) or short_name(run.scenario.get("trace")) or "unnamed trace",
+        "model": short_name(run.summary.get("model")) or short_name(run.scenario.get("model")) or "unnamed model",
+        "hardware": str(profile or short_name(hardware) or "unnamed hardware"),
+    }
+
+
+def short_name(value: Any) -> str:
+    """A scenario entry as a name: text as it is, a mapping by its `name`, `profile`, `path` or only key."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        for key in ("name", "profile", "path", "kind"):
+            if isinstance(value.get(key), str):
+                return str(value[key])
+        for key in ("generate", "clients"):
+            if key in value:
+                return f"{short_name(value[key]) or key} (generated)"
+    return ""
+
+
+def facts(run: RunData) -> list[tuple[str, str]]:
+    """What identifies the run: (label, value), in reading order."""
+    summary = run.summary
+    requests = section(summary, "requests")
+    tp = section(summary, "hardware").get("tp", section(run.scenario, "hardware").get("tp"))
+    digest = str(summary.get("config_sha256") or "")
+    return [
+        ("replicas", f"{run.replicas}" + (f" × TP {tp}" if isinstance(tp, int) and tp > 1 else "")),
+        ("requests", number(requests.get("arrived", len(run.arrivals)))),
+        ("simulated", seconds(summary.get("duration_s", run.end_s - run.start_s))),
+        ("seed", str(summary.get("seed", NO_VALUE))),
+        ("config", digest[:12] or NO_VALUE),
+        ("kvsim", str(summary.get("version", NO_VALUE))),
+    ]
+
+
+def tiles(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The few numbers people look for first: (label, value, what it is)."""
+    ttft, tpot, e2e = (section(summary, f"{m}_ms") for m in ("ttft", "tpot", "e2e"))
+    rate, prefix = section(summary, "throughput"), section(summary, "prefix")
+
+    def ms(value: Any) -> str:
+        return seconds(value / 1e3) if is_number(value) else NO_VALUE
+
+    return [
+        ("TTFT p50", ms(ttft.get("p50")), "first token, median"),
+        ("TTFT p99", ms(ttft.get("p99")), "99 % are faster"),
+        ("TPOT p50", ms(tpot.get("p50")), "per token, median"),
+        ("E2E p50", ms(e2e.get("p50")), "whole answer, median"),
+        (
+            "Throughput",
+            f"{number(rate.get('requests_per_s'), 3)}{NBSP}req/s",
+            f"{number(rate.get('output_tokens_per_s'), 3)} output tokens/s",
+        ),
+        ("Prefix hits", percent(prefix.get("hit_ratio")), "of prompt tokens"),
+    ]
+
+
+def rejected_note(run: RunData) -> str:
+    """A sentence on rejected requests; empty when there were none."""
+    requests = section(run.summary, "requests")
+    count = requests.get("rejected", run.rejected)
+    arrived = requests.get("arrived", len(run.arrivals))
+    if not count:
+        return ""
+    share = f" ({percent(count / arrived)} of arrivals)" if arrived else ""
+    what = "request was" if count == 1 else "requests were"
+    return f"{number(count)} {what} rejected{share}; latency figures and percentiles leave them out."
+
+
+def metric_row(metric: Mapping[str, Any]) -> dict[str, str]:
+    """A row of the metric table from an entry of `summary["metrics"]`."""
+    value, unit = metric_value(metric.get("value"), str(metric.get("unit") or ""))
+    return {
+        "label": str(metric.get("label") or metric.get("key") or ""),
+        "key": str(metric.get("key") or ""),
+        "value": value,
+        "unit": unit,
+        "better": {"lower": "↓", "higher": "↑"}.get(str(metric.get("better")), ""),
+        "better_words": {"lower": "lower is better", "higher": "higher is better"}.get(str(metric.get("better")), ""),
+        "definition": str(metric.get("definition") or ""),
+    }
+
+
+@cache
+def _file(name: str) -> str:
+    return (resources.files("reports") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _environment() -> Environment:
+    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

@@ -1,0 +1,71 @@
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+
+def _module(name: str) -> ModuleType:
+    """A helper beside this file; tests are no packages, so it is loaded by path."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _write(path: Path, columns: dict[str, Any]) -> None:
+    pq.write_table(pa.table(columns), path, compression="zstd")
+
+
+def _make_run_dir(
+    path: Path,
+    n: int = 12000,
+    replicas: int = 8,
+    seed: int = 0,
+    rejected: int = 0,
+    span: float = 3540.0,
+    steps: int = 4000,
+    slo: dict[str, float] | None = None,
+) -> Path:
+    """Write a fabricated run directory to `path` and return it."""
+    tables, around = _module("fake_tables"), _module("fake_summary")
+    path.mkdir(parents=True, exist_ok=True)
+    requests = tables.make_requests(n, replicas, seed, rejected, span)
+    transfers = tables.make_transfers(requests)
+    _write(path / "requests.parquet", requests)
+    _write(path / "transfers.parquet", transfers)
+    _write(path / "steps.parquet", tables.make_steps(requests, replicas, steps))
+    _write(path / "samples.parquet", tables.make_samples(requests, replicas))
+    limits = {"ttft_p99": 30000.0, "tpot_p95": 50.0} if slo is None else slo
+    summary = around.make_summary(requests, transfers, replicas, seed, limits, tables.CAPACITY)
+    (path / "summary.json").write_text(json.dumps(summary, indent=1))
+    (path / "profile.json").write_text(json.dumps(around.PROFILE))
+    (path / "scenario.yaml").write_text(around.SCENARIO % (replicas, seed))
+    return path
+
+
+@pytest.fixture(scope="session")
+def make_run_dir() -> Callable[..., Path]:
+    """Fabricates a run directory of any shape."""
+    return _make_run_dir
+
+
+@pytest.fixture(scope="session")
+def shared_run(make_run_dir: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run directory of 1,500 requests on 4 replicas; tests only read it."""
+    path: Path = make_run_dir(tmp_path_factory.mktemp("run"), n=1500, replicas=4, rejected=3, span=900, steps=300)
+    return path
+
+
+@pytest.fixture
+def run_dir(make_run_dir: Any, tmp_path: Path) -> Path:
+    """A small run directory of its own, to break."""
+    path: Path = make_run_dir(tmp_path / "run", n=60, replicas=2, span=60, steps=20)
+    return path

@@ -1,0 +1,188 @@
+"""The report in a real browser, without a network: it renders, fits, and runs no script from data."""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reports.run_report import write_run_report
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium (pip install -e '.[test]')")
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+DRIVER = shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver (make test-tools)"),
+]
+
+SWITCHES = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
+)  # fmt: skip
+NASTY = "<img src=x onerror='window.pwned=1'></script><script>window.pwned=2</script>"
+TIER = "<b>tier</b>&amp;"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for switch in (*SWITCHES, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(switch)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
+    driver.execute_cdp_cmd("Network.enable", {})
+    offline = {"offline": True, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    driver.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def page(shared_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run_report(shared_run, tmp_path_factory.mktemp("browser") / "report.html")
+
+
+@pytest.fixture(scope="module")
+def nasty_page(make_run_dir: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose names carry markup, in the text of the page and in the labels of figures."""
+    run_dir = make_run_dir(tmp_path_factory.mktemp("nasty"), n=200, replicas=2, span=100, steps=30)
+    import pyarrow.parquet as pq
+
+    path = run_dir / "summary.json"
+    summary = json.loads(path.read_text())
+    summary |= {"trace": {"name": NASTY}, "model": {"name": NASTY}, "warnings": [NASTY], "assumptions": [NASTY]}
+    summary["profile"]["name"] = NASTY
+    summary["tiers"][TIER] = summary["tiers"].pop("dram")
+    path.write_text(json.dumps(summary))
+    table = pq.read_table(run_dir / "requests.parquet")
+    renamed = [f"hit_{TIER}_tokens" if n == "hit_dram_tokens" else n for n in table.column_names]
+    pq.write_table(table.rename_columns(renamed), run_dir / "requests.parquet")
+    return write_run_report(run_dir)
+
+
+def open_page(browser: Any, page: Path, width: int = 1280, theme: str = "light") -> None:
+    """Load the page at a width, as a touch screen below 500 px, and wait until the last figure is drawn."""
+    phone = width < 500
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 850, "deviceScaleFactor": 2 if phone else 1, "mobile": phone},
+    )
+    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": phone})
+    features = [{"name": "prefers-color-scheme", "value": theme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    browser.get_log("browser")
+    browser.get(page.as_uri())
+    deadline = time.monotonic() + 60
+    while browser.execute_script("return document.documentElement.dataset.figures") != "ready":
+        assert time.monotonic() < deadline, browser.get_log("browser")
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_figure_renders_and_nothing_overflows(browser: Any, page: Path, width: int, theme: str) -> None:
+    open_page(browser, page, width, theme)
+    assert browser.get_log("browser") == []
+    empty = browser.execute_script(
+        "return [...document.querySelectorAll('.chart')].filter(p => !p.querySelector('svg.main-svg .trace path'))"
+        ".map(p => p.dataset.figure)"
+    )
+    assert empty == []
+    assert browser.execute_script("return document.querySelectorAll('.chart').length") >= 15
+    browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert browser.execute_script("return document.documentElement.scrollWidth") == width
+    outside = browser.execute_script(
+        "return [...document.querySelectorAll('.chart svg.main-svg, figure, .tiles li, .verdict, h1')]"
+        ".filter(e => e.getBoundingClientRect().right > innerWidth + 0.5).map(e => e.outerHTML.slice(0, 80))"
+    )
+    assert outside == []
+
+
+def test_markup_in_names_is_text_and_no_script_of_theirs_runs(browser: Any, nasty_page: Path) -> None:
+    open_page(browser, nasty_page)
+    assert browser.get_log("browser") == []
+    assert browser.execute_script("return window.pwned === undefined")
+    assert browser.execute_script("return document.querySelectorAll('main img').length") == 0
+    heading = browser.execute_script("return document.querySelector('h1').textContent")
+    assert heading.count(NASTY) == 3
+    legend = browser.execute_script("return document.querySelector('#hit-ratio .legend').textContent")
+    assert TIER in legend
+
+
+def test_the_policy_of_the_page_stops_a_script_that_is_not_ours(browser: Any, page: Path, tmp_path: Path) -> None:
+    changed = tmp_path / "changed.html"
+    changed.write_text(page.read_text("utf-8").replace("</main>", "<script>window.pwned = 3</script></main>"), "utf-8")
+    open_page(browser, changed)
+    assert browser.execute_script("return window.pwned === undefined")
+    assert any("Content Security Policy" in entry["message"] for entry in browser.get_log("browser"))
+
+
+def test_figures_follow_the_theme(browser: Any, page: Path) -> None:
+    open_page(browser, page, theme="light")
+    ask = "return getComputedStyle(document.querySelector('#hit-ratio .legendtext')).fill"
+    light = browser.execute_script(ask)
+    features = [{"name": "prefers-color-scheme", "value": "dark"}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    deadline = time.monotonic() + 20
+    while browser.execute_script(ask) == light:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_resize_fits_the_figures_again(browser: Any, page: Path) -> None:
+    open_page(browser, page, 1280)
+    size = {"width": 700, "height": 850, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    fits = "p => p.querySelector('svg').clientWidth === p.clientWidth"
+    ask = f"return [...document.querySelectorAll('.chart')].every({fits})"
+    deadline = time.monotonic() + 20
+    while not browser.execute_script(ask):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert browser.execute_script("return document.documentElement.scrollWidth") == 700
+
+
+def test_the_keyboard_reaches_links_and_tables(browser: Any, page: Path) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    open_page(browser, page)
+    focused = "var e = document.activeElement; return e.className + ' ' + (e.getAttribute('href') || e.ariaLabel)"
+    seen = []
+    for _ in range(15):
+        browser.find_element(By.TAG_NAME, "body").send_keys(Keys.TAB)
+        seen.append(browser.execute_script(focused))
+    assert seen[0] == "skip #main"
+    assert " #latency" in seen
+    assert "scroll Metrics" in seen
+
+
+def test_prints_everything_that_is_folded(browser: Any, page: Path) -> None:
+    open_page(browser, page)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    deadline = time.monotonic() + 20
+    while browser.execute_script("return document.querySelectorAll('details:not([open])').length"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    while not browser.execute_script("return document.querySelectorAll('details:not([open])').length"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_with_a_mouse_figures_offer_a_picture_and_a_reset_and_no_upload(browser: Any, page: Path) -> None:
+    mouse = "var ask = matchMedia; matchMedia = q => /hover/.test(q) ? {matches: true} : ask.call(window, q);"
+    script = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": mouse})
+    open_page(browser, page)
+    browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+    buttons = browser.execute_script(
+        "return [...document.querySelectorAll('.modebar-btn')].map(b => b.dataset.title || b.ariaLabel)"
+    )
+    assert len(buttons) == 2 * browser.execute_script("return document.querySelectorAll('.chart').length")
+    assert set(buttons) == {"Download plot as a PNG", "Reset axes"}

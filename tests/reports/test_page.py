@@ -1,0 +1,140 @@
+import base64
+import hashlib
+import html
+import json
+import re
+
+import pytest
+
+from reports.page import short_name
+from reports.provenance import link_parts, provenance, trust_line
+from reports.run_report import write_run_report
+
+NASTY = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
+DATA = re.compile(r'<script type="application/json" id="([\w-]+)">(.*?)</script>', re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def page(shared_run, tmp_path_factory):
+    out = write_run_report(shared_run, tmp_path_factory.mktemp("page") / "deep" / "report.html")
+    return out.read_text(encoding="utf-8")
+
+
+def without_plotly(page: str) -> str:
+    """The page less its two scripts, which are fixed text."""
+    return re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+
+
+def edit_summary(run_dir, **changes):
+    path = run_dir / "summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def report(run_dir) -> str:
+    return without_plotly(write_run_report(run_dir).read_text(encoding="utf-8"))
+
+
+def test_default_place_is_the_run_directory(run_dir):
+    assert write_run_report(run_dir) == run_dir / "report.html"
+
+
+def test_same_run_same_bytes(run_dir):
+    assert write_run_report(run_dir).read_bytes() == write_run_report(run_dir).read_bytes()
+
+
+def test_one_file_that_asks_for_nothing(page):
+    assert len(page.encode()) < 6_000_000
+    rest = without_plotly(page)
+    assert not re.search(r"""(src|@import|url\()\s*=?\s*["']?(https?:)?//""", rest)
+    assert re.findall(r'<link [^>]*href="([^"]*)"', rest) == ["data:,"]
+
+
+def test_only_the_two_scripts_of_the_policy_run(page):
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    assert len(scripts) == 2
+    assert len(re.findall(r"<script", without_plotly(page))) == len(DATA.findall(page))
+    policy = html.unescape(re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1])
+    assert policy.startswith("default-src 'none'")
+    allowed = re.findall(r"'sha256-([^']+)'", policy)
+    assert allowed == [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts]
+
+
+def test_every_plot_has_its_data(page):
+    data = dict(DATA.findall(page))
+    plots = re.findall(r'data-figure="([\w-]+)"', page)
+    assert len(plots) == len(set(plots)) == len(data) >= 15
+    for name in plots:
+        assert json.loads(data[name])["data"]
+
+
+def test_says_what_was_run(page):
+    text = without_plotly(page)
+    for word in ("mooncake-conversation", "llama-3.1-8b", "h100-sxm", "9f2c51e07ab4", "0.1.0"):
+        assert word in text
+    assert "3 requests were rejected" in text.replace("\u00a0", " ")
+    assert "Some arrivals share a timestamp" in text
+    assert "spread_arrivals: 3 s" in text
+
+
+def test_markup_in_names_is_text(run_dir):
+    edit_summary(run_dir, trace={"name": NASTY}, model={"name": NASTY}, warnings=[NASTY], version=NASTY)
+    path = run_dir / "scenario.yaml"
+    path.write_text(path.read_text() + f"note: '{NASTY}'\n")
+    text = report(run_dir)
+    assert "<img" not in text
+    assert "alert(2)</script>" not in text
+    assert text.count(html.escape(NASTY, quote=False)) >= 5
+
+
+def test_no_slo_gives_the_headline(make_run_dir, tmp_path):
+    text = report(make_run_dir(tmp_path, n=50, replicas=1, span=50, steps=10, slo={}))
+    assert "No SLO set: " in text
+    assert "verdict none" in text
+
+
+def test_nothing_rejected_no_note(run_dir):
+    assert "Rejected:" not in report(run_dir)
+
+
+def test_assumptions_of_the_run_replace_ours(run_dir):
+    edit_summary(run_dir, assumptions=["the moon is a tier"])
+    text = report(run_dir)
+    assert "the moon is a tier" in text
+    assert "token values, sampling and quality" not in text
+
+
+@pytest.mark.parametrize(("n", "rejected"), [(1, 0), (3, 3), (2, 1)])
+def test_degenerate_runs_have_a_page(make_run_dir, tmp_path, n, rejected):
+    text = report(make_run_dir(tmp_path, n=n, replicas=1, rejected=rejected, span=0.0, steps=1))
+    assert not re.search(r"\bnan\b|\binf\b", text, re.IGNORECASE)
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [("trace", "trace"), ({"name": "a", "rate_scale": 2}, "a"), ({"generate": {"kind": "chat"}}, "chat (generated)"),
+     (None, ""), ({"path": "x.jsonl"}, "x.jsonl")],
+)  # fmt: skip
+def test_short_name(value, name):
+    assert short_name(value) == name
+
+
+def test_values_share_their_sources():
+    entry = {"path": "a", "value_si": 2.0, "si_unit": "B/s", "text": "2 B/s", "src": "k", "source": "why", "rel": 0.1}
+    values, sources = provenance([entry, {**entry, "path": "b", "rel": None, "lo": 1.0, "hi": 3.0}, {"path": "c"}])
+    assert [v.source for v in values] == [0, 0, 1]
+    assert [v.uncertainty.replace("\u00a0", " ") for v in values] == ["± 10 %", "−50 % to +50 %", "unknown"]
+    assert (sources[0].key, sources[0].parts) == ("k", (("why", ""),))
+    assert values[0].si == "2.0 B/s"
+
+
+def test_only_web_addresses_become_links():
+    assert link_parts("see <https://a.b/c> and <javascript:alert(1)>") == (
+        ("see ", ""), ("a.b/c", "https://a.b/c"), (" and <javascript:alert(1)>", ""),
+    )  # fmt: skip
+
+
+def test_trust_line_names_kind_and_widest_value():
+    profile = {"name": "h", "kind": "public_fit", "widest_uncertainty": 0.34, "widest_value": "x.y"}
+    assert trust_line({"profile": profile}).replace("\u00a0", " ") == (
+        "Profile h: fitted to public measurements; widest stated uncertainty ± 34 % (x.y)."
+    )
