@@ -2,9 +2,13 @@
 
     import kvsim
 
-    result = kvsim.load("scenario.yaml").set("tiers.dram.capacity", "1 TiB").run()
+    result = kvsim.Scenario.load("scenario.yaml").set("tiers.dram.capacity", "1 TiB").run()
     print(result.summary["ttft_ms"]["p99"])
     result.save("out/one-tib")
+    result = kvsim.load("out/one-tib")        # the same again, from its folder
+    result.frames["requests"]                 # a pandas frame; result.tables has pyarrow tables
+
+A policy of your own subclasses `kvsim.EvictionPolicy` or `kvsim.OffloadPolicy`.
 
 The names below are the public ones; they load on first use, so `import kvsim` itself costs nothing.
 """
@@ -18,22 +22,42 @@ from kvsim._version import __version__
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from hw_profiles.errors import InputError
+    from policies.base import Block, Event, EvictionPolicy, Move, OffloadPolicy, TierInfo, TierView
     from sim.run import Result
     from sim.scenario import Scenario
 
-__all__ = ["Result", "Scenario", "__version__", "load"]
+__all__ = [
+    "Block",
+    "Event",
+    "EvictionPolicy",
+    "InputError",
+    "Move",
+    "OffloadPolicy",
+    "Result",
+    "Scenario",
+    "TierInfo",
+    "TierView",
+    "__version__",
+    "load",
+]
 
-_HOMES: Mapping[str, str] = MappingProxyType({"Scenario": "sim.scenario", "Result": "sim.run"})
+_HOMES: Mapping[str, str] = MappingProxyType(
+    {"Scenario": "sim.scenario", "Result": "sim.run", "InputError": "hw_profiles.errors"}
+    | dict.fromkeys(
+        ("Block", "Event", "EvictionPolicy", "Move", "OffloadPolicy", "TierInfo", "TierView"), "policies.base"
+    )
+)
 
 
-def load(path: "str | Path") -> "Scenario":
-    """Read the scenario file at `path`.
+def load(run_dir: "str | Path") -> "Result":
+    """Read a run directory back: summary, tables, scenario.
 
-    Raises hw_profiles.errors.InputError (one line: file, path in it, found, allowed) when it is wrong.
+    Raises InputError (one line) for what is missing, corrupt or of another schema.
     """
     from kvsim import _own
 
-    found: Scenario = _own.module("sim.scenario").Scenario.load(path)
+    found: Result = _own.module("sim.run").Result.load(run_dir)
     return found
 
 

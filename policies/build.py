@@ -95,7 +95,7 @@ def _load(source: str, base_dir: Path, path: str) -> Any:
             raise InputError(f"cannot import the module: {error}", path=path, found=source) from None
     file = (base_dir / source).resolve()
     if not file.is_file():
-        raise InputError("policy file not found", path=path, found=str(file))
+        raise InputError(f"policy file not found in {base_dir}", path=path, found=source)
     spec = importlib.util.spec_from_file_location(f"kvsim_user_policy_{file.stem}", file)
     assert spec is not None
     assert spec.loader is not None

@@ -22,23 +22,31 @@ class Metric:
     value: Callable[[Summary], float | None]
 
 
+_STATISTICS = {
+    "mean": ("mean", "Mean of"),
+    "p50": ("P50", "Median of"),
+    "p95": ("P95", "95th percentile of"),
+    "p99": ("P99", "99th percentile of"),
+}
+
+
 def _latency(name: str, label: str, statistic: str, definition: str) -> Metric:
-    shown = {"mean": "mean", "p50": "P50", "p99": "P99", "p95": "P95"}[statistic]
+    shown, over = _STATISTICS[statistic]
     return Metric(
         f"{name}_{statistic}_ms",
         f"{label}, {shown}",
         "ms",
         "lower",
-        definition,
+        f"{over} {definition}",
         lambda s: s[f"{name}_ms"][statistic],
     )
 
 
-_TTFT = "Time to first token: first token - arrival, per finished request. Sum of queue, load and prefill."
-_TPOT = "Time per output token: (E2E - TTFT) / (output tokens - 1), one value per request with two or more tokens."
-_ITL = "Inter-token latency: every gap between consecutive tokens of a request, weighted by token."
-_E2E = "End to end: last token - arrival, per finished request."
-_QUEUE = "Part of TTFT spent waiting: from arrival until the first prefill chunk starts, less the load time."
+_TTFT = "time to first token: first token - arrival, per finished request; queue + load + prefill."
+_TPOT = "time per output token: (E2E - TTFT) / (output tokens - 1), one value per request of two or more tokens."
+_ITL = "inter-token latency: every gap between consecutive tokens of a request, weighted by token."
+_E2E = "end-to-end time: last token - arrival, per finished request."
+_QUEUE = "the waiting part of TTFT: from arrival until the first prefill chunk starts, less the load time."
 
 METRICS: tuple[Metric, ...] = (
     _latency("ttft", "TTFT", "mean", _TTFT),

@@ -5,8 +5,6 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-import os
-import shutil
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,13 +15,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hw_profiles.errors import InputError
 from hw_profiles.files import write_atomic
 from policies.build import policy_source
 from sim import checks
 from sim.cluster import Cluster, Inputs, load_inputs
 from sim.sampler import Sampler
 from sim.scenario import Progress, Scenario
-from sim.summary import summarize
+from sim.summary import SCHEMA, summarize
 from sim.tables import columns_table, requests_table
 
 CHECK_EVERY_EVENTS = 10_000
@@ -45,28 +44,47 @@ class Result:
         return {name: table.to_pandas() for name, table in self.tables.items()}
 
     def save(self, out: str | Path) -> Path:
-        """Write the run directory (scenario.yaml, summary.json, profile.json, tables); returns it.
+        """Write the run directory (scenario.yaml, summary.json, profile.json, tables) into folder `out`; returns it.
 
-        Written beside `out` under a temporary name and renamed, so that a run directory is whole or absent. An existing
-        run directory at `out` is replaced.
+        Each file is written under a temporary name and renamed. `summary.json` goes first if it is there and comes
+        last, so a folder that has one is whole. Raises InputError if `out` cannot be written or holds something else.
         """
         target = Path(out)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
         try:
-            write_atomic(temporary / "scenario.yaml", self.scenario_yaml)
-            write_atomic(temporary / "summary.json", json.dumps(self.summary, indent=1, allow_nan=False) + "\n")
-            write_atomic(temporary / "profile.json", json.dumps(self.profile_values, indent=1) + "\n")
-            for name, table in self.tables.items():
-                pq.write_table(table, temporary / f"{name}.parquet", compression="zstd")
-            if target.exists():
-                shutil.rmtree(target)
-            temporary.replace(target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            self._save(target)
+        except OSError as error:
+            raise InputError(f"cannot write the run directory: {error.strerror or error}", where=target) from None
         return target
+
+    def _save(self, target: Path) -> None:
+        target.mkdir(parents=True, exist_ok=True)
+        if any(target.iterdir()) and not any((target / name).exists() for name in ("summary.json", "scenario.yaml")):
+            raise InputError("the folder is not empty and is not a run directory", where=target)
+        for stale in ("summary.json", "report.html", "timeline.json"):
+            (target / stale).unlink(missing_ok=True)
+        write_atomic(target / "scenario.yaml", self.scenario_yaml)
+        write_atomic(target / "profile.json", json.dumps(self.profile_values, indent=1) + "\n")
+        for name, table in self.tables.items():
+            buffer = pa.BufferOutputStream()
+            pq.write_table(table, buffer, compression="zstd")
+            write_atomic(target / f"{name}.parquet", buffer.getvalue().to_pybytes())
+        write_atomic(target / "summary.json", json.dumps(self.summary, indent=1, allow_nan=False) + "\n")
+
+    @classmethod
+    def load(cls, run_dir: str | Path) -> Result:
+        """Read a run directory back. Raises InputError for what is missing, corrupt or of another schema."""
+        folder = Path(run_dir)
+        try:
+            summary = json.loads((folder / "summary.json").read_text())
+            values = json.loads((folder / "profile.json").read_text())
+            scenario = (folder / "scenario.yaml").read_text()
+            tables = {name: pq.read_table(folder / f"{name}.parquet") for name in TABLES}
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise InputError(f"cannot read the run directory: {error}", where=folder) from None
+        if not isinstance(summary, dict) or summary.get("schema") != SCHEMA:
+            found = summary.get("schema") if isinstance(summary, dict) else None
+            raise InputError("", where=folder / "summary.json", path="schema", found=found, allowed=SCHEMA)
+        return cls(summary, tables, scenario, values)
 
 
 def simulate(

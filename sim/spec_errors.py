@@ -33,7 +33,9 @@ _BOUNDS = {
 
 def as_input_error(error: ValidationError, document: Mapping[str, Any], spec: type[BaseModel]) -> InputError:
     """The first problem of `error` as an InputError with its dotted path (list items by their name)."""
-    problem = error.errors(include_url=False)[0]
+    problems = error.errors(include_url=False)
+    # A misspelt required key is both unknown and missing; the unknown one says more.
+    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
     path, owner = _path(problem["loc"], document, spec)
     kind, found, context = problem["type"], problem.get("input"), problem.get("ctx", {})
     cause = context.get("error")

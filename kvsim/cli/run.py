@@ -34,9 +34,9 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Simulate SCENARIO: tables on the console, every table and a report in the run directory."""
-    from kvsim import load
+    from kvsim import Scenario
 
-    spec = load(scenario)
+    spec = Scenario.load(scenario)
     for setting in settings or ():
         spec = spec.set(*parse_setting(setting))
     if seed is not None:

@@ -9,7 +9,6 @@ from hw_profiles.errors import InputError
 from policies.base import Block, EvictionPolicy
 from sim.invariants import ensure
 
-
 NOTHING: Sequence[Block] = ()
 
 

@@ -14,9 +14,9 @@ POISON = "raise SystemExit('a file of the user was imported')\n"
 SCRIPT = """
 import sys
 import kvsim
-result = kvsim.load("small.yaml").run()
+result = kvsim.Scenario.load("small.yaml").run()
 assert isinstance(result, kvsim.Result)
-assert isinstance(kvsim.load("small.yaml"), kvsim.Scenario)
+assert isinstance(kvsim.Scenario.load("small.yaml"), kvsim.Scenario)
 print(result.summary["requests"]["finished"])
 """
 
@@ -75,7 +75,7 @@ def test_so_does_a_script_beside_them(crowded: Path) -> None:
 
 def test_a_module_of_that_name_loaded_before_is_named(folder: Path) -> None:
     (folder / "sim.py").write_text("SPEED = 3\n")
-    (folder / "study.py").write_text("import sim\nimport kvsim\nkvsim.load('small.yaml')\n")
+    (folder / "study.py").write_text("import sim\nimport kvsim\nkvsim.Scenario.load('small.yaml')\n")
     done = run(sys.executable, "study.py")
     assert done.returncode == 1
     assert f"own package 'sim' ({_own.ROOT / 'sim'})" in done.stderr

@@ -101,7 +101,7 @@ def test_settings_and_seed_reach_the_run(kvsim: Kvsim, folder: Path) -> None:
 def test_a_run_repeats_from_its_own_folder_and_from_python(kvsim: Kvsim, folder: Path) -> None:
     kvsim("run", "small.yaml", "--set", "tiers.dram.capacity=2 GiB", "--out", "one", "--no-report")
     kvsim("run", "one/scenario.yaml", "--out", "two", "--no-report")
-    public.load("small.yaml").set("tiers.dram.capacity", "2 GiB").run().save("three")
+    public.Scenario.load("small.yaml").set("tiers.dram.capacity", "2 GiB").run().save("three")
     for other in ("two", "three"):
         assert summary_of(folder / other) == summary_of(folder / "one")
         for table in TABLES:
