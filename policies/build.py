@@ -78,13 +78,15 @@ def policy_options(cls: type, *, skip: int = 0) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
 
 
-def policy_source(family: str, name: str, *, base_dir: Path) -> bytes:
+def policy_source(name: str, *, base_dir: Path) -> bytes:
     """Source text of a user's policy for the config hash; empty for a policy that ships (the version covers it)."""
     if ":" not in name:
         return b""
-    cls = policy_class(family, name, base_dir=base_dir, path=f"policies.{family}")
-    file = inspect.getsourcefile(cls)
-    return Path(file).read_bytes() if file else b""
+    source = name.rpartition(":")[0]
+    if source.endswith(".py"):
+        return (base_dir / source).read_bytes()
+    spec = importlib.util.find_spec(source)
+    return Path(spec.origin).read_bytes() if spec and spec.origin else b""
 
 
 def _load(source: str, base_dir: Path, path: str) -> Any:

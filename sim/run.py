@@ -154,7 +154,7 @@ def config_sha256(scenario: Scenario, inputs: Inputs) -> str:
     for family in ("eviction", "offload"):
         for policy in (getattr(spec.policies, family), *(getattr(tier, family) for tier in spec.tiers)):
             if policy is not None:
-                sources.append(policy_source(family, policy.name, base_dir=scenario.base_dir))  # noqa: PERF401
+                sources.append(policy_source(policy.name, base_dir=scenario.base_dir))  # noqa: PERF401
     digest = hashlib.sha256()
     content = (inputs.trace.content_sha256, inputs.model.content_sha256, inputs.profile.content_sha256)
     for part in (installed_version(), json.dumps(plain, sort_keys=True), *content):
