@@ -128,8 +128,7 @@ def _turns(spec: GenerateSpec, seed: int) -> list[_Turn]:
     """The first `spec.requests` turns from t = 0 on, in order of arrival."""
     warm_s = WARM_GAPS * spec.turns * spec.think_time
     prompts = [
-        spec.system_tokens.at(_open(stream(seed, "generate.system", i).random()))
-        for i in range(spec.system_prompts)
+        spec.system_tokens.at(_open(stream(seed, "generate.system", i).random())) for i in range(spec.system_prompts)
     ]
     weights = np.cumsum([rank**-spec.zipf for rank in range(1, spec.system_prompts + 1)])
     starts = stream(seed, "generate.start")

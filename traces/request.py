@@ -39,6 +39,8 @@ class Trace:
     a partial block. Ids are chained: equal ids mean equal blocks after equal prefixes.
     `block_tokens` is the number of tokens behind one id; 0 means that the trace says nothing about prefixes.
     `content_sha256` covers the uncompressed source file, or the generator's parameters; `source` names it.
+    `session_ids` int64[n], where the source tells: equal for the requests of one conversation, with its
+    sub-agents; numbered from 0 as in the source.
     """
 
     name: str
@@ -51,9 +53,12 @@ class Trace:
     content_sha256: str
     source: str
     warnings: tuple[str, ...] = ()
+    session_ids: Ints | None = None
 
     def __post_init__(self) -> None:
-        for column in ("arrival_s", "input_tokens", "output_tokens", "hash_ids", "hash_offsets"):
+        for column in ("arrival_s", "input_tokens", "output_tokens", "hash_ids", "hash_offsets", "session_ids"):
+            if getattr(self, column) is None:
+                continue
             dtype = np.float64 if column == "arrival_s" else np.int64
             view = np.ascontiguousarray(getattr(self, column), dtype=dtype).view()
             view.flags.writeable = False  # variants of a scenario share it: nobody may change it
@@ -83,7 +88,8 @@ class Trace:
         counts = np.diff(self.hash_offsets)[rows]
         offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
         # place of every kept id in the old array: start of its request there + its place in the request
-        places = np.arange(offsets[-1]) + np.repeat(self.hash_offsets[:-1][rows] - offsets[:-1], counts)
+        places = np.repeat(self.hash_offsets[:-1][rows] - offsets[:-1], counts)
+        places += np.arange(len(places))
         return replace(
             self,
             arrival_s=self.arrival_s[rows] if arrival_s is None else arrival_s,
@@ -91,6 +97,7 @@ class Trace:
             output_tokens=self.output_tokens[rows],
             hash_ids=self.hash_ids[places],
             hash_offsets=offsets,
+            session_ids=None if self.session_ids is None else self.session_ids[rows],
         )
 
     def validate(self) -> Trace:
@@ -100,6 +107,8 @@ class Trace:
             raise InputError("the trace holds no request", where=self.source)
         if not (len(self.input_tokens) == len(self.output_tokens) == n and len(self.hash_offsets) == n + 1):
             raise InputError("columns differ in length", where=self.source)
+        if self.session_ids is not None and len(self.session_ids) != n:
+            raise InputError("session_ids differ in length from the other columns", where=self.source)
         counts = np.diff(self.hash_offsets)
         per_block = self.block_tokens
         wanted = -(-self.input_tokens // per_block) if per_block > 0 else np.zeros(n, np.int64)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
+from traces.blocks import first_table, numbered
 from traces.request import Ints, Trace
+
+SLICE = 1 << 22  # hash ids handled at once
 
 
 class StatLabel(NamedTuple):
@@ -58,18 +61,31 @@ def ideal_hits(trace: Trace) -> Ints:
     The hits of an infinite prefix cache: counting stops at the first block not seen before; a partial last
     block seen before counts with its tokens. All 0 where the trace has no prefix information.
     """
-    counts = np.diff(trace.hash_offsets)
     hits = np.zeros(len(trace), np.int64)
-    used = np.flatnonzero(counts)
-    if len(used) == 0:
-        return hits
-    owner = np.repeat(np.arange(len(trace)), counts)
-    _, first, inverse = np.unique(trace.hash_ids, return_index=True, return_inverse=True)
-    seen = owner[first][inverse.reshape(-1)] < owner
-    place = np.arange(len(owner)) - trace.hash_offsets[:-1][owner]  # 0, 1, ... within its request
-    run = np.minimum.reduceat(np.where(seen, counts[owner], place), trace.hash_offsets[:-1][used])
-    hits[used] = np.minimum(run * trace.block_tokens, trace.input_tokens[used])
-    return hits
+    codes, size = numbered(trace.hash_ids)
+    first = np.full(size, len(trace))  # the first request with each id, as far as seen
+    for lo, hi in _slices(trace.hash_offsets):
+        start, stop = trace.hash_offsets[lo], trace.hash_offsets[hi]
+        part, counts = codes[start:stop], np.diff(trace.hash_offsets[lo : hi + 1])
+        owner = np.repeat(np.arange(lo, hi), counts)
+        np.minimum.at(first, part, owner)
+        starts = trace.hash_offsets[lo:hi] - start
+        place = np.arange(len(part)) - np.repeat(starts, counts)  # 0, 1, ... within its request
+        run = np.where(first[part] < owner, np.repeat(counts, counts), place)
+        used = np.flatnonzero(counts)
+        if len(used):
+            hits[lo + used] = np.minimum.reduceat(run, starts[used]) * trace.block_tokens
+    return np.minimum(hits, trace.input_tokens)
+
+
+def _slices(offsets: Ints) -> Iterator[tuple[int, int]]:
+    """(first, past last) request of slices with about SLICE ids each: memory stays bounded on long traces."""
+    lo = 0
+    while lo < len(offsets) - 1:
+        hi = int(np.searchsorted(offsets, offsets[lo] + SLICE, side="right")) - 1
+        hi = max(hi, lo + 1)
+        yield lo, hi
+        lo = hi
 
 
 def stats(trace: Trace) -> dict[str, int | float]:
@@ -94,15 +110,20 @@ def stats(trace: Trace) -> dict[str, int | float]:
 
 def _prefix_stats(trace: Trace) -> dict[str, int | float]:
     hits = ideal_hits(trace)
-    _, first, uses = np.unique(trace.hash_ids, return_index=True, return_counts=True)
-    counts = np.diff(trace.hash_offsets)
-    tokens = np.full(len(trace.hash_ids), trace.block_tokens)
-    tokens[trace.hash_offsets[1:] - 1] = trace.input_tokens - (counts - 1) * trace.block_tokens
+    codes, size = numbered(trace.hash_ids)
+    uses = np.bincount(codes, minlength=size)
+    first = first_table(codes, size, np.arange(len(codes)))[uses > 0]
+    uses = uses[uses > 0]
+    # a block counts as at its first use; the last of a request may be partial
+    owner = np.searchsorted(trace.hash_offsets, first, side="right") - 1
+    last = first == trace.hash_offsets[1:][owner] - 1
+    short_by = trace.block_tokens * np.diff(trace.hash_offsets) - trace.input_tokens
+    distinct_tokens = len(first) * trace.block_tokens - int(short_by[owner][last].sum())
     return {
         "block_tokens": trace.block_tokens,
         "blocks": len(trace.hash_ids),
         "distinct_blocks": len(uses),
-        "distinct_tokens": int(tokens[first].sum()),
+        "distinct_tokens": distinct_tokens,
         "ideal_hit_tokens": int(hits.sum()),
         "ideal_hit_ratio": float(hits.sum() / trace.input_tokens.sum()),
         "requests_with_hit": int((hits > 0).sum()),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from traces.generate import GenerateSpec, Lengths, generate
-from traces.mooncake import unchained
+from traces.order import unchained
 from traces.stats import ideal_hits, stats
 
 BASE = {"requests": 400, "rate": 4.0}

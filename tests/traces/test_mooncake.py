@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import InputError
-from traces.mooncake import read_mooncake, unchained, write_mooncake
+from traces.mooncake import read_mooncake, write_mooncake
+from traces.order import unchained
 from traces.stats import stats
 
 GOOD = {"timestamp": 0, "input_length": 600, "output_length": 5, "hash_ids": [1, 2]}

@@ -72,3 +72,13 @@ def test_columns_of_different_length_are_refused(make_trace):
         replace(trace, output_tokens=trace.output_tokens[:2]).validate()
     with pytest.raises(InputError, match="do not span"):
         replace(trace, hash_ids=trace.hash_ids[:2]).validate()
+
+
+def test_sessions_follow_their_requests(make_trace):
+    trace = replace(make_trace(ROWS), session_ids=np.array([4, 0, 4])).validate()
+    assert trace.select(np.array([1, 2])).session_ids.tolist() == [0, 4]
+    assert make_trace(ROWS).select(np.array([1, 2])).session_ids is None
+    with pytest.raises(ValueError, match="read-only"):
+        trace.session_ids[0] = 1
+    with pytest.raises(InputError, match="session_ids differ in length"):
+        replace(trace, session_ids=np.array([4, 0])).validate()
