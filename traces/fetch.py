@@ -35,9 +35,12 @@ def fetch(
     content must be the catalog's; until it is, nothing appears under the final name. Raises InputError.
     """
     entry = entry_of(name)
-    if entry.url is None:
-        return locate(name)  # ships with the package
+    if entry.ships:
+        return locate(name)
     address = url or entry.url
+    if address is None:
+        ways = f"set KVSIM_TRACES to a folder with {entry.relative}, or give --url"
+        raise InputError(f"no public address known; {ways}", where=f"trace {name}")
     _check_scheme(address)
     target = Path(dest) if dest is not None else cache_dir() / entry.relative
     with contextlib.suppress(OSError, EOFError, zlib.error):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from hw_profiles.errors import InputError
 from traces.mooncake import read_mooncake
 from traces.request import Trace
 
@@ -36,12 +38,46 @@ def make_trace() -> Callable[..., Trace]:
 
 
 @pytest.fixture(scope="session")
-def conversation_path() -> Path:
+def real_path() -> Callable[[str], Path]:
+    """The real file at a path below $KVSIM_TRACES; skips the test where there is none."""
     shared = Path(__file__).parents[2].parent / "shared" / "data" / "traces"
-    path = Path(os.environ.get("KVSIM_TRACES") or shared) / CONVERSATION
-    if not path.is_file():
-        pytest.skip(f"no real trace: set KVSIM_TRACES to a folder with {CONVERSATION}")
-    return path
+    folder = Path(os.environ.get("KVSIM_TRACES") or shared)
+
+    def find(relative: str) -> Path:
+        if not (folder / relative).is_file():
+            pytest.skip(f"no real trace: set KVSIM_TRACES to a folder with {relative}")
+        return folder / relative
+
+    return find
+
+
+@pytest.fixture
+def refused(tmp_path: Path) -> Callable[..., str]:
+    """What `read` says of a file with `lines`: one line that begins with file:number."""
+
+    def message(
+        read: Callable[..., Trace],
+        lines: Sequence[str],
+        number: int,
+        name: str = "t.jsonl",
+        end: str = "\n",
+        **options: Any,
+    ) -> str:
+        path = tmp_path / name
+        path.write_text("\n".join(lines) + end)
+        with pytest.raises(InputError) as caught:
+            read(path, **options)
+        text = str(caught.value)
+        assert text.startswith(f"{path}:{number}: ")
+        assert "\n" not in text
+        return text
+
+    return message
+
+
+@pytest.fixture(scope="session")
+def conversation_path(real_path: Callable[[str], Path]) -> Path:
+    return real_path(CONVERSATION)
 
 
 @pytest.fixture(scope="session")

@@ -68,6 +68,17 @@ def test_the_cache_folder_follows_xdg(monkeypatch, tmp_path):
     assert cache_dir() == tmp_path / "home" / ".cache" / "kvsim" / "traces"
 
 
+def test_a_trace_without_a_public_address_says_so():
+    with pytest.raises(
+        InputError, match="no public address known: set KVSIM_TRACES to a folder with lmcache"
+    ) as caught:
+        locate("lmcache-miniswe")
+    assert "fetch" not in str(caught.value)
+    homes = {CATALOG[name].home for name in ("quickstart", "lmcache-miniswe")}
+    assert homes == {"ships with kvsim", "no public address known"}
+    assert CATALOG[NAME].home.startswith("https://")
+
+
 @pytest.mark.parametrize("load", [locate, load_trace])
 def test_a_wrong_name_suggests_the_nearest(load):
     with pytest.raises(InputError, match="did you mean 'mooncake-conversation'"):
@@ -87,9 +98,9 @@ def test_a_file_is_read_by_its_ending(tmp_path):
     path = tmp_path / "own.jsonl"
     path.write_text(LINE)
     assert load_trace(path).name == load_trace(str(path)).name == "own"
-    other = tmp_path / "own.csv"
+    other = tmp_path / "own.txt"
     other.write_text("a,b\n")
-    with pytest.raises(InputError, match=r"own\.csv: unknown trace format, expected a name in \.jsonl"):
+    with pytest.raises(InputError, match=r"own\.txt: unknown trace format, expected a name in \.jsonl or .* \.csv"):
         load_trace(other)
     with pytest.raises(InputError, match=r"none\.jsonl: cannot read it"):
         load_trace(tmp_path / "none.jsonl")

@@ -140,13 +140,12 @@ def test_a_redirect_within_http_is_followed(server, tmp_path):
 
 
 def test_nobody_there(server, tmp_path):
+    server.shutdown()  # a loop still polling would keep the closed socket alive
     server.server_close()
     refused(tmp_path, server.url + "/plain", "cannot reach it")
 
 
-@pytest.mark.parametrize(
-    "url", ["file:///etc/hostname", "ftp://127.0.0.1/x", "/etc", "http://", "http://[", "x"]
-)
+@pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://127.0.0.1/x", "/etc", "http://", "http://[", "x"])
 def test_only_http_addresses(tmp_path, url):
     refused(tmp_path, url, "expected an address in http:// or https://")
 
@@ -168,6 +167,14 @@ def test_a_place_that_cannot_be_written(server, tmp_path):
 
 def test_a_sample_of_the_package_needs_no_download():
     assert fetch("quickstart") == locate("quickstart")
+
+
+def test_without_a_public_address(server, tmp_path):
+    with pytest.raises(InputError, match="trace agentic-coding: no public address known; set KVSIM_TRACES"):
+        fetch("agentic-coding", dest=tmp_path / "a.jsonl")
+    with pytest.raises(InputError, match="sha256 of the content"):  # an address of the user's is tried
+        fetch("agentic-coding", url=server.url + "/plain", dest=tmp_path / "a.jsonl")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_name():
