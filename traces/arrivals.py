@@ -1,4 +1,4 @@
-"""Changes to when requests arrive: fewer of them, faster, or spread within a coarse timestamp."""
+"""Changes to when requests arrive: fewer of them, faster, spread, by session, or by a process of its own."""
 
 from __future__ import annotations
 
@@ -50,3 +50,38 @@ def spread_arrivals(trace: Trace, window_s: float, seed: int) -> Trace:
     moved = np.maximum(base, np.minimum(moved, np.nextafter(base + window_s, -math.inf)))
     order = np.argsort(moved, kind="stable")
     return trace.select(order, moved[order])
+
+
+def stagger_sessions(trace: Trace, window_s: float, seed: int) -> Trace:
+    """Moves every session as a whole by u * window_s (s), u uniform in [0, 1) and its own for each session.
+
+    For traces whose sessions all begin at once, as in the kv-cache-tester format. Session s takes the s-th number
+    of the Philox stream "arrivals.stagger" of `seed`; gaps within a session stay. The result is sorted (stable).
+    Raises InputError for a negative or infinite window, and for a trace without sessions.
+    """
+    if not 0 <= window_s < math.inf:
+        raise InputError("", path="stagger_sessions", found=window_s, allowed="a finite time of 0 s or more")
+    if window_s == 0:
+        return trace
+    if trace.session_ids is None:
+        raise InputError("the trace does not tell sessions apart", where=trace.source, path="stagger_sessions")
+    offsets = stream(seed, "arrivals.stagger").random(int(trace.session_ids.max()) + 1) * window_s
+    moved = trace.arrival_s + offsets[trace.session_ids]
+    order = np.argsort(moved, kind="stable")
+    return trace.select(order, moved[order])
+
+
+def poisson_arrivals(trace: Trace, rate_per_s: float, seed: int) -> Trace:
+    """The same requests in the same order as a Poisson process of `rate_per_s` (requests/s) from 0 s on.
+
+    For lists of lengths without times. Gap i is the i-th exponential number, by inversion, of the Philox stream
+    "arrivals.poisson" of `seed`. Raises InputError for a rate that is not a finite number above 0.
+    """
+    if not 0 < rate_per_s < math.inf:
+        raise InputError("", path="arrival_rate", found=rate_per_s, allowed="a finite number of requests/s above 0")
+    gaps = -np.log1p(-stream(seed, "arrivals.poisson").random(len(trace)))
+    with np.errstate(over="ignore"):
+        moved = np.cumsum(gaps) / rate_per_s
+    if not np.isfinite(moved).all():
+        raise InputError("arrivals would leave the range of numbers", path="arrival_rate", found=rate_per_s)
+    return trace.select(np.arange(len(trace)), moved)

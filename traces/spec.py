@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hw_profiles.errors import InputError
 from hw_profiles.units import Seconds
-from traces.arrivals import limit, rate_scale, spread_arrivals
+from traces.arrivals import limit, poisson_arrivals, rate_scale, spread_arrivals, stagger_sessions
 from traces.catalog import CATALOG, load_trace
 from traces.generate import GenerateSpec, generate
 from traces.request import Trace
@@ -27,6 +27,8 @@ class TraceSpec(BaseModel):
     name: str | None = None
     path: str | None = None
     generate: GenerateSpec | None = None
+    arrival_rate: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)] | None = None
+    stagger_sessions: Seconds | None = None
     limit: Annotated[int, Field(ge=1, strict=True)] | None = None
     rate_scale: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)] = 1.0
     spread_arrivals: Seconds = 0.0
@@ -48,6 +50,8 @@ class TraceSpec(BaseModel):
         if len(given) != 1:
             text = f"needs exactly one of name, path and generate, has {' and '.join(given) or 'none'}"
             raise InputError(text)
+        if self.arrival_rate is not None and self.stagger_sessions is not None:
+            raise InputError("arrival_rate replaces all arrivals, so it excludes stagger_sessions")
         if self.name is not None and self.name not in CATALOG:
             raise InputError("unknown trace", path="name", found=self.name, allowed=CATALOG, near=CATALOG)
         return self
@@ -61,9 +65,10 @@ class TraceSpec(BaseModel):
 
 
 def build(spec: TraceSpec, seed: int, base_dir: str | Path = ".") -> Trace:
-    """Loads or generates the trace of `spec`, then applies limit, spread_arrivals, rate_scale in this order.
+    """Loads or generates the trace of `spec`, then changes its arrivals.
 
-    Spreading comes first because it undoes the trace's own quantisation: scaling then keeps the burstiness.
+    In this order: arrival_rate or stagger_sessions (they say who comes first), limit, spread_arrivals, rate_scale.
+    Spreading comes before scaling because it undoes the trace's own quantisation: scaling then keeps the burstiness.
 
     `seed`: of the scenario; generated traffic and spread arrivals draw from streams of their own.
     `base_dir`: the folder a relative path starts from (the scenario's). Raises InputError.
@@ -74,6 +79,10 @@ def build(spec: TraceSpec, seed: int, base_dir: str | Path = ".") -> Trace:
         trace = load_trace(spec.name)
     else:
         trace = load_trace(Path(str(spec.resolved(base_dir).path)))
+    if spec.arrival_rate is not None:
+        trace = poisson_arrivals(trace, spec.arrival_rate, seed)
+    if spec.stagger_sessions is not None:
+        trace = stagger_sessions(trace, spec.stagger_sessions, seed)
     if spec.limit is not None:
         trace = limit(trace, spec.limit)
     return rate_scale(spread_arrivals(trace, spec.spread_arrivals, seed), spec.rate_scale)

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hw_profiles.errors import InputError
-from traces.arrivals import limit, rate_scale, spread_arrivals
+from traces.arrivals import limit, poisson_arrivals, rate_scale, spread_arrivals, stagger_sessions
 from traces.random import stream
 from traces.request import Trace
 
@@ -107,3 +109,57 @@ def test_limit_keeps_the_first(make_trace):
 def test_senseless_numbers_are_refused(change, value):
     with pytest.raises(InputError, match="found"):
         change(bare([0.0, 1.0]), value)
+
+
+def sessions(make_trace, n=40, per=3):
+    rows = [(float(t), 600, 1 + s, [s, 100 + t]) for t in range(per) for s in range(n)]
+    trace = make_trace(rows)
+    return replace(trace, session_ids=np.tile(np.arange(n), per))
+
+
+def test_sessions_are_staggered_as_a_whole(make_trace):
+    trace = sessions(make_trace)
+    moved = stagger_sessions(trace, 100.0, seed=3).validate()
+    starts = []
+    for s in range(40):
+        own = moved.arrival_s[moved.session_ids == s]
+        np.testing.assert_allclose(np.diff(own), [1.0, 1.0])
+        assert set(moved.output_tokens[moved.session_ids == s].tolist()) == {1 + s}
+        starts.append(own[0])
+    assert 0 <= min(starts) < 20 < 80 < max(starts) < 100
+    assert len(set(starts)) == 40
+    np.testing.assert_array_equal(stagger_sessions(trace, 100.0, seed=3).arrival_s, moved.arrival_s)
+    assert not np.array_equal(stagger_sessions(trace, 100.0, seed=4).arrival_s, moved.arrival_s)
+    assert stagger_sessions(trace, 0.0, seed=3) is trace
+
+
+def test_a_session_starts_at_the_same_time_whatever_the_others(make_trace):
+    many, few = (stagger_sessions(sessions(make_trace, n), 50.0, 1) for n in (40, 5))
+    for s in range(5):
+        assert many.arrival_s[many.session_ids == s].tolist() == few.arrival_s[few.session_ids == s].tolist()
+
+
+def test_staggering_needs_sessions_and_a_window(make_trace):
+    trace = make_trace([(0.0, 600, 5, [1, 2])])
+    with pytest.raises(InputError, match=r"made\.jsonl: stagger_sessions: the trace does not tell sessions apart"):
+        stagger_sessions(trace, 1.0, 0)
+    for window in (-1.0, float("inf"), float("nan")):
+        with pytest.raises(InputError, match="stagger_sessions: found"):
+            stagger_sessions(sessions(make_trace), window, 0)
+
+
+def test_poisson_arrivals(make_trace):
+    trace = make_trace([(0.0, 600, 1 + i % 7, [1, 2 + i]) for i in range(4000)])
+    moved = poisson_arrivals(trace, 8.0, seed=5).validate()
+    gaps = np.diff(moved.arrival_s, prepend=0.0)
+    assert gaps.mean() == pytest.approx(1 / 8, rel=0.05)  # 3 standard errors of the mean
+    assert gaps.std() == pytest.approx(1 / 8, rel=0.1)
+    assert moved.output_tokens.tolist() == trace.output_tokens.tolist()
+    np.testing.assert_allclose(poisson_arrivals(trace, 16.0, seed=5).arrival_s, moved.arrival_s / 2)
+    assert not np.array_equal(poisson_arrivals(trace, 8.0, seed=6).arrival_s, moved.arrival_s)
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("inf"), float("nan"), 1e-320])
+def test_a_rate_that_is_none(make_trace, rate):
+    with pytest.raises(InputError, match="arrival_rate"):
+        poisson_arrivals(make_trace([(0.0, 600, 5, [1, 2])] * 50), rate, 0)

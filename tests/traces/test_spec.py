@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from hw_profiles.errors import InputError
-from traces.arrivals import limit, rate_scale, spread_arrivals
+from traces.arrivals import limit, poisson_arrivals, rate_scale, spread_arrivals, stagger_sessions
 from traces.catalog import load_trace
 from traces.generate import GenerateSpec, generate
 from traces.spec import TraceSpec, build
@@ -103,3 +103,38 @@ def test_a_spec_is_frozen():
 def test_bad_sections_are_refused(value, words):
     with pytest.raises(ValidationError, match=words):
         of(value)
+
+
+def agent_trace(tmp_path):
+    path = tmp_path / "agents.jsonl"
+    request = {"type": "n", "in": 9, "out": 1, "hash_ranges": [[1, 2]]}
+    row = {"block_size": 4, "hash_id_scope": "local", "requests": [{**request, "t": t} for t in (0.0, 7.0)]}
+    path.write_text((json.dumps(row) + "\n") * 30)
+    return str(path)
+
+
+def test_sessions_are_staggered_before_the_limit(tmp_path):
+    path = agent_trace(tmp_path)
+    trace = build(of({"path": path, "stagger_sessions": "60 s", "limit": 10}), 3)
+    assert list(trace) == list(limit(stagger_sessions(load_trace(path), 60.0, 3), 10))
+    assert len(set(trace.arrival_s.tolist())) == 10
+    assert len(set(trace.session_ids.tolist())) < 10  # second turns are among the first ten
+
+
+def test_an_arrival_rate_replaces_the_times_of_the_trace():
+    trace = build(of({"name": "quickstart", "arrival_rate": 4, "limit": 9}), 3)
+    assert list(trace) == list(limit(poisson_arrivals(load_trace("quickstart"), 4.0, 3), 9))
+
+
+def test_arrival_rate_and_staggering_exclude_each_other():
+    with pytest.raises(ValueError, match="excludes stagger_sessions"):
+        of({"name": "quickstart", "arrival_rate": 4.0, "stagger_sessions": "1 s"})
+    for bad in (0, -1.0, float("inf"), "4"):
+        with pytest.raises(ValidationError):
+            of({"name": "quickstart", "arrival_rate": bad})
+
+
+def test_new_options_are_written_only_where_they_are_set():
+    assert set(of("quickstart").model_dump(mode="json", exclude_none=True)) == {"name", "rate_scale", "spread_arrivals"}
+    spec = of({"name": "quickstart", "stagger_sessions": "90 s"})
+    assert of(json.loads(json.dumps(spec.model_dump(mode="json", exclude_none=True)))) == spec
