@@ -127,7 +127,7 @@ def test_hash_does_not_depend_on_where_files_lie(project, tmp_path):
 
 def test_hash_does_not_depend_on_what_files_are_called(project):
     before = config(project)
-    for old, new in (("trace.jsonl", "renamed.jsonl"), ("machine.yaml", "gpu.yaml")):
+    for old, new in (("trace.jsonl", "renamed.jsonl"), ("machine.yaml", "gpu.yaml"), ("config.json", "llm.json")):
         (project / old).rename(project / new)
         edit(project / "scenario.yaml", f"./{old}", f"./{new}")
     assert config(project) == before

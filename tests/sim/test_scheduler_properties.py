@@ -138,6 +138,16 @@ def test_strides_evict_in_the_same_order_as_single_steps(run, prompt):
     pd.testing.assert_frame_equal(strides, singles, check_exact=True)
 
 
+def test_strides_stop_where_an_eviction_starts_a_copy(run, prompt):
+    """Under write-back a decode step that takes an old block waits for its copy: in the step that takes it."""
+    rows = [(0, 2000, 1, prompt(1, 2000)), (10, 1000, 500, prompt(2, 1000))]
+    results = [run(rows, blocks=192, dram="10 GiB", offload="write_back", single_step=s) for s in (False, True)]
+    for name in ("requests", "transfers"):
+        pd.testing.assert_frame_equal(*(r.frames[name] for r in results), check_exact=True)
+    stalls = results[0].frames["steps"].stall_s
+    assert (stalls > 0).sum() == len(results[0].frames["transfers"]) > 0
+
+
 def test_strides_save_rows(run, prompt):
     rows = [(0, 100, 300, prompt(0, 100)), (0, 100, 200, prompt(1, 100))]
     assert len(run(rows).frames["steps"]) == 3  # prefill, until the shorter finishes, until the longer does
@@ -174,6 +184,7 @@ def test_preemption_happens_and_is_counted(run, prompt):
     assert result.summary["preemptions"] == requests.preemptions.sum() > 0
     assert requests.preemptions[0] == 0  # the newest is preempted
     assert requests.recomputed_tokens[1] > 0
+    assert requests.admit_s[1] == requests.queue_s[1] == 0  # of the first admission
     assert requests.finish_s[0] < requests.finish_s[1]
     assert list(requests.status) == ["finished", "finished"]
 

@@ -137,6 +137,26 @@ def test_write_back_stores_what_is_evicted_and_the_step_waits(run, hand, prompt)
     assert result.summary["time"]["store_wait_s"] == pytest.approx(store, rel=1e-9)
 
 
+def test_a_load_waits_until_evicted_blocks_have_left(run, hand, prompt):
+    """Loading A again needs memory of C, which is first copied away: the load follows the store."""
+    rows = [(0, A, 1, prompt(1, A)), (10, C, 1, prompt(3, C)), (30, A, 1, prompt(1, A))]
+    result = run(rows, blocks=BLOCKS, dram="100 GiB", offload="write_back")
+    _, store, load = result.frames["transfers"].itertuples()
+    assert (store.reason, store.queued_s, store.start_s) == ("store", 30, 30)
+    assert (load.reason, load.queued_s) == ("load", 30)
+    assert load.start_s == store.end_s
+    wait = hand.copy("pcie_d2h", store.copies * 16) + hand.copy("pcie_h2d", hit(A))
+    assert result.frames["requests"].load_s[2] == pytest.approx(wait, rel=1e-9)
+
+
+def test_write_back_stores_what_a_block_has_gained_since(run, hand):
+    """DRAM has 96 tokens of a block that was computed further later: the rest follows when it is evicted again."""
+    filler = [(t, 4090, 1, [1000 * t + k for k in range(8)]) for t in (10, 30)]
+    rows = [(0, 96, 1, [50]), filler[0], (20, 512, 1, [50]), filler[1], (40, 600, 1, [50, 51])]
+    result = run(rows, blocks=BLOCKS, dram="100 GiB", offload="write_back")
+    assert result.frames["requests"].hit_dram_tokens[4] == 512
+
+
 def test_no_offload_moves_nothing(run, prompt, evicted):
     result = run([*evicted, (30, A, 1, prompt(1, A))], blocks=BLOCKS, dram="100 GiB", offload="none")
     assert len(result.frames["transfers"]) == 0
