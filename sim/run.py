@@ -19,7 +19,8 @@ from hw_profiles.errors import InputError
 from hw_profiles.files import write_atomic
 from policies.build import policy_source
 from sim import checks
-from sim.cluster import Cluster, Inputs, load_inputs
+from sim.cluster import Cluster
+from sim.inputs import Inputs, load_inputs
 from sim.sampler import Sampler
 from sim.scenario import Progress, Scenario
 from sim.summary import SCHEMA, summarize

@@ -105,7 +105,7 @@ class Batch:
 
     def _allocate_decode(self, now: float) -> None:
         """Blocks for the next token of every decoding sequence, preempting the newest sequences if need be."""
-        while self.decoding.count and not self.cache.reserve(self.decoding.blocks(1), now):
+        while self.decoding.count and not self.cache.reserve(self.decoding.blocks(1)):
             self._preempt(next(reversed(self.running.values())), now)
 
     def _continue_prefill(self, now: float) -> list[Chunk]:
@@ -114,7 +114,7 @@ class Batch:
         if seq is None:
             return []
         tokens = min(seq.known - seq.computed, self.limits.max_num_batched_tokens - self.decoding.count)
-        if not self.cache.extend(seq, tokens, now):
+        if not self.cache.extend(seq, tokens):
             self._preempt(seq, now)
             return []
         return [(seq, tokens)]
@@ -151,7 +151,7 @@ class Batch:
                 continue  # it loads now; the next one may go ahead
             seq = self.loaded[0][1]
             tokens = min(seq.known - seq.computed, budget)
-            if not self.cache.extend(seq, tokens, now):
+            if not self.cache.extend(seq, tokens):
                 return
             heapq.heappop(self.loaded)
             self.running[seq.index] = seq
@@ -174,7 +174,7 @@ class Batch:
             unpinned = sum(f.block.size for f in found if not f.block.pins)
             if need * cache.block_bytes > cache.hbm.available - unpinned:
                 return False
-        if not cache.admit(seq, found, now):
+        if not cache.admit(seq, found):
             return False
         self.waiting.popleft()
         if not seq.preemptions:

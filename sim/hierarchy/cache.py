@@ -48,8 +48,6 @@ class ReplicaCache:
         self.block_tokens = block_tokens
         self.block_bytes = block_tokens * token_bytes
         self.token_bytes = token_bytes
-        self.stall_until = 0.0
-        """The next step waits until evicted blocks have been copied away."""
         self._offload = offload
         listens = offload.listens if self.lower else ()
         self.evicting_copies = Event.EVICTED in listens
@@ -100,7 +98,7 @@ class ReplicaCache:
                 break
         return found
 
-    def admit(self, seq: Seq, found: list[Found], now: float) -> bool:
+    def admit(self, seq: Seq, found: list[Found]) -> bool:
         """Pin what was found, start the loads it needs; False (and nothing changed) if HBM has no room for them."""
         hbm = self.hbm
         loads = [f for f in found if f.level]
@@ -110,7 +108,7 @@ class ReplicaCache:
         for f in found:
             self._tiers[f.level].pin(f.block)
         if loads:
-            self._make_room(size, now)
+            self._make_room(size)
         self._touch(seq, found)
         seq.held = [self._load_target(f) if f.level else f.block for f in found]
         for f in found:
@@ -124,10 +122,10 @@ class ReplicaCache:
             pairs = [(f.block, target) for f, target in zip(found, seq.held, strict=True) if f.level == level]
             if pairs:
                 sources, targets = ([pair[i] for pair in pairs] for i in (0, 1))
-                self.mover.load(seq, self._tiers[level].name, sources, targets, now, self.stall_until)
+                self.mover.load(seq, self._tiers[level].name, sources, targets)
         if self._hit_copies:
             hits = [f.block for f in found if not f.level and not f.block.private]
-            self.mover.store(self._offload.plan(Event.HIT, hits, self._view), now)
+            self.mover.store(self._offload.plan(Event.HIT, hits, self._view))
         return True
 
     def _load_target(self, found: Found) -> Block:
@@ -140,21 +138,21 @@ class ReplicaCache:
 
     # ---- allocation
 
-    def reserve(self, blocks: int, now: float) -> bool:
+    def reserve(self, blocks: int) -> bool:
         """Reserve engine blocks for sequences, evicting as needed; False (nothing changed) if there is no room."""
         size = blocks * self.block_bytes
-        if not self._make_room(size, now):
+        if not self._make_room(size):
             return False
         self.hbm.reserve(size)
         return True
 
-    def extend(self, seq: Seq, tokens: int, now: float) -> bool:
+    def extend(self, seq: Seq, tokens: int) -> bool:
         """Allocate for `tokens` more tokens of a prefill, and publish the blocks that they fill.
 
         Blocks can be hit from now on, as in vLLM, which caches them when it schedules the step.
         """
         upto = seq.computed + tokens
-        if not self.reserve(self.blocks_of(upto) - self.blocks_of(seq.computed), now):
+        if not self.reserve(self.blocks_of(upto) - self.blocks_of(seq.computed)):
             return False
         if self.hash_tokens:
             self._publish(seq, min(upto // self.block_tokens * self.block_tokens, self._full_tokens(seq)))
@@ -180,18 +178,18 @@ class ReplicaCache:
 
     # ---- offload
 
-    def filled(self, blocks: list[Block], now: float) -> None:
+    def filled(self, blocks: list[Block]) -> None:
         """The step that computed these blocks has ended."""
         if self._filled_copies:
-            self.mover.store(self._offload.plan(Event.FILLED, blocks, self._view), now)
+            self.mover.store(self._offload.plan(Event.FILLED, blocks, self._view))
 
-    def _make_room(self, size: int, now: float) -> bool:
+    def _make_room(self, size: int) -> bool:
         """Evict until `size` bytes of HBM are free; what the offload policy then copies away holds up the next step."""
         evicted = self.hbm.make_room(size)
         if evicted and self.evicting_copies:
             shareable = [b for b in evicted if not b.private]
             moves = self._offload.plan(Event.EVICTED, shareable, self._view)
-            self.stall_until = max(self.stall_until, self.mover.store(moves, now, leaving=True))
+            self.mover.store(moves, leaving=True)
         return evicted is not None
 
     # ---- helpers
