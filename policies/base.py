@@ -110,8 +110,25 @@ class TierInfo:
 class EvictionPolicy(ABC):
     """Orders the resident blocks of one tier. The tier owns bytes, pins and residency; the policy owns only order.
 
-    `victims` yields coldest first and lazily; the tier skips pinned blocks, takes as many as it needs, and only then
-    calls `remove` for each one taken.
+    What the tier promises:
+    - `insert` and `remove` alternate for a key; `touch` and `release` come for resident blocks only, pinned ones too.
+    - `miss` may come for any key: one that is inserted much later or never, and a resident one that a request could not
+      use because the prefix before it was missing. A block that comes from another tier is inserted without a miss.
+    - To make room it runs through `victims()`, skips pinned blocks, stops when it has enough, and only then calls
+      `remove` for each block that it took, which is when ghost lists learn of them. No hook is called during a scan,
+      and one scan is over before the next begins. `remove` may also come for a block that no scan offered.
+    - `block.size` may grow while the block is resident. The other fields of a block are for reading.
+
+    What the policy promises:
+    - `victims()` yields resident blocks, coldest first and lazily, each at most once per call; run to its end, it has
+      yielded every resident block.
+    - A block that was yielded stays in the policy's books until `remove`: if the tier skipped it, a later call offers
+      it again. A scan may reorder (second chances, a moving hand, promotion between queues) but not drop.
+    - The order follows from the calls alone: no clock, no randomness without a seed among the options, nothing shared
+      between two policies.
+    - O(1) amortised or O(log n) per call and per block yielded, memory in proportion to the tier's capacity.
+
+    `policies.contract.check_policy` tests these rules on any policy.
     """
 
     def __init__(self, tier: TierInfo) -> None:
@@ -137,7 +154,7 @@ class EvictionPolicy(ABC):
 
     @abstractmethod
     def remove(self, block: Block) -> None:
-        """The block left the tier."""
+        """The block left the tier: evicted, as a rule."""
 
 
 class OffloadPolicy(ABC):

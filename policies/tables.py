@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 from policies.base import EvictionPolicy, OffloadPolicy
+from policies.eviction.arc import ARC
+from policies.eviction.clock import Clock
+from policies.eviction.fifo import FIFO
+from policies.eviction.gdsf import GDSF
+from policies.eviction.length_aware import LengthAware
+from policies.eviction.lfu import LFU
 from policies.eviction.lru import LRU
+from policies.eviction.lru_k import LRUK
+from policies.eviction.s3fifo import S3FIFO
+from policies.eviction.sieve import Sieve
+from policies.eviction.two_queue import TwoQueue
 from policies.offload.none import NoOffload
 from policies.offload.write_back import WriteBack
 from policies.offload.write_through import WriteThrough
 
 EVICTION: dict[str, type[EvictionPolicy]] = {
     "lru": LRU,
+    "fifo": FIFO,
+    "lfu": LFU,
+    "clock": Clock,
+    "sieve": Sieve,
+    "s3fifo": S3FIFO,
+    "arc": ARC,
+    "2q": TwoQueue,
+    "lru_k": LRUK,
+    "gdsf": GDSF,
+    "length_aware": LengthAware,
 }
 
 OFFLOAD: dict[str, type[OffloadPolicy]] = {
