@@ -91,7 +91,8 @@ def _values(document: Mapping[str, Any], sources: Mapping[str, str]) -> Iterator
     sections = {}
     for name in groups:
         section = name.partition(".")[0]
-        default = None if any(group.partition(".")[0] == section for group in schema.REQUIRED) else {}
+        required = any(group.partition(".")[0] == section for group in schema.REQUIRED)
+        default: dict[str, Any] | None = None if required else {}
         sections[section] = mapping(document.get(section, default), section)
     for section, node in sections.items():
         subgroups = [name.partition(".")[2] for name in groups if name.startswith(f"{section}.")]

@@ -69,7 +69,7 @@ class Cluster:
         self.clock.at(request.arrival_s, arrive)
 
     def _arrive(self, request: Request) -> None:
-        seq = Sequence(request, request.hash_ids)
+        seq = Sequence(request, request.hash_ids, len(self.tiers))
         self.sequences.append(seq)
         reason = self._too_long(request)
         if reason:

@@ -78,7 +78,7 @@ class Batch:
         self._allocate_decode(now)
         chunks = self._continue_prefill(now)
         settled = preempted == self.preemptions
-        if settled:
+        if settled or not (chunks or self.decoding.count):  # vLLM's next step admits when a preemption left none
             self._admit(chunks, now)
         while not chunks and not self.decoding.count and self._take_back():
             self._admit(chunks, now)
@@ -124,11 +124,13 @@ class Batch:
         del self.running[seq.index]
         if seq is self.prefilling:
             self.prefilling = None
+            seq.reached = max(seq.reached, seq.computed)
         else:
             gained = self.decoding.leave(seq)
             seq.computed += gained
             seq.generated += gained
             seq.token_s = now
+            seq.reached = seq.input_tokens + seq.generated
         self._forget(seq)
         seq.known = seq.input_tokens + seq.generated
         seq.preemptions += 1
@@ -171,8 +173,7 @@ class Batch:
             hit = sum(f.tokens for f in found)
             chunk = min(seq.known - hit, self.limits.max_num_batched_tokens - self.decoding.count)
             need = cache.blocks_of(hit + chunk) - cache.blocks_of(hit)
-            unpinned = sum(f.block.size for f in found if not f.block.pins)
-            if need * cache.block_bytes > cache.hbm.available - unpinned:
+            if need * cache.block_bytes > cache.hbm.available - cache.newly_pinned(found):
                 return False
         if not cache.admit(seq, found):
             return False

@@ -71,6 +71,7 @@ class Replica:
         self._plan_number = 0
         self._last_end = 0.0
         self._starting = False
+        self.cache.mover.arriving = lambda: self.book(clock.now)
         self.cache.mover.woken = self._wake
         self.cache.mover.loaded = lambda seq: batch.ready(seq, clock.now)
 
@@ -187,6 +188,7 @@ class Replica:
         for seq, tokens in stride.chunks:
             if not seq.prefilled:
                 seq.chunk_s = stride.start - stride.stall
+            seq.recomputed += max(0, min(seq.computed + tokens, seq.reached) - seq.computed)
             seq.computed += tokens
             seq.prefilled += tokens
             filled += seq.filled

@@ -89,7 +89,7 @@ class ReplicaCache:
             want = min(whole, limit - start)
             if want <= 0:
                 break
-            hit = self._nearest(key, want)
+            hit = self._nearest(key, start, want)
             if hit is None:
                 break
             found.append(hit)
@@ -103,21 +103,23 @@ class ReplicaCache:
         hbm = self.hbm
         loads = [f for f in found if f.level]
         size = sum(f.tokens for f in loads) * self.token_bytes
-        if loads and size > hbm.available - sum(f.block.size for f in found if not f.level and not f.block.pins):
+        if loads and size > hbm.available - self.newly_pinned(found):
             return False
         for f in found:
+            if not f.level and not f.block.pins and f.tokens < f.block.tokens:
+                # What it cannot use it computes again, into this memory.
+                hbm.shrink(f.block, f.tokens, f.tokens * self.token_bytes)
             self._tiers[f.level].pin(f.block)
+        self._touch(seq, found)
         if loads:
             self._make_room(size)
-        self._touch(seq, found)
         seq.held = [self._load_target(f) if f.level else f.block for f in found]
         for f in found:
             if not f.level:
                 self.mover.join(seq, f.block)
         seq.computed = seq.published = sum(f.tokens for f in found)
         seq.covered = seq.computed * self.token_bytes
-        if seq.hit_tokens is None:
-            seq.hit_tokens = [sum(f.tokens for f in found if f.level == i) for i in range(len(self._tiers))]
+        self._count_hits(seq, found)
         for level in range(1, len(self._tiers)) if loads else ():
             pairs = [(f.block, target) for f, target in zip(found, seq.held, strict=True) if f.level == level]
             if pairs:
@@ -135,6 +137,10 @@ class ReplicaCache:
         block.pins = 1
         self.hbm.insert(block)
         return block
+
+    def newly_pinned(self, found: list[Found]) -> int:
+        """Bytes of HBM that cannot be evicted any more once the blocks found there are used."""
+        return sum(f.tokens for f in found if not f.level and not f.block.pins) * self.token_bytes
 
     # ---- allocation
 
@@ -198,16 +204,24 @@ class ReplicaCache:
         """Prompt tokens in whole engine blocks that carry a hash of the trace."""
         return seq.input_tokens // self.block_tokens * self.block_tokens if self.hash_tokens else 0
 
-    def _nearest(self, key: int, want: int) -> Found | None:
-        """The first tier that has (or, for HBM, is receiving) tokens of the block."""
+    def _nearest(self, key: int, start: int, want: int) -> Found | None:
+        """The first tier that has (or, for HBM, is receiving) tokens of the block with this prefix."""
         for level, tier in enumerate(self._tiers):
             block = tier.blocks.get(key)
-            if block is None:
+            if block is None or block.start != start:
                 continue
             tokens = min(block.ready if level else block.tokens, want)
             if tokens:
                 return Found(level, block, tokens)
         return None
+
+    def _count_hits(self, seq: Seq, found: list[Found]) -> None:
+        """Count what is reused for the first time: after a preemption, only what the sequence did not have before."""
+        end = 0
+        for f in found:
+            start, end = end, end + f.tokens
+            seq.hit_tokens[f.level] += max(0, end - max(start, seq.reached))
+        seq.reached = max(seq.reached, end)
 
     def _touch(self, seq: Seq, found: list[Found]) -> None:
         """Tell every tier's policy of the hits and misses, children before parents."""
@@ -215,7 +229,7 @@ class ReplicaCache:
             if not f.level:
                 self.hbm.hit(f.block)
                 self.hbm.counters.loaded_bytes += f.tokens * self.token_bytes
-        self.hbm.missed(seq.keys[len(found) :])
+        self.hbm.missed(key for key in seq.keys if key not in self.hbm.blocks)
         for low in self.lower:
             blocks, touch = low.tier.blocks, low.tier.policy.touch
             for key in reversed(seq.keys):
@@ -242,7 +256,7 @@ class ReplicaCache:
                 seq.covered += size
                 seq.filled.append(block)
                 hbm.counters.stored_bytes += size
-            elif block.tokens < tokens and block.waiters is None:
+            elif block.tokens < tokens and block.waiters is None and block.start == start:
                 grown = size - block.size
                 hbm.publish(grown)
                 if not (seq.held and seq.held[-1] is block):

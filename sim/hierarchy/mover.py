@@ -23,7 +23,8 @@ class LowerTier(NamedTuple):
 class Mover:
     """Executes copies: makes room, pins both ends until the last byte has arrived, keeps the accounts.
 
-    woken     called when a copy has finished, since memory may have become free
+    arriving  called when a copy has finished, before anything of it is unpinned
+    woken     called after that, since memory may have become free
     loaded    called with a sequence whose last load has arrived
     """
 
@@ -32,6 +33,7 @@ class Mover:
         """Transfers queued or in flight."""
         self.leaving = 0
         """Those of them that carry evicted blocks, whose memory cannot be used yet."""
+        self.arriving: Callable[[], None] = lambda: None
         self.woken: Callable[[], None] = lambda: None
         self.loaded: Callable[[Seq], None] = lambda _seq: None
         self._hbm = hbm
@@ -88,6 +90,7 @@ class Mover:
         return copy
 
     def _stored(self, tier: Tier, entries: list[tuple[Block, Block, int]], size: int, leaving: bool) -> None:
+        self.arriving()
         self.copying -= 1
         self.leaving -= leaving
         tier.counters.stored_bytes += size
@@ -131,6 +134,7 @@ class Mover:
             seq.pending += 1
 
     def _arrived(self, tier: Tier, sources: list[Block], targets: list[Block]) -> None:
+        self.arriving()
         self.copying -= 1
         for source, block in zip(reversed(sources), reversed(targets), strict=True):
             tier.unpin(source)

@@ -147,9 +147,7 @@ def _fair_speeds(flows: dict[Flow, None]) -> dict[Flow, float]:
         shares = {resource: max(0.0, left[resource]) / n for resource, n in count.items()}
         level = min(*shares.values(), *(flow.pace for flow in rising))
         fixed = [
-            flow
-            for flow in rising
-            if flow.pace <= level or any(shares[resource] <= level for resource in flow.path)
+            flow for flow in rising if flow.pace <= level or any(shares[resource] <= level for resource in flow.path)
         ]
         for flow in fixed:
             rate = min(flow.pace, level)

@@ -69,7 +69,7 @@ def test_the_joint_cap_of_two_directions_binds() -> None:
 
 
 def test_the_three_link_example_of_max_min_fairness() -> None:
-    """Line of two links of capacity 1: a over both, b over the first (with c), d over the second: 1/3, 1/3, 1/3, 2/3."""
+    """Two links of 3 B/s: a over both, b and c over the first, d over the second: 1, 1, 1 and 2 B/s."""
     bench, first, second = Bench(), Resource("first", 3.0), Resource("second", 3.0)
     for name, path in {"a": [first, second], "b": [first], "c": [first], "d": [second]}.items():
         bench.flow(name, 0.0, path, 30, 10.0)  # own pace 3 B/s
