@@ -1,0 +1,172 @@
+"""The study behind `kvsim cache`: hit ratios of policies by capacity, with the bounds beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hw_profiles.errors import InputError
+from hw_profiles.units import text_tokens
+from policies.build import build_policy, policy_class
+from policies.eviction.lru import LRU
+from policies.tables import EVICTION
+from sim.cache.accesses import Accesses, Hits, accesses_of
+from sim.cache.belady import belady_hits
+from sim.cache.replay import Replay, cache_info
+from sim.cache.stack import lru_hits
+from traces.request import Trace
+
+BELADY = "belady"
+UNBOUNDED = "unbounded"
+
+RATIOS = (
+    "Hit ratio: share of input tokens that a prefix lookup found, the prompt's leading blocks without a gap. "
+    "Block hit ratio: share of block accesses, one by one, whose block was resident."
+)
+BOUNDS = (
+    "belady knows the future and may refuse a block: no policy has more block hits on this sequence of accesses. It "
+    "does not bound the hit ratio in tokens, which needs whole prefixes. unbounded never evicts: nothing exceeds it."
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One policy at one capacity (tokens; None: unbounded). Ratios are shares from 0 to 1, see RATIOS."""
+
+    policy: str
+    capacity_tokens: int | None
+    hit_ratio: float
+    block_hit_ratio: float
+
+
+@dataclass(frozen=True)
+class Study:
+    """Rows of what was asked for, policy by policy, and of the bounds, asked for or not.
+
+    `capacities` are those asked for; `unbounded` and `belady` (one row for each finite capacity; empty when it was
+    neither asked for nor wanted) are the bounds.
+    """
+
+    trace: str
+    source: str
+    block_tokens: int
+    requests: int
+    input_tokens: int
+    accesses: int
+    distinct_blocks: int
+    policies: tuple[str, ...]
+    capacities: tuple[int | None, ...]
+    rows: tuple[Row, ...]
+    belady: tuple[Row, ...]
+    unbounded: Row
+
+    def curve(self, policy: str) -> tuple[Row, ...]:
+        """Rows of one policy at the finite capacities, smallest first."""
+        found = self.belady if policy == BELADY else [row for row in self.rows if row.policy == policy]
+        finite = [row for row in found if row.capacity_tokens is not None]
+        return tuple(sorted(finite, key=lambda row: row.capacity_tokens or 0))
+
+
+def run_study(
+    trace: Trace,
+    policies: Sequence[str | Mapping[str, Any]],
+    capacities: Sequence[int | None],
+    *,
+    block_tokens: int | None = None,
+    bounds: bool = True,
+    base_dir: Path | None = None,
+) -> Study:
+    """Hit ratios of every policy at every capacity (tokens; None: unbounded), without timing.
+
+    A policy is a name of the table of eviction policies, "belady", "my_policy.py:MyPolicy", or a mapping of such a
+    `name` and options; a file is looked for in `base_dir` (the working directory). A capacity holds
+    floor(tokens / block tokens) blocks. `bounds=False` leaves out belady unless it is asked for.
+    Raises InputError for an unknown policy, a capacity below one block, and what `accesses_of` refuses.
+    """
+    specs = {label(spec): spec for spec in map(_spec, policies)}
+    sizes = tuple(dict.fromkeys(capacities))
+    if not specs or not sizes:
+        raise InputError("none given", path="policy" if not specs else "capacity")
+    here = base_dir or Path.cwd()
+    classes = {name: _check(spec, here) for name, spec in specs.items()}
+    accesses = accesses_of(trace, block_tokens)
+    blocks = {size: _blocks(size, accesses) for size in sizes if size is not None}
+    bounded = sorted({count for count in blocks.values() if count < accesses.distinct})
+    everything = lru_hits(accesses, [accesses.distinct])[0]
+    replay: Replay | None = None
+    hits: dict[str, dict[int, Hits]] = {}
+    for name, cls in classes.items():
+        if cls is None:
+            found = belady_hits(accesses, bounded)
+        elif cls is LRU:
+            found = lru_hits(accesses, bounded)
+        else:
+            replay = replay or Replay(accesses)
+            found = [replay.hits(_build(specs[name], count, here), count) for count in bounded]
+        hits[name] = dict(zip(bounded, found, strict=True))
+    if bounds and BELADY not in hits:
+        hits[BELADY] = dict(zip(bounded, belady_hits(accesses, bounded), strict=True))
+
+    def row(policy: str, size: int | None) -> Row:
+        reached = everything if size is None else hits[policy].get(blocks[size], everything)
+        ratio, block_ratio = reached.tokens / accesses.input_tokens, reached.blocks / len(accesses.keys)
+        return Row(policy, size, ratio, block_ratio)
+
+    return Study(
+        trace=trace.name,
+        source=trace.source,
+        block_tokens=accesses.block_tokens,
+        requests=len(trace),
+        input_tokens=accesses.input_tokens,
+        accesses=len(accesses.keys),
+        distinct_blocks=accesses.distinct,
+        policies=tuple(specs),
+        capacities=sizes,
+        rows=tuple(row(policy, size) for policy in specs for size in sizes),
+        belady=tuple(row(BELADY, size) for size in sizes if size is not None) if BELADY in hits else (),
+        unbounded=row(UNBOUNDED, None),
+    )
+
+
+def label(spec: Mapping[str, Any]) -> str:
+    """How a policy is called in rows: its name, and options if it has any: `s3fifo(small_ratio=0.2)`."""
+    options = ", ".join(f"{key}={value}" for key, value in spec.items() if key != "name")
+    return f"{spec['name']}({options})" if options else str(spec["name"])
+
+
+def _spec(policy: Any) -> dict[str, Any]:
+    if isinstance(policy, Mapping) and isinstance(policy.get("name"), str):
+        return dict(policy)
+    if not isinstance(policy, str):
+        raise InputError("", path="policy", found=policy, allowed="a name, or {name: s3fifo, small_ratio: 0.1}")
+    return {"name": policy}
+
+
+def _check(spec: Mapping[str, Any], base_dir: Path) -> type | None:
+    """The class of a policy, None for belady."""
+    name = str(spec["name"])
+    if name == BELADY and len(spec) == 1:
+        return None
+    known = [*EVICTION, BELADY]
+    if name == UNBOUNDED:
+        raise InputError(f"{name} is a capacity: add it to the capacities", path="policy", found=name, allowed=known)
+    if ":" not in name and name not in EVICTION:
+        text = f"{name} has no options" if name == BELADY else "unknown eviction policy"
+        allowed = [*known, '"my_policy.py:MyPolicy"']
+        raise InputError(text, path="policy", found=name, allowed=allowed, near=known)
+    _build(spec, 1, base_dir)  # unknown options fail before the work, not after
+    return policy_class("eviction", name, base_dir=base_dir, path="policy")
+
+
+def _build(spec: Mapping[str, Any], capacity: int, base_dir: Path) -> Any:
+    return build_policy("eviction", spec, cache_info(capacity), base_dir=base_dir, path="policy")
+
+
+def _blocks(size: int, accesses: Accesses) -> int:
+    count = size // accesses.block_tokens
+    if count < 1:
+        least = text_tokens(accesses.block_tokens)
+        raise InputError("less than one block", path="capacity", found=text_tokens(size), allowed=f"at least {least}")
+    return count
