@@ -88,7 +88,12 @@ def _sources(document: Mapping[str, Any]) -> dict[str, str]:
 def _values(document: Mapping[str, Any], sources: Mapping[str, str]) -> Iterator[ProfileValue]:
     groups = {name: {**keys, **schema.OPTIONAL.get(name, {})} for name, keys in schema.REQUIRED.items()}
     groups |= {name: dict(keys) for name, keys in schema.OPTIONAL.items() if name not in groups}
-    sections = {name.partition(".")[0]: mapping(document.get(name.partition(".")[0]), name) for name in groups}
+    sections = {}
+    for name in groups:
+        section = name.partition(".")[0]
+        required = any(group.partition(".")[0] == section for group in schema.REQUIRED)
+        default: dict[str, Any] | None = None if required else {}
+        sections[section] = mapping(document.get(section, default), section)
     for section, node in sections.items():
         subgroups = [name.partition(".")[2] for name in groups if name.startswith(f"{section}.")]
         if subgroups:

@@ -58,13 +58,16 @@ REQUIRED: Mapping[str, Mapping[str, Quantity]] = MappingProxyType(
 OPTIONAL: Mapping[str, Mapping[str, Quantity]] = MappingProxyType(
     {
         "tiers.hbm": {"peak": RATE, "latency": TIME},
+        "caps": {"pcie_joint": RATE},
         "tiers.l2": {"read": RATE, "full_hit_bytes": SIZE, "full_miss_bytes": SIZE, "latency": TIME},
     }
 )
 LINK: Mapping[str, Quantity] = MappingProxyType({"alpha": TIME, "beta": RATE})
+CAPS = ("pcie_joint",)
+"""Bandwidths that the directions of one GPU's link share."""
 TOP_KEYS = (
     *("schema", "name", "kind", "vendor", "target", "created", "calibration", "sources"),
-    *("capacity", "tiers", "links", "kernels", "validity"),
+    *("capacity", "tiers", "links", "caps", "kernels", "validity"),
 )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -98,10 +100,12 @@ def _load(source: str, base_dir: Path, path: str) -> Any:
     file = (base_dir / source).resolve()
     if not file.is_file():
         raise InputError(f"policy file not found in {base_dir}", path=path, found=source)
-    spec = importlib.util.spec_from_file_location(f"kvsim_user_policy_{file.stem}", file)
+    name = f"kvsim_user_policy_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickle look for it there
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # noqa: BLE001 - whatever a user's file raises is reported in one line

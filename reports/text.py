@@ -3,13 +3,19 @@
 import math
 from typing import Any
 
-from hw_profiles.units import format_bytes, format_seconds
+from hw_profiles.units import format_bytes, format_rate, format_seconds
 
 NO_VALUE = "–"
 NBSP = "\u00a0"  # keeps a number and its unit on one line
 
 TIER_LABELS = {"hbm": "HBM", "dram": "DRAM", "ssd": "SSD", "remote": "remote"}
-LINK_LABELS = {"pcie_h2d": "PCIe, host to GPU", "pcie_d2h": "PCIe, GPU to host"}
+LINK_LABELS = {
+    "pcie_h2d": "PCIe, host to GPU",
+    "pcie_d2h": "PCIe, GPU to host",
+    "pcie_joint": "PCIe, both directions",
+    "host_root": "host root complex",
+    "dram": "host DRAM",
+}
 METRIC_LABELS = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2e": "E2E", "queue": "queue time"}
 KIND_LABELS = {
     "datasheet": "from datasheets",
@@ -62,6 +68,11 @@ def seconds(value: Any) -> str:
 def binary_bytes(value: Any) -> str:
     """Bytes in IEC units: 85899345920 -> `80 GiB`."""
     return _trim(format_bytes(value)) if is_number(value) else NO_VALUE
+
+
+def rate(value: Any) -> str:
+    """Bytes per second with a decimal unit: `83.4 GB/s`."""
+    return format_rate(value) if is_number(value) else NO_VALUE
 
 
 def _trim(text: str) -> str:

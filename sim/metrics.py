@@ -87,7 +87,7 @@ METRICS: tuple[Metric, ...] = (
         "Prefix hit ratio",
         "%",
         "higher",
-        "Prompt tokens reused from any tier / prompt tokens of admitted requests, at first admission.",
+        "Prompt tokens reused from any tier instead of being computed / prompt tokens of finished requests.",
         lambda s: _percent(s["prefix"]["hit_ratio"]),
     ),
     Metric(
@@ -128,7 +128,7 @@ METRICS: tuple[Metric, ...] = (
         "Recomputed tokens",
         "tokens",
         "lower",
-        "Prefill tokens computed again after preemptions.",
+        "Tokens that ran through prefill again because a preemption had dropped them.",
         lambda s: s["prefix"]["recomputed_tokens"],
     ),
     Metric(

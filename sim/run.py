@@ -18,8 +18,10 @@ import pyarrow.parquet as pq
 from hw_profiles.errors import InputError
 from hw_profiles.files import write_atomic
 from policies.build import policy_source
+from policies.tables import FAMILIES
 from sim import checks
-from sim.cluster import Cluster, Inputs, load_inputs
+from sim.cluster import Cluster
+from sim.inputs import Inputs, load_inputs
 from sim.sampler import Sampler
 from sim.scenario import Progress, Scenario
 from sim.summary import SCHEMA, summarize
@@ -150,17 +152,18 @@ def config_sha256(scenario: Scenario, inputs: Inputs) -> str:
     for section, keys in named.items():
         plain[section] = {k: v for k, v in plain[section].items() if k not in keys}
     del plain["model"]
-    sources = []
-    for family in ("eviction", "offload"):
-        for policy in (getattr(spec.policies, family), *(getattr(tier, family) for tier in spec.tiers)):
+    sources = b""
+    for section in (plain["policies"], *plain["tiers"]):
+        for family in FAMILIES:
+            policy = section.get(family)
             if policy is not None:
-                sources.append(policy_source(policy.name, base_dir=scenario.base_dir))  # noqa: PERF401
+                sources += hashlib.sha256(policy_source(policy["name"], base_dir=scenario.base_dir)).digest()
+                policy["name"] = policy["name"].rpartition(":")[2]
     digest = hashlib.sha256()
     content = (inputs.trace.content_sha256, inputs.model.content_sha256, inputs.profile.content_sha256)
     for part in (installed_version(), json.dumps(plain, sort_keys=True), *content):
         digest.update(part.encode() + b"\0")
-    for source in sources:
-        digest.update(hashlib.sha256(source).digest())
+    digest.update(sources)
     return digest.hexdigest()
 
 

@@ -15,6 +15,7 @@ from hw_profiles.errors import InputError
 from hw_profiles.yaml_io import dump_yaml, load_yaml
 from sim.spec import ScenarioSpec
 from sim.spec_errors import as_input_error
+from traces.spec import is_path
 
 if TYPE_CHECKING:
     from sim.run import Result
@@ -109,7 +110,7 @@ def _assign(node: Any, steps: list[str], value: Any, path: str) -> None:
     if child is None:
         child = node[head] = {}
     elif isinstance(child, str):
-        child = node[head] = {"name": child}
+        child = node[head] = {"path" if head == "trace" and is_path(child) else "name": child}
     elif not isinstance(child, dict | list):
         raise InputError("cannot set below a plain value", path=path, found=child)
     _assign(child, rest, value, path)

@@ -134,6 +134,15 @@ def _links(cluster: Cluster, duration: float) -> dict[str, Any]:
             "queue_p99_ms": float(np.percentile(queue, 99)) * 1e3 if len(queue) else 0.0,
             "transfers": len(queue),
         }
+    for name in dict.fromkeys(name for name, _ in cluster.topology.resources):
+        shared = [r for (kind, _), r in cluster.topology.resources.items() if kind == name]
+        moved, capacity = sum(r.bytes for r in shared), sum(r.capacity for r in shared)
+        result[name] = {
+            "count": len(shared),
+            "bytes": moved,
+            "capacity_bytes_per_s": capacity,
+            "utilization": moved / (capacity * duration) if duration else 0.0,
+        }
     return result
 
 
@@ -191,7 +200,7 @@ def _profile(cluster: Cluster) -> dict[str, Any]:
 def _is_used(path: str, links: bool) -> bool:
     """True for profile values that this version's cost model reads."""
     used = ("kernels.", "capacity.hbm_bytes", "capacity.reserved_bytes", "tiers.hbm.read")
-    return path.startswith(used) or (links and path.startswith(("links.pcie_h2d", "links.pcie_d2h")))
+    return path.startswith(used) or (links and path.startswith(("links.pcie_h2d", "links.pcie_d2h", "caps.")))
 
 
 def _model(model: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def requests_table(sequences: Seq[Sequence], tiers: Seq[str]) -> pa.Table:
     arrival, admit, load_done = column("arrival_s", "f8"), column("admit_s", "f8"), column("load_done_s", "f8")
     chunk, first, finish = column("chunk_s", "f8"), column("first_token_s", "f8"), column("finish_s", "f8")
     inputs, outputs = column("input_tokens", "i8"), column("output_tokens", "i8")
-    hits = np.array([s.hit_tokens or [0] * len(tiers) for s in sequences], dtype=np.int64).reshape(count, len(tiers))
+    hits = np.array([s.hit_tokens for s in sequences], dtype=np.int64).reshape(count, len(tiers))
     computed = column("prefilled", "i8")
     finished = ~np.isnan(finish)
     ttft, load, prefill = first - arrival, load_done - admit, first - chunk
@@ -42,7 +42,7 @@ def requests_table(sequences: Seq[Sequence], tiers: Seq[str]) -> pa.Table:
         "output_tokens": outputs,
         **{f"hit_{tier}_tokens": hits[:, i] for i, tier in enumerate(tiers)},
         "computed_tokens": computed,
-        "recomputed_tokens": np.where(finished, computed - (inputs - hits.sum(axis=1)), 0),
+        "recomputed_tokens": column("recomputed", "i8"),
         "preemptions": column("preemptions", "i4"),
         "ttft_s": ttft,
         "tpot_s": tpot,

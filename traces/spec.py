@@ -15,6 +15,11 @@ from traces.generate import GenerateSpec, generate
 from traces.request import Trace
 
 
+def is_path(text: str) -> bool:
+    """True if a trace given as plain text is a file and not a name of the catalog: it has a slash or an ending."""
+    return "/" in text or bool(Path(text).suffix)
+
+
 class TraceSpec(BaseModel):
     """One of `name` (catalog), `path` (file) or `generate`, then `limit`, `spread_arrivals`, `rate_scale`.
 
@@ -39,7 +44,7 @@ class TraceSpec(BaseModel):
         if isinstance(value, Path):
             return {"path": str(value)}
         if isinstance(value, str):
-            return {"path" if "/" in value or Path(value).suffix else "name": value}
+            return {"path" if is_path(value) else "name": value}
         if isinstance(value, dict) and "clients" in value:
             raise InputError("closed-loop clients are not available in this version", path="clients")
         return value

@@ -16,6 +16,7 @@ from reports.text import (
     metric_value,
     number,
     percent,
+    rate,
     seconds,
     tier_label,
 )
@@ -29,7 +30,8 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     _metrics(summary["metrics"])
     _latencies(summary)
     _prefix(summary["prefix"])
-    _links(summary["links"])
+    _links({name: link for name, link in summary["links"].items() if "busy_s" in link})
+    _shared({name: link for name, link in summary["links"].items() if "busy_s" not in link})
 
 
 def _metrics(metrics: list[Mapping[str, Any]]) -> None:
@@ -73,3 +75,19 @@ def _links(links: Mapping[str, Mapping[str, Any]]) -> None:
     ]
     headings = ("moved", "busy", "utilization", "queue p99 (ms)")
     table(["link", *(Column(name, right=True) for name in headings)], rows)
+
+
+def _shared(caps: Mapping[str, Mapping[str, Any]]) -> None:
+    """Bandwidths that several links share."""
+    if caps:
+        rows = [
+            (
+                link_label(name),
+                binary_bytes(cap["bytes"]),
+                rate(cap["capacity_bytes_per_s"] / cap["count"]),
+                percent(cap["utilization"]),
+            )
+            for name, cap in caps.items()
+        ]
+        headings = ("moved", "capacity each", "utilization")
+        table(["shared bandwidth", *(Column(name, right=True) for name in headings)], rows)

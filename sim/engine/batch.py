@@ -78,7 +78,7 @@ class Batch:
         self._allocate_decode(now)
         chunks = self._continue_prefill(now)
         settled = preempted == self.preemptions
-        if settled:
+        if settled or not (chunks or self.decoding.count):  # vLLM's next step admits when a preemption left none
             self._admit(chunks, now)
         while not chunks and not self.decoding.count and self._take_back():
             self._admit(chunks, now)
@@ -105,7 +105,7 @@ class Batch:
 
     def _allocate_decode(self, now: float) -> None:
         """Blocks for the next token of every decoding sequence, preempting the newest sequences if need be."""
-        while self.decoding.count and not self.cache.reserve(self.decoding.blocks(1), now):
+        while self.decoding.count and not self.cache.reserve(self.decoding.blocks(1)):
             self._preempt(next(reversed(self.running.values())), now)
 
     def _continue_prefill(self, now: float) -> list[Chunk]:
@@ -114,7 +114,7 @@ class Batch:
         if seq is None:
             return []
         tokens = min(seq.known - seq.computed, self.limits.max_num_batched_tokens - self.decoding.count)
-        if not self.cache.extend(seq, tokens, now):
+        if not self.cache.extend(seq, tokens):
             self._preempt(seq, now)
             return []
         return [(seq, tokens)]
@@ -124,11 +124,13 @@ class Batch:
         del self.running[seq.index]
         if seq is self.prefilling:
             self.prefilling = None
+            seq.reached = max(seq.reached, seq.computed)
         else:
             gained = self.decoding.leave(seq)
             seq.computed += gained
             seq.generated += gained
             seq.token_s = now
+            seq.reached = seq.input_tokens + seq.generated
         self._forget(seq)
         seq.known = seq.input_tokens + seq.generated
         seq.preemptions += 1
@@ -151,7 +153,7 @@ class Batch:
                 continue  # it loads now; the next one may go ahead
             seq = self.loaded[0][1]
             tokens = min(seq.known - seq.computed, budget)
-            if not self.cache.extend(seq, tokens, now):
+            if not self.cache.extend(seq, tokens):
                 return
             heapq.heappop(self.loaded)
             self.running[seq.index] = seq
@@ -171,10 +173,9 @@ class Batch:
             hit = sum(f.tokens for f in found)
             chunk = min(seq.known - hit, self.limits.max_num_batched_tokens - self.decoding.count)
             need = cache.blocks_of(hit + chunk) - cache.blocks_of(hit)
-            unpinned = sum(f.block.size for f in found if not f.block.pins)
-            if need * cache.block_bytes > cache.hbm.available - unpinned:
+            if need * cache.block_bytes > cache.hbm.available - cache.newly_pinned(found):
                 return False
-        if not cache.admit(seq, found, now):
+        if not cache.admit(seq, found):
             return False
         self.waiting.popleft()
         if not seq.preemptions:

@@ -7,13 +7,13 @@ Steps with nothing to decide are advanced in one stride, which any outside event
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sim.clock import STEP_LAST, Clock
 from sim.cost.step import StepCost
-from sim.engine.batch import Batch
+from sim.engine.batch import Batch, Chunk
 from sim.engine.sequence import Sequence
 from sim.engine.stride import Stride, plan_stride
 from sim.invariants import ensure
@@ -27,6 +27,15 @@ class ReplicaTimes:
     compute_s: float = 0.0
     load_wait_s: float = 0.0
     store_wait_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A step that is scheduled and whose memory is not free yet."""
+
+    at: float
+    chunks: list[Chunk]
+    single: bool
 
 
 class Replica:
@@ -57,10 +66,12 @@ class Replica:
         self._recorder = recorder
         self._finished = finished
         self._single_step = single_step
+        self._decided: Decision | None = None
         self._stride: Stride | None = None
         self._plan_number = 0
         self._last_end = 0.0
         self._starting = False
+        self.cache.mover.arriving = lambda: self.book(clock.now)
         self.cache.mover.woken = self._wake
         self.cache.mover.loaded = lambda seq: batch.ready(seq, clock.now)
 
@@ -78,21 +89,29 @@ class Replica:
         """Reserve the blocks of the steps begun so far, which otherwise is done when the stride ends."""
         stride = self._stride
         if stride is not None and stride.decode_seqs:
-            self._reserve_steps(stride, stride.begun(now), now)
+            self._reserve_steps(stride, stride.begun(now))
 
     def check(self) -> None:
         """Recount what this replica's sequences hold. Raises InvariantError."""
         stride = self._stride
-        if stride is None:
+        if self._decided is not None:
+            self.batch.check(1, self._decided.chunks)
+        elif stride is None:
             self.batch.check(0, [])
         else:
             self.batch.check(stride.booked, stride.chunks)
 
     def _wake(self) -> None:
         """Something changed: start if idle, or cut the stride at the end of the step in progress."""
+        now = self._clock.now
+        if self._decided is not None:
+            if not self.cache.mover.leaving:
+                # Whatever came meanwhile is looked at after one step.
+                single = bool(self.batch.waiting or self.batch.loaded)
+                self._begin(replace(self._decided, single=self._decided.single or single), now)
+            return
         if not (self.batch.waiting or self.batch.loaded):
             return
-        now = self._clock.now
         if self._stride is not None:
             if self._stride.cut(now):
                 self._schedule_end(self._stride)
@@ -115,8 +134,15 @@ class Replica:
         chunks, settled = batch.schedule(now)
         if not chunks and not batch.decoding.count:
             return  # idle until something arrives
-        single = self._single_step or not settled
-        self._stride = plan_stride(batch, chunks, self._cost, now, single=single)
+        self._decided = Decision(now, chunks, self._single_step or not settled)
+        if not self.cache.mover.leaving:
+            self._begin(self._decided, now)
+
+    def _begin(self, decision: Decision, now: float) -> None:
+        """Start what was decided; later than decided if evicted blocks had to be copied away first."""
+        self._decided = None
+        stall = now - decision.at
+        self._stride = plan_stride(self.batch, decision.chunks, self._cost, now, stall, single=decision.single)
         self._schedule_end(self._stride)
 
     def _schedule_end(self, stride: Stride) -> None:
@@ -137,7 +163,7 @@ class Replica:
     def _commit(self, stride: Stride, now: float) -> None:
         batch, steps = self.batch, len(stride.ends)
         if stride.decode_seqs:
-            self._reserve_steps(stride, steps, now)
+            self._reserve_steps(stride, steps)
             # Every decoding sequence got its previous token when the step before this stride ended.
             self._recorder.gap(float(stride.ends[0]) - self._last_end, stride.decode_seqs)
             if steps > 1:
@@ -148,11 +174,11 @@ class Replica:
         if stride.chunks:
             self._finish_chunks(stride, now)
 
-    def _reserve_steps(self, stride: Stride, steps: int, now: float) -> None:
+    def _reserve_steps(self, stride: Stride, steps: int) -> None:
         if steps > stride.booked:
             group = self.batch.decoding
             blocks = group.blocks(steps) - group.blocks(stride.booked)
-            ensure(self.cache.reserve(blocks, now), f"replica {self.index}: a stride outgrew its memory")
+            ensure(self.cache.reserve(blocks), f"replica {self.index}: a stride outgrew its memory")
             stride.booked = steps
 
     def _finish_chunks(self, stride: Stride, now: float) -> None:
@@ -162,6 +188,7 @@ class Replica:
         for seq, tokens in stride.chunks:
             if not seq.prefilled:
                 seq.chunk_s = stride.start - stride.stall
+            seq.recomputed += max(0, min(seq.computed + tokens, seq.reached) - seq.computed)
             seq.computed += tokens
             seq.prefilled += tokens
             filled += seq.filled
@@ -180,7 +207,7 @@ class Replica:
             else:
                 batch.decoding.join(seq)
         if filled:
-            self.cache.filled(filled, now)
+            self.cache.filled(filled)
 
     def _finish(self, seq: Sequence, now: float) -> None:
         seq.finish_s = now

@@ -39,13 +39,15 @@ class Sequence:
         "prefilled",
         "published",
         "queued",
+        "reached",
+        "recomputed",
         "replica",
         "resumed",
         "status",
         "token_s",
     )
 
-    def __init__(self, request: Request, keys: list[int]) -> None:
+    def __init__(self, request: Request, keys: list[int], tiers: int) -> None:
         self.index = request.index
         self.arrival_s = request.arrival_s
         self.input_tokens = request.input_tokens
@@ -54,6 +56,10 @@ class Sequence:
         self.known = request.input_tokens
         self.computed = 0
         self.generated = 0
+        self.reached = 0
+        """Tokens that it had, reused or computed, before it lost them to a preemption (with the one next to decode)."""
+        self.recomputed = 0
+        """Tokens that ran through the model again after a preemption."""
         self.prefilled = 0
         """Prompt and recomputed tokens that ran through the model, in all."""
         self.held: list[Block] = []
@@ -68,8 +74,8 @@ class Sequence:
         """Loads that it waits for."""
         self.decode_from = 0
         """The replica's decode-step count when it began to decode, less tokens computed by then."""
-        self.hit_tokens: list[int] | None = None
-        """Tokens reused at first admission, by tier (nearest first)."""
+        self.hit_tokens = [0] * tiers
+        """Prompt tokens that were reused instead of computed, by tier (nearest first)."""
         self.queued = 0
         self.preemptions = 0
         self.resumed = 0

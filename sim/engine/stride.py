@@ -48,13 +48,16 @@ class Stride:
         return True
 
 
-def plan_stride(batch: Batch, chunks: list[Chunk], cost: StepCost, now: float, *, single: bool) -> Stride:
+def plan_stride(
+    batch: Batch, chunks: list[Chunk], cost: StepCost, start: float, stall: float, *, single: bool
+) -> Stride:
     """The next step, or (without prefill chunks) as many equal steps as need no decision; times from `cost`.
+
+    It starts at `start`, `stall` seconds after it was decided.
 
     Single steps and strides add the same numbers in the same order, so both give the same bits.
     """
     group = batch.decoding
-    start = max(now, batch.cache.stall_until)
     seqs, context = group.count, group.context
     if not chunks:
         steps = 1 if single else _stride_length(batch, group)
@@ -62,7 +65,7 @@ def plan_stride(batch: Batch, chunks: list[Chunk], cost: StepCost, now: float, *
         attention = cost.decode_stride(seqs, context, steps)
         times = attention + (linear + cost.host_time_s)
         times[0] += start
-        return Stride(start, start - now, np.add.accumulate(times), seqs, context, chunks, linear, attention, 0.0)
+        return Stride(start, stall, np.add.accumulate(times), seqs, context, chunks, linear, attention, 0.0)
     tokens = seqs + sum(n for _, n in chunks)
     rows = seqs + sum(seq.computed + n == seq.known for seq, n in chunks)
     linear = cost.linear(tokens, rows)
@@ -71,7 +74,7 @@ def plan_stride(batch: Batch, chunks: list[Chunk], cost: StepCost, now: float, *
         attended += cost.decode(seqs, context)
     launch = max(0.0, cost.launch_floor_s - linear - attended)
     end = start + (linear + attended + launch + cost.host_time_s)
-    return Stride(start, start - now, np.array([end]), seqs, context, chunks, linear, np.array([attended]), launch)
+    return Stride(start, stall, np.array([end]), seqs, context, chunks, linear, np.array([attended]), launch)
 
 
 def _stride_length(batch: Batch, group: DecodeGroup) -> int:

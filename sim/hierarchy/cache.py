@@ -48,8 +48,6 @@ class ReplicaCache:
         self.block_tokens = block_tokens
         self.block_bytes = block_tokens * token_bytes
         self.token_bytes = token_bytes
-        self.stall_until = 0.0
-        """The next step waits until evicted blocks have been copied away."""
         self._offload = offload
         listens = offload.listens if self.lower else ()
         self.evicting_copies = Event.EVICTED in listens
@@ -91,7 +89,7 @@ class ReplicaCache:
             want = min(whole, limit - start)
             if want <= 0:
                 break
-            hit = self._nearest(key, want)
+            hit = self._nearest(key, start, want)
             if hit is None:
                 break
             found.append(hit)
@@ -100,34 +98,36 @@ class ReplicaCache:
                 break
         return found
 
-    def admit(self, seq: Seq, found: list[Found], now: float) -> bool:
+    def admit(self, seq: Seq, found: list[Found]) -> bool:
         """Pin what was found, start the loads it needs; False (and nothing changed) if HBM has no room for them."""
         hbm = self.hbm
         loads = [f for f in found if f.level]
         size = sum(f.tokens for f in loads) * self.token_bytes
-        if loads and size > hbm.available - sum(f.block.size for f in found if not f.level and not f.block.pins):
+        if loads and size > hbm.available - self.newly_pinned(found):
             return False
         for f in found:
+            if not f.level and not f.block.pins and f.tokens < f.block.tokens:
+                # What it cannot use it computes again, into this memory.
+                hbm.shrink(f.block, f.tokens, f.tokens * self.token_bytes)
             self._tiers[f.level].pin(f.block)
-        if loads:
-            self._make_room(size, now)
         self._touch(seq, found)
+        if loads:
+            self._make_room(size)
         seq.held = [self._load_target(f) if f.level else f.block for f in found]
         for f in found:
             if not f.level:
                 self.mover.join(seq, f.block)
         seq.computed = seq.published = sum(f.tokens for f in found)
         seq.covered = seq.computed * self.token_bytes
-        if seq.hit_tokens is None:
-            seq.hit_tokens = [sum(f.tokens for f in found if f.level == i) for i in range(len(self._tiers))]
+        self._count_hits(seq, found)
         for level in range(1, len(self._tiers)) if loads else ():
             pairs = [(f.block, target) for f, target in zip(found, seq.held, strict=True) if f.level == level]
             if pairs:
                 sources, targets = ([pair[i] for pair in pairs] for i in (0, 1))
-                self.mover.load(seq, self._tiers[level].name, sources, targets, now, self.stall_until)
+                self.mover.load(seq, self._tiers[level].name, sources, targets)
         if self._hit_copies:
             hits = [f.block for f in found if not f.level and not f.block.private]
-            self.mover.store(self._offload.plan(Event.HIT, hits, self._view), now)
+            self.mover.store(self._offload.plan(Event.HIT, hits, self._view))
         return True
 
     def _load_target(self, found: Found) -> Block:
@@ -138,23 +138,27 @@ class ReplicaCache:
         self.hbm.insert(block)
         return block
 
+    def newly_pinned(self, found: list[Found]) -> int:
+        """Bytes of HBM that cannot be evicted any more once the blocks found there are used."""
+        return sum(f.tokens for f in found if not f.level and not f.block.pins) * self.token_bytes
+
     # ---- allocation
 
-    def reserve(self, blocks: int, now: float) -> bool:
+    def reserve(self, blocks: int) -> bool:
         """Reserve engine blocks for sequences, evicting as needed; False (nothing changed) if there is no room."""
         size = blocks * self.block_bytes
-        if not self._make_room(size, now):
+        if not self._make_room(size):
             return False
         self.hbm.reserve(size)
         return True
 
-    def extend(self, seq: Seq, tokens: int, now: float) -> bool:
+    def extend(self, seq: Seq, tokens: int) -> bool:
         """Allocate for `tokens` more tokens of a prefill, and publish the blocks that they fill.
 
         Blocks can be hit from now on, as in vLLM, which caches them when it schedules the step.
         """
         upto = seq.computed + tokens
-        if not self.reserve(self.blocks_of(upto) - self.blocks_of(seq.computed), now):
+        if not self.reserve(self.blocks_of(upto) - self.blocks_of(seq.computed)):
             return False
         if self.hash_tokens:
             self._publish(seq, min(upto // self.block_tokens * self.block_tokens, self._full_tokens(seq)))
@@ -180,18 +184,18 @@ class ReplicaCache:
 
     # ---- offload
 
-    def filled(self, blocks: list[Block], now: float) -> None:
+    def filled(self, blocks: list[Block]) -> None:
         """The step that computed these blocks has ended."""
         if self._filled_copies:
-            self.mover.store(self._offload.plan(Event.FILLED, blocks, self._view), now)
+            self.mover.store(self._offload.plan(Event.FILLED, blocks, self._view))
 
-    def _make_room(self, size: int, now: float) -> bool:
+    def _make_room(self, size: int) -> bool:
         """Evict until `size` bytes of HBM are free; what the offload policy then copies away holds up the next step."""
         evicted = self.hbm.make_room(size)
         if evicted and self.evicting_copies:
             shareable = [b for b in evicted if not b.private]
             moves = self._offload.plan(Event.EVICTED, shareable, self._view)
-            self.stall_until = max(self.stall_until, self.mover.store(moves, now, leaving=True))
+            self.mover.store(moves, leaving=True)
         return evicted is not None
 
     # ---- helpers
@@ -200,16 +204,24 @@ class ReplicaCache:
         """Prompt tokens in whole engine blocks that carry a hash of the trace."""
         return seq.input_tokens // self.block_tokens * self.block_tokens if self.hash_tokens else 0
 
-    def _nearest(self, key: int, want: int) -> Found | None:
-        """The first tier that has (or, for HBM, is receiving) tokens of the block."""
+    def _nearest(self, key: int, start: int, want: int) -> Found | None:
+        """The first tier that has (or, for HBM, is receiving) tokens of the block with this prefix."""
         for level, tier in enumerate(self._tiers):
             block = tier.blocks.get(key)
-            if block is None:
+            if block is None or block.start != start:
                 continue
             tokens = min(block.ready if level else block.tokens, want)
             if tokens:
                 return Found(level, block, tokens)
         return None
+
+    def _count_hits(self, seq: Seq, found: list[Found]) -> None:
+        """Count what is reused for the first time: after a preemption, only what the sequence did not have before."""
+        end = 0
+        for f in found:
+            start, end = end, end + f.tokens
+            seq.hit_tokens[f.level] += max(0, end - max(start, seq.reached))
+        seq.reached = max(seq.reached, end)
 
     def _touch(self, seq: Seq, found: list[Found]) -> None:
         """Tell every tier's policy of the hits and misses, children before parents."""
@@ -217,7 +229,7 @@ class ReplicaCache:
             if not f.level:
                 self.hbm.hit(f.block)
                 self.hbm.counters.loaded_bytes += f.tokens * self.token_bytes
-        self.hbm.missed(seq.keys[len(found) :])
+        self.hbm.missed(key for key in seq.keys if key not in self.hbm.blocks)
         for low in self.lower:
             blocks, touch = low.tier.blocks, low.tier.policy.touch
             for key in reversed(seq.keys):
@@ -244,7 +256,7 @@ class ReplicaCache:
                 seq.covered += size
                 seq.filled.append(block)
                 hbm.counters.stored_bytes += size
-            elif block.tokens < tokens and block.waiters is None:
+            elif block.tokens < tokens and block.waiters is None and block.start == start:
                 grown = size - block.size
                 hbm.publish(grown)
                 if not (seq.held and seq.held[-1] is block):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from hw_profiles.cost_models import LinkModel
 from sim.clock import Clock
+from sim.hierarchy.network import Network, Resource
 from sim.recorder import Recorder
 
 
@@ -27,35 +29,56 @@ class Transfer:
 class CopyEngine:
     """One direction of one GPU's link: a serial, non-preemptive server in order of submission.
 
-    Time of a transfer = copies x alpha + bytes / beta (alpha-beta model per copy; calibration.md 1.4: one copy engine
-    per direction, non-preemptive, in ready order). Both directions run at the same time without slowing each other.
+    A transfer alone takes copies x alpha + bytes / beta (alpha-beta model per copy; calibration.md 1.4: one copy engine
+    per direction, non-preemptive, in ready order). While it is in service it shares the resources of `path` (the joint
+    cap of both directions, the host's root complex, its DRAM) with other engines, max-min fairly.
     """
 
-    def __init__(self, name: str, replica: int, model: LinkModel, clock: Clock, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        name: str,
+        replica: int,
+        model: LinkModel,
+        path: tuple[Resource, ...],
+        network: Network,
+        clock: Clock,
+        recorder: Recorder,
+    ) -> None:
         self.name = name
         self.replica = replica
         self.model = model
-        self.free_at = 0.0
+        self.path = path
         self.busy_s = 0.0
         self.bytes = 0
+        self._network = network
         self._clock = clock
         self._recorder = recorder
+        self._queue: deque[tuple[Transfer, float, Callable[[], None]]] = deque()
+        self._serving = False
 
     def service_s(self, transfer: Transfer) -> float:
-        """Seconds that the transfer occupies the engine."""
+        """Seconds that the transfer takes when no other is in its way."""
         return self.model.seconds(transfer.size, transfer.copies)
 
-    def submit(self, now: float, transfer: Transfer, done: Callable[[], None], not_before: float = 0.0) -> float:
-        """Queue the transfer at time `now`; `done()` is called when its last byte has arrived, at the time returned.
+    def submit(self, transfer: Transfer, done: Callable[[], None]) -> None:
+        """Queue the transfer now; `done()` is called when its last byte has arrived."""
+        self._queue.append((transfer, self._clock.now, done))
+        if not self._serving:
+            self._serve()
 
-        `not_before` holds it back until its destination is free.
-        """
-        start = max(now, self.free_at, not_before)
-        service = self.service_s(transfer)
-        end = start + service
-        self.free_at = end
-        self.busy_s += service
-        self.bytes += transfer.size
-        self._recorder.transfer(self.name, self.replica, transfer, now, start, end)
-        self._clock.at(end, done)
-        return end
+    def _serve(self) -> None:
+        transfer, queued, done = self._queue.popleft()
+        self._serving = True
+        start = self._clock.now
+
+        def arrived() -> None:
+            end = self._clock.now
+            self.busy_s += end - start
+            self.bytes += transfer.size
+            self._recorder.transfer(self.name, self.replica, transfer, queued, start, end)
+            self._serving = False
+            if self._queue:
+                self._serve()
+            done()
+
+        self._network.start(start, self.path, transfer.size, self.service_s(transfer), arrived)

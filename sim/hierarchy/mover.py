@@ -23,27 +23,32 @@ class LowerTier(NamedTuple):
 class Mover:
     """Executes copies: makes room, pins both ends until the last byte has arrived, keeps the accounts.
 
-    woken     called when a copy has finished, since memory may have become free
+    arriving  called when a copy has finished, before anything of it is unpinned
+    woken     called after that, since memory may have become free
     loaded    called with a sequence whose last load has arrived
     """
 
     def __init__(self, hbm: Tier, lower: tuple[LowerTier, ...], token_bytes: int, block_bytes: int) -> None:
         self.copying = 0
-        """Transfers in flight."""
+        """Transfers queued or in flight."""
+        self.leaving = 0
+        """Those of them that carry evicted blocks, whose memory cannot be used yet."""
+        self.arriving: Callable[[], None] = lambda: None
         self.woken: Callable[[], None] = lambda: None
         self.loaded: Callable[[Seq], None] = lambda _seq: None
         self._hbm = hbm
         self._by_name = {low.tier.name: low for low in lower}
         self._token_bytes = token_bytes
         self._block_bytes = block_bytes
+        self._held_back: list[Callable[[], None]] = []
 
     # ---- away from the GPU
 
-    def store(self, moves: Iterable[Move], now: float, *, leaving: bool = False) -> float:
-        """Start the copies of a plan; the time when the last one will have arrived.
+    def store(self, moves: Iterable[Move], *, leaving: bool = False) -> None:
+        """Start the copies of a plan.
 
         Only tokens that the target does not hold yet are copied, and blocks for which it cannot make room are refused.
-        `leaving` blocks were evicted: they are not pinned, and who reuses their memory waits for the time returned.
+        `leaving` blocks were evicted: they are not pinned, and nobody uses their memory until `leaving` is zero again.
         """
         batches: dict[str, list[tuple[Block, Block, int]]] = {}
         sizes: dict[str, int] = {}
@@ -60,14 +65,12 @@ class Mover:
                 self._hbm.pin(block)
             batches.setdefault(to, []).append((block, copy, block.tokens))
             sizes[to] = sizes.get(to, 0) + added
-        end = now
         for to, entries in batches.items():
             low, size = self._by_name[to], sizes[to]
             transfer = Transfer(self._hbm.name, to, size, size // self._block_bytes, "store")
             self.copying += 1
-            arrived = partial(self._stored, low.tier, entries, size, leaving)
-            end = max(end, low.store.submit(now, transfer, arrived))
-        return end
+            self.leaving += leaving
+            low.store.submit(transfer, partial(self._stored, low.tier, entries, size, leaving))
 
     def _room_for(self, tier: Tier, block: Block, copy: Block | None, added: int) -> Block | None:
         """Room and an entry for a copy of `block` in `tier`, pinned until it has arrived; None if there is no room."""
@@ -87,32 +90,42 @@ class Mover:
         return copy
 
     def _stored(self, tier: Tier, entries: list[tuple[Block, Block, int]], size: int, leaving: bool) -> None:
+        self.arriving()
         self.copying -= 1
+        self.leaving -= leaving
         tier.counters.stored_bytes += size
         for block, copy, tokens in reversed(entries):  # children are released before their parents
             copy.ready = max(copy.ready, tokens)
             tier.unpin(copy)
             if not leaving:
                 self._hbm.unpin(block)
+        if not self.leaving:
+            held_back, self._held_back = self._held_back, []
+            for submit in held_back:
+                submit()
         self.woken()
 
     # ---- toward the GPU
 
-    def load(self, seq: Seq, to: str, sources: list[Block], targets: list[Block], now: float, ready: float) -> None:
-        """Copy pinned `sources` of the tier named `to` into HBM blocks `targets`, for which `seq` waits.
+    def load(self, seq: Seq, source: str, sources: list[Block], targets: list[Block]) -> None:
+        """Copy pinned `sources` of the tier named `source` into HBM blocks `targets`, for which `seq` waits.
 
-        The copy does not begin before `ready`, when the memory of the targets is free.
+        The copy is not queued before evicted blocks have left the memory that it goes to.
         """
-        low = self._by_name[to]
+        low = self._by_name[source]
         size = sum(block.size for block in targets)
         low.tier.counters.loaded_bytes += size
-        for source, block in zip(sources, targets, strict=True):
-            source.uses += 1
+        for original, block in zip(sources, targets, strict=True):
+            original.uses += 1
             block.waiters = [seq]
         seq.pending += len(targets)
-        transfer = Transfer(to, self._hbm.name, size, size // self._block_bytes, "load")
+        transfer = Transfer(source, self._hbm.name, size, size // self._block_bytes, "load")
         self.copying += 1
-        low.load.submit(now, transfer, partial(self._arrived, low.tier, sources, targets), ready)
+        submit = partial(low.load.submit, transfer, partial(self._arrived, low.tier, sources, targets))
+        if self.leaving:
+            self._held_back.append(submit)
+        else:
+            submit()
 
     def join(self, seq: Seq, block: Block) -> None:
         """Wait for a block that is on its way already; it is not fetched twice."""
@@ -121,6 +134,7 @@ class Mover:
             seq.pending += 1
 
     def _arrived(self, tier: Tier, sources: list[Block], targets: list[Block]) -> None:
+        self.arriving()
         self.copying -= 1
         for source, block in zip(reversed(sources), reversed(targets), strict=True):
             tier.unpin(source)

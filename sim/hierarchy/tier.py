@@ -123,6 +123,12 @@ class Tier:
             self.pinned += added
         self._note_peak()
 
+    def shrink(self, block: Block, tokens: int, size: int) -> None:
+        """Give up all but the first `tokens` of an unpinned resident block."""
+        self.used -= block.size - size
+        block.tokens = block.ready = tokens
+        block.size = size
+
     def hit(self, block: Block) -> None:
         """A request reuses the block."""
         block.uses += 1

@@ -159,7 +159,6 @@ def test_set_reads_values_as_the_command_line_does():
     assert scenario.spec.hardware.replicas == 2  # the original stays
 
 
-@pytest.mark.xfail(reason="a plain string becomes {name: ...}, which a path is not")
 def test_set_below_a_trace_given_as_a_path():
     scenario = Scenario.from_dict({**GOOD, "trace": "./day.jsonl"}).set("trace.rate_scale", 2.0)
     assert scenario.spec.trace.path == "./day.jsonl"

@@ -91,7 +91,6 @@ def check_books(result):
     seqs=st.sampled_from([2, 8, 64]),
     seed=st.integers(0, 5),
 )
-@pytest.mark.xfail(reason="the defects of test_scheduler_edges")
 def test_books_balance(run, offload, blocks, dram, shared, replicas, seqs, seed):
     result = run(
         blocks=blocks,

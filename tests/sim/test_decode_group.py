@@ -54,7 +54,7 @@ def test_group_equals_the_slow_model(block, actions):
     everyone, preempted = {}, []
     for action, a, b in actions:
         if action == "join":
-            seq = Sequence(Request(len(everyone), 0.0, a, b + 1), [])
+            seq = Sequence(Request(len(everyone), 0.0, a, b + 1), [], 1)
             seq.computed, seq.generated = a, 1
             everyone[seq.index] = seq
             group.join(seq)

@@ -164,7 +164,6 @@ def test_hash_covers_settings_that_are_set_later(project):
     assert config(project, ("tiers.dram.capacity", "1024 MiB")) == hashes[0]
 
 
-@pytest.mark.xfail(reason="the hash covers the path of a policy file")
 def test_rerunning_the_resolved_scenario_keeps_the_hash(project):
     result = Scenario.load(project / "scenario.yaml").run()
     out = result.save(project / "out")

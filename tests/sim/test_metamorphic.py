@@ -81,6 +81,7 @@ def test_slower_pcie_raises_ttft(chat):
 
 def test_pcie_without_cost_means_no_load_wait(chat):
     links = {name: {"bandwidth": "1000 PB/s", "latency": "0 s"} for name in ("pcie_h2d", "pcie_d2h")}
+    links["pcie_joint"] = {"bandwidth": "2000 PB/s"}
     free, real = chat(links=links), chat()
     assert free.summary["prefix"]["hit_tokens"]["dram"] > 0
     assert free.summary["load_ms"]["max"] < 1e-3

@@ -7,7 +7,6 @@ def finished(result):
     return list(result.frames["requests"].status) == ["finished"] * len(result.frames["requests"])
 
 
-@pytest.mark.xfail(reason="a hit pins its whole 512-token block, so the last 16 tokens find no room: InvariantError")
 @pytest.mark.parametrize("dram", [None, "10 GiB"])
 def test_a_cached_prompt_as_large_as_the_cache_is_served_again(run, prompt, dram):
     """1,024 tokens in 64 blocks: the repeat reuses 1,008 and computes 16, which fit only where the old ones were."""
@@ -17,14 +16,12 @@ def test_a_cached_prompt_as_large_as_the_cache_is_served_again(run, prompt, dram
     assert result.frames["requests"].computed_tokens[1] < 1024
 
 
-@pytest.mark.xfail(reason="one key is inserted into HBM twice: InvariantError")
 def test_a_prompt_that_repeats_a_block_is_served(run):
     """Ids that are not prefix-chained are read with a warning; they must not break the books."""
     rows = [(0, 1024, 1, [5, 5]), (10, 2048, 1, [7, 8, 9, 10]), (20, 1024, 1, [5, 5])]
     assert finished(run(rows, blocks=128, dram="10 GiB"))
 
 
-@pytest.mark.xfail(reason="nothing is admitted after a preemption that leaves no one running: InvariantError")
 def test_a_loaded_request_starts_when_all_running_ones_were_preempted(run, prompt):
     """The prefix that waits in HBM blocks the only running request, which gives way: the waiting one must run."""
     prefix = prompt(1, 1536)
@@ -42,7 +39,6 @@ def test_a_loaded_request_starts_when_all_running_ones_were_preempted(run, promp
     assert requests.first_token_s[3] < requests.finish_s[2]
 
 
-@pytest.mark.xfail(reason="the final check expects it to compute all that it missed at first: InvariantError")
 def test_a_preempted_prompt_may_find_more_than_it_had_computed(run, prompt):
     """While request 2 waits to be computed again, another replica computes the same prompt and stores it."""
     rows = [
@@ -61,10 +57,11 @@ def test_a_preempted_prompt_may_find_more_than_it_had_computed(run, prompt):
     )
     row = result.frames["requests"].iloc[2]
     assert finished(result)
-    assert row.preemptions == 1
-    assert row.hit_hbm_tokens + row.hit_dram_tokens == 0  # at first admission
+    assert row.preemptions >= 1
+    found = row.hit_hbm_tokens + row.hit_dram_tokens  # nothing when it was first admitted
+    assert found > 0
     assert 0 < row.computed_tokens < 2000
-    assert row.recomputed_tokens >= 0
+    assert found + row.computed_tokens - row.recomputed_tokens == 2000
 
 
 def test_a_head_that_does_not_fit_holds_up_those_behind_it(run, prompt):

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
@@ -72,7 +71,6 @@ def steps_one_by_one(steps):
     return kept.assign(step=number).sort_values(["replica", "step"]).reset_index(drop=True)
 
 
-@pytest.mark.xfail(reason="the defects of test_scheduler_edges")
 @CHECKED
 @given(case=cases())
 def test_limits_hold_and_nobody_is_lost(run, case):
@@ -96,7 +94,6 @@ def test_limits_hold_and_nobody_is_lost(run, case):
         assert (own.start_s.to_numpy()[1:] >= own.end_s.to_numpy()[:-1]).all()
 
 
-@pytest.mark.xfail(reason="the defects of test_scheduler_edges")
 @CHECKED
 @given(case=cases())
 def test_strides_are_exactly_single_steps(run, case):
@@ -109,7 +106,6 @@ def test_strides_are_exactly_single_steps(run, case):
     pd.testing.assert_frame_equal(*one_by_one)
 
 
-@pytest.mark.xfail(reason="a stride evicts at its end what its first steps would have evicted in another order")
 def test_strides_evict_in_the_same_order_as_single_steps(run, prompt):
     """A block becomes evictable in the middle of a stride: what the stride's earlier steps evicted must not change.
 

@@ -1,0 +1,106 @@
+"""Everything that a scenario names, loaded and checked against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from hw_profiles.errors import InputError
+from hw_profiles.loader import load_profile
+from hw_profiles.models import ModelSpec, load_model
+from hw_profiles.profile import Profile
+from hw_profiles.schema import CAPS
+from sim.cost.memory import HBMBudget, hbm_budget
+from sim.scenario import Scenario
+from sim.spec import LinkSpec, ScenarioSpec, resolved_path
+from traces.request import Trace
+from traces.spec import build as build_trace
+
+T = TypeVar("T")
+
+NODE_CAPS = ("host_root", "dram")
+"""Shared bandwidths of a host that exist only when the scenario gives them: its PCIe root complex, its memory."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run depends on besides the scenario and the version."""
+
+    trace: Trace
+    model: ModelSpec
+    profile: Profile
+    budget: HBMBudget
+    caps: Mapping[str, float]
+    """Bandwidths that several transfers share, bytes/s, by name: those of CAPS (per GPU) and NODE_CAPS (per node)."""
+
+
+def load_inputs(scenario: Scenario) -> Inputs:
+    """Load trace, model and profile, and size the HBM. Raises InputError naming the scenario's key."""
+    spec, base = scenario.spec, scenario.base_dir
+    model = _named(scenario, "model", lambda: load_model(resolved_path(spec.model, base)))
+    profile = _named(scenario, "hardware.profile", lambda: load_profile(resolved_path(spec.hardware.profile, base)))
+    profile, caps = _named(scenario, None, lambda: _with_links(profile, spec.links))
+    budget = _named(scenario, None, lambda: _budget(spec, model, profile))
+    trace = _named(scenario, "trace", lambda: build_trace(spec.trace, spec.seed, base))
+    if trace.block_tokens % spec.engine.block_tokens:
+        raise InputError(
+            "the engine's block must divide the trace's hash block",
+            where=scenario.where,
+            path="engine.block_tokens",
+            found=spec.engine.block_tokens,
+            allowed=f"a divisor of {trace.block_tokens}",
+        )
+    return Inputs(trace, model, profile, budget, caps)
+
+
+def _with_links(profile: Profile, links: Mapping[str, LinkSpec]) -> tuple[Profile, dict[str, float]]:
+    """The profile with the scenario's links, and the shared bandwidths."""
+    caps = {name: profile.si(f"caps.{name}") for name in CAPS if f"caps.{name}" in profile.entries}
+    names = (*profile.links, *CAPS, *NODE_CAPS)
+    for name, link in links.items():
+        path = f"links.{name}"
+        if name not in names:
+            raise InputError("unknown link", path="links", found=name, allowed=names, near=names)
+        if link.bandwidth is not None and not link.bandwidth > 0:
+            raise InputError("", path=f"{path}.bandwidth", found="0", allowed="a rate > 0, such as '50 GB/s'")
+        if name in profile.links:
+            if link.bandwidth is not None:
+                profile = profile.override(f"{path}.beta", link.bandwidth)
+            if link.latency is not None:
+                profile = profile.override(f"{path}.alpha", link.latency)
+            continue
+        if link.latency is not None:
+            raise InputError("a shared bandwidth has no latency", path=f"{path}.latency", found=link.latency)
+        if link.bandwidth is not None:
+            caps[name] = link.bandwidth
+            if f"caps.{name}" in profile.entries:
+                profile = profile.override(f"caps.{name}", link.bandwidth)
+    return profile, caps
+
+
+def _budget(spec: ScenarioSpec, model: ModelSpec, profile: Profile) -> HBMBudget:
+    """HBM of one GPU: with the engine's block count, or the HBM tier's capacity, if the scenario sets one."""
+    engine, hbm = spec.engine, spec.tiers[0]
+    blocks = engine.num_gpu_blocks
+    if hbm.capacity is not None:
+        if blocks is not None:
+            raise InputError("set either engine.num_gpu_blocks or tiers.hbm.capacity", path="tiers.hbm.capacity")
+        blocks = hbm.capacity // (engine.block_tokens * model.kv_bytes_per_token)
+    return hbm_budget(
+        model,
+        profile,
+        block_tokens=engine.block_tokens,
+        utilization=engine.gpu_memory_utilization,
+        max_tokens=engine.max_num_batched_tokens,
+        max_seqs=engine.max_num_seqs,
+        blocks=blocks,
+    )
+
+
+def _named(scenario: Scenario, path: str | None, load: Callable[[], T]) -> T:
+    """`load()`, with the scenario's file and key put into its InputError."""
+    try:
+        return load()
+    except InputError as error:
+        raise error.at(where=scenario.where, path=path if error.where is None else None) from None
