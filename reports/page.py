@@ -1,25 +1,12 @@
-"""Text, tables and figures into the template: one HTML document that needs nothing else, not even a network.
+"""The report of a run: its text, tables and figures, put into the template."""
 
-Every value from the run goes through Jinja's autoescape; figures are data (application/json) and only two
-fixed scripts run, Plotly and `templates/render.js`. The page's Content-Security-Policy allows these two by
-hash, and no connection at all.
-"""
-
-import base64
-import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
-from importlib import resources
+from collections.abc import Mapping
 from typing import Any
-
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from reports.assumptions import ASSUMPTIONS
 from reports.bins import time_bins
-from reports.figures.base import Figure, time_axis
+from reports.document import Section, document
+from reports.figures.base import time_axis
 from reports.figures.cache import cache_figures
 from reports.figures.latency import latency_figures
 from reports.figures.links import link_figures
@@ -30,15 +17,6 @@ from reports.text import NBSP, NO_VALUE, is_number, metric_value, number, percen
 from reports.verdict import verdict
 
 NO_METRICS = "The summary of this run lists no metrics."
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the page with figures: `key` is its anchor."""
-
-    key: str
-    title: str
-    figures: Sequence[Figure]
 
 
 def render(run: RunData) -> str:
@@ -52,43 +30,22 @@ def render(run: RunData) -> str:
         Section("cache", "Cache", cache_figures(run, axis)),
         Section("links", "Links", link_figures(run, axis)),
     ]
-    plotly, script = Markup(get_plotlyjs()), Markup(_file("render.js"))
-    return (
-        _environment()
-        .from_string(_file("run.html.j2"))
-        .render(
-            style=Markup(_file("style.css")),
-            plotly=plotly,
-            script=script,
-            policy=content_policy(plotly, script),
-            names=names(run),
-            facts=facts(run),
-            tiles=tiles(summary),
-            verdict=verdict(summary),
-            rejected=rejected_note(run),
-            warnings=[str(w) for w in summary.get("warnings") or []],
-            metrics=[metric_row(m) for m in summary.get("metrics") or [] if isinstance(m, Mapping)],
-            no_metrics=NO_METRICS,
-            sections=sections,
-            json=lambda figure: Markup(figure.json()),
-            trust=trust_line(summary),
-            values=values,
-            sources=sources,
-            scenario=run.scenario_text.strip(),
-            assumptions=[str(a) for a in summary.get("assumptions") or ASSUMPTIONS],
-        )
-    )
-
-
-def content_policy(*scripts: str) -> str:
-    """A Content-Security-Policy that lets exactly these inline scripts run, and nothing be fetched."""
-    hashes = " ".join(
-        "'sha256-" + base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() + "'" for s in scripts
-    )
-    # Plotly styles its SVG inline and saves pictures through data: and blob: URLs.
-    return (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
-        "base-uri 'none'; form-action 'none'"
+    return document(
+        "run.html.j2",
+        names=names(run),
+        facts=facts(run),
+        tiles=tiles(summary),
+        verdict=verdict(summary),
+        rejected=rejected_note(run),
+        warnings=[str(w) for w in summary.get("warnings") or []],
+        metrics=[metric_row(m) for m in summary.get("metrics") or [] if isinstance(m, Mapping)],
+        no_metrics=NO_METRICS,
+        sections=sections,
+        trust=trust_line(summary),
+        values=values,
+        sources=sources,
+        scenario=run.scenario_text.strip(),
+        assumptions=[str(a) for a in summary.get("assumptions") or ASSUMPTIONS],
     )
 
 
@@ -179,12 +136,3 @@ def metric_row(metric: Mapping[str, Any]) -> dict[str, str]:
         "better_words": {"lower": "lower is better", "higher": "higher is better"}.get(str(metric.get("better")), ""),
         "definition": str(metric.get("definition") or ""),
     }
-
-
-@cache
-def _file(name: str) -> str:
-    return (resources.files("reports") / "templates" / name).read_text(encoding="utf-8")
-
-
-def _environment() -> Environment:
-    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

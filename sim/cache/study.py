@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,12 +77,14 @@ def run_study(
     block_tokens: int | None = None,
     bounds: bool = True,
     base_dir: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Study:
     """Hit ratios of every policy at every capacity (tokens; None: unbounded), without timing.
 
     A policy is a name of the table of eviction policies, "belady", "my_policy.py:MyPolicy", or a mapping of such a
     `name` and options; a file is looked for in `base_dir` (the working directory). A capacity holds
-    floor(tokens / block tokens) blocks. `bounds=False` leaves out belady unless it is asked for.
+    floor(tokens / block tokens) blocks. `bounds=False` leaves out belady unless it is asked for. `progress` is called
+    with passes done and passes in all.
     Raises InputError for an unknown policy, a capacity below one block, and what `accesses_of` refuses.
     """
     specs = {label(spec): spec for spec in map(_spec, policies)}
@@ -95,8 +97,10 @@ def run_study(
     blocks = {size: _blocks(size, accesses) for size in sizes if size is not None}
     bounded = sorted({count for count in blocks.values() if count < accesses.distinct})
     everything = lru_hits(accesses, [accesses.distinct])[0]
-    replay: Replay | None = None
+    if bounds:
+        classes.setdefault(BELADY, None)
     hits: dict[str, dict[int, Hits]] = {}
+    replay: Replay | None = None
     for name, cls in classes.items():
         if cls is None:
             found = belady_hits(accesses, bounded)
@@ -104,10 +108,12 @@ def run_study(
             found = lru_hits(accesses, bounded)
         else:
             replay = replay or Replay(accesses)
-            found = [replay.hits(_build(specs[name], count, here), count) for count in bounded]
+            found = []
+            for count in bounded:
+                found.append(replay.hits(_build(specs[name], count, here), count))
+                if progress is not None:
+                    progress(len(hits) * len(bounded) + len(found), len(classes) * len(bounded))
         hits[name] = dict(zip(bounded, found, strict=True))
-    if bounds and BELADY not in hits:
-        hits[BELADY] = dict(zip(bounded, belady_hits(accesses, bounded), strict=True))
 
     def row(policy: str, size: int | None) -> Row:
         reached = everything if size is None else hits[policy].get(blocks[size], everything)

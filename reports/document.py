@@ -1,0 +1,72 @@
+"""Any page of ours: a template with its style, scripts and figures as one HTML document that needs no network.
+
+Every value goes through Jinja's autoescape; figures are data (application/json) and only two fixed scripts run,
+Plotly and `templates/render.js`. The page's Content-Security-Policy allows these two by hash, and no connection at all.
+"""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from reports.figures.base import Figure
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page with figures: `key` is its anchor."""
+
+    key: str
+    title: str
+    figures: Sequence[Figure]
+
+
+def document(template: str, **values: Any) -> str:
+    """The page of `templates/<template>`, which extends `base.html.j2`, as one HTML document."""
+    plotly, script = Markup(get_plotlyjs()), Markup(_file("render.js"))
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            style=Markup(_file("style.css")),
+            plotly=plotly,
+            script=script,
+            policy=content_policy(plotly, script),
+            json=lambda figure: Markup(figure.json()),
+            **values,
+        )
+    )
+
+
+def content_policy(*scripts: str) -> str:
+    """A Content-Security-Policy that lets exactly these inline scripts run, and nothing be fetched."""
+    hashes = " ".join(
+        "'sha256-" + base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() + "'" for s in scripts
+    )
+    # Plotly styles its SVG inline and saves pictures through data: and blob: URLs.
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+@cache
+def _file(name: str) -> str:
+    return (resources.files("reports") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=FunctionLoader(_file),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
