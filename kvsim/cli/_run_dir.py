@@ -17,15 +17,21 @@ WRITTEN = frozenset(
 )
 
 
-def may_write(out: Path, scenario: Path) -> None:
-    """Raise InputError when a run cannot be written to `out`, or would replace something that is no run."""
+def may_make(out: Path) -> None:
+    """Raise InputError when `out` is neither a folder nor can be made one."""
     if not out.exists():
         above = next(folder for folder in out.absolute().parents if folder.exists())
         if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
             raise InputError(f"cannot be made: {above} is not a folder to write in", where=out)
-        return
-    if not out.is_dir():
+    elif not out.is_dir():
         raise InputError("is a file; --out names a folder", where=out)
+
+
+def may_write(out: Path, scenario: Path) -> None:
+    """Raise InputError when a run cannot be written to `out`, or would replace something that is no run."""
+    may_make(out)
+    if not out.exists():
+        return
     entries = {entry.name for entry in out.iterdir()}
     foreign = sorted(entries - WRITTEN)
     if not foreign and entries and not entries & {"summary.json", "scenario.yaml"}:

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 import kvsim
 from hw_profiles.errors import InputError
 from kvsim.cli import _print, trace
+from kvsim.cli.cache import cache
 from kvsim.cli.list import list_names
 from kvsim.cli.report import report
 from kvsim.cli.run import run as run_scenario
@@ -38,6 +39,7 @@ def make_app() -> typer.Typer:
     app = typer.Typer(cls=Verbs, add_completion=False, pretty_exceptions_enable=False)
     app.callback(invoke_without_command=True)(_front)
     app.command("run")(run_scenario)
+    app.command("cache")(cache)
     app.command("report")(report)
     app.command("list")(list_names)
     app.command("show")(show)
