@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
@@ -142,6 +143,34 @@ def test_strides_stop_where_an_eviction_starts_a_copy(run, prompt):
         pd.testing.assert_frame_equal(*(r.frames[name] for r in results), check_exact=True)
     stalls = results[0].frames["steps"].stall_s
     assert (stalls > 0).sum() == len(results[0].frames["transfers"]) > 0
+
+
+@pytest.mark.xfail(
+    reason="what another replica stores in a shared tier does not cut the stride of one whose head waits"
+)
+def test_strides_are_cut_when_a_shared_tier_gains_what_the_head_waits_for(run):
+    """Request 2 has no room to compute its prompt; once replica 1 has stored a block of it, there is room to load."""
+    rows = [
+        (0.00, 513, 20, [7, 12]),
+        (0.01, 1636, 1, [7, 8, 9, 13]),
+        (0.02, 2048, 1, [2, 14, 15, 16]),
+        (0.03, 512, 1, [7]),
+        (0.04, 1636, 1, [7, 8, 9, 13]),
+        (0.04, 612, 1, [2, 17]),
+    ]
+    results = [
+        run(
+            rows,
+            blocks=5,
+            dram="100 GiB",
+            shared="node",
+            engine={"max_num_seqs": 2, "block_tokens": 512, "max_num_batched_tokens": 2048},
+            hardware={"profile": "h100-sxm", "replicas": 2},
+            single_step=single,
+        )
+        for single in (False, True)
+    ]
+    pd.testing.assert_frame_equal(*(r.frames["requests"] for r in results), check_exact=True)
 
 
 def test_strides_save_rows(run, prompt):
