@@ -18,13 +18,13 @@ SCHEMA = "kvsim-summary/1"
 ASSUMPTIONS = (
     "Modelled: arrivals, lengths and prefix sharing of the trace; vLLM v1 scheduling (token budget, chunked prefill, "
     "FCFS, preemption by recompute); prefix caching by chained hashes in full engine blocks; one copy engine per "
-    "direction and GPU; blocking of a request (not of its batch) while its prefix is loaded.",
+    "direction and GPU over shared bandwidths; blocking of a request (not of its batch) while its prefix is loaded.",
     "Step time: matrix products, attention (cold in L2), elementwise kernels and launches from the profile's fitted "
     "models. Host time per step is engine.host_time (0 s: asynchronous scheduling hides it).",
     "Output tokens are private to their request: they hold HBM, stay cached until evicted, and are neither hit by "
     "another request nor offloaded.",
-    "Not modelled in this version: interference of copies with kernels, L2 residency, bandwidth shared by several "
-    "GPUs of a host, tensor parallelism, speculative decoding, tokenisation and client network time.",
+    "Not modelled in this version: interference of copies with kernels, L2 residency, bandwidth that the GPUs of a host "
+    "share (unless `links:` gives it), tensor parallelism, speculative decoding, tokenisation, client network time.",
 )
 
 

@@ -73,7 +73,7 @@ def _traces() -> list[Entry]:
     from traces.catalog import CATALOG
 
     return [
-        Entry(entry.name, entry.format, entry.description, entry.url or "ships with kvsim")
+        Entry(entry.name, entry.format, entry.description, entry.home)
         for entry in CATALOG.values()
     ]
 

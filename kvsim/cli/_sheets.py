@@ -120,12 +120,13 @@ def of_trace(name: str) -> Sheet | None:
         here: str | None = str(locate(name))
     except InputError:
         here = None
+    ways = f"`kvsim trace fetch {name}`, or set KVSIM_TRACES" if entry.url else "set KVSIM_TRACES"
     rows = [
         ("format", entry.format),
         ("licence", entry.licence),
-        ("original", entry.url or "ships with kvsim"),
+        ("original", entry.home),
         ("sha256", entry.sha256),
-        ("on this machine", here or f"no; `kvsim trace fetch {name}`, or set KVSIM_TRACES"),
+        ("on this machine", here or f"no; {ways}"),
     ]
     data = {**dataclasses.asdict(entry), "path": here}
     return Sheet(f"{entry.name}: {entry.description}", FACTS, rows, data)

@@ -64,7 +64,7 @@ def fetch(
     from traces.fetch import fetch as download
 
     entry = entry_of(trace)
-    dest = out / entry.relative if out is not None and entry.url is not None else None
+    dest = out / entry.relative if out is not None and not entry.ships else None
     with byte_bar(not (quiet or as_json), trace) as progress:
         path = download(trace, url=url, dest=dest, progress=progress)
     if as_json:
