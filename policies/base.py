@@ -29,7 +29,7 @@ class Block:
     uses     hits since it became resident
     """
 
-    __slots__ = ("key", "loaded", "pins", "ready", "size", "start", "tokens", "uses", "waiters")
+    __slots__ = ("key", "parts", "pins", "ready", "size", "start", "tokens", "uses", "waiters")
 
     def __init__(self, key: int, start: int, tokens: int, size: int, ready: int) -> None:
         self.key = key
@@ -39,7 +39,7 @@ class Block:
         self.ready = ready
         self.pins = 0
         self.uses = 0
-        self.loaded = False
+        self.parts: list[tuple[int, int]] | None = None
         self.waiters: list[object] | None = None
 
     @property

@@ -15,6 +15,9 @@ from hw_profiles.errors import InputError
 from policies.base import EvictionPolicy, OffloadPolicy
 from policies.tables import FAMILIES
 
+USER_MODULE = "kvsim_user_policy_"
+"""Start of the module name under which a user's policy file is loaded."""
+
 BASES: dict[str, type] = {"eviction": EvictionPolicy, "offload": OffloadPolicy}
 
 
@@ -74,6 +77,11 @@ def build_policy(family: str, spec: Mapping[str, Any], *args: Any, base_dir: Pat
         raise InputError(f"{name} refused its options: {error}", path=path, found=options) from None
 
 
+def is_user_policy(module: str) -> bool:
+    """True for the name of a module that was loaded from a user's policy file."""
+    return module.startswith(USER_MODULE)
+
+
 def policy_options(cls: type, *, skip: int = 0) -> dict[str, Any]:
     """Options of a policy class with their defaults: its constructor's arguments after the first `skip` ones."""
     parameters = list(inspect.signature(cls).parameters.values())[skip:]
@@ -100,7 +108,7 @@ def _load(source: str, base_dir: Path, path: str) -> Any:
     file = (base_dir / source).resolve()
     if not file.is_file():
         raise InputError(f"policy file not found in {base_dir}", path=path, found=source)
-    name = f"kvsim_user_policy_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    name = f"{USER_MODULE}{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
     assert spec.loader is not None
@@ -108,6 +116,6 @@ def _load(source: str, base_dir: Path, path: str) -> Any:
     sys.modules[name] = module  # dataclasses and pickle look for it there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # noqa: BLE001 - whatever a user's file raises is reported in one line
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a user's file raises is reported in one line
         raise InputError(f"{file.name} failed to load: {type(error).__name__}: {error}", path=path) from None
     return module

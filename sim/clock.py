@@ -36,6 +36,11 @@ class Clock(simpy.Environment):
         queue: list[Any] = self._queue  # typed for SimPy's own priorities
         heappush(queue, (time, priority, next(self._eid), event))
 
+    @property
+    def idle(self) -> bool:
+        """True when no event is left."""
+        return not self._queue
+
     def drain(self, every: int | None, hook: Callable[[], None]) -> None:
         """Run until no event is left, calling `hook` after each `every` events (None: never)."""
         queue, step = self._queue, self.step

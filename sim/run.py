@@ -6,6 +6,7 @@ import gc
 import hashlib
 import json
 import time
+import traceback
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 
 from hw_profiles.errors import InputError
 from hw_profiles.files import write_atomic
-from policies.build import policy_source
+from policies.build import is_user_policy, policy_source
 from policies.tables import FAMILIES
 from sim import checks
 from sim.cluster import Cluster
@@ -105,6 +106,13 @@ def simulate(
     gc.disable()
     try:
         cluster.clock.drain(CHECK_EVERY_EVENTS if check else None, lambda: checks.check_state(cluster))
+    except InputError as error:  # a policy broke its contract
+        raise InputError(f"{error.message}, at {cluster.clock.now:.6g} s", where=scenario.where) from None
+    except Exception as error:
+        failure = policy_failure(error, cluster.clock.now, scenario.where)
+        if failure is None:
+            raise
+        raise failure from None
     finally:
         if collecting:
             gc.enable()
@@ -142,6 +150,16 @@ def simulate(
         for v in inputs.profile.values()
     ]
     return Result(summary, tables, scenario.to_yaml(), values)
+
+
+def policy_failure(error: Exception, now: float, where: str) -> InputError | None:
+    """`error` as one line, if it was raised inside a user's policy file; else None (it is ours)."""
+    inside = [f for f, _ in traceback.walk_tb(error.__traceback__) if is_user_policy(f.f_globals.get("__name__", ""))]
+    if not inside:
+        return None
+    frame = inside[-1]
+    place = f"{Path(frame.f_code.co_filename).name}, line {frame.f_lineno}, in {frame.f_code.co_qualname}"
+    return InputError(f"a policy failed at {now:.6g} s: {type(error).__name__}: {error} ({place})", where=where)
 
 
 def config_sha256(scenario: Scenario, inputs: Inputs) -> str:

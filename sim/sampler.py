@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sim.clock import ARRIVAL_FIRST
 from sim.cluster import Cluster
+from sim.invariants import ensure
 from sim.scenario import Progress
 
 POINTS = 300
@@ -43,4 +44,5 @@ class Sampler:
             self._interval *= 2  # a long drain: keep the table small
             self._taken //= 2
         if cluster.done < len(cluster.trace):
+            ensure(not cluster.clock.idle, f"at {now:.3f} s nothing is left to happen, but requests are not done")
             cluster.clock.at(now + self._interval, self._sample, ARRIVAL_FIRST)

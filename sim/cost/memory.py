@@ -46,7 +46,7 @@ def hbm_budget(
     (vllm/v1/worker/gpu_worker.py, determine_available_memory), with the activation peak by arithmetic instead of a
     profiling run: the widest moment of the largest step holds the gated MLP's input (2 x intermediate) and output
     (intermediate), the residual stream and one hidden copy per token, plus the logits of `max_seqs` rows.
-    `blocks` sets the count exactly. Raises InputError when the model does not fit.
+    `blocks` sets the count exactly; then only weights and KV need to fit. Raises InputError when they do not.
     """
     total = profile.hbm_bytes
     usable = int(total * utilization)
@@ -56,9 +56,10 @@ def hbm_budget(
     block_bytes = block_tokens * model.kv_bytes_per_token
     left = usable - model.weight_bytes - activations - profile.reserved_bytes
     fitting = left // block_bytes
+    most = fitting if blocks is None else (total - model.weight_bytes) // block_bytes
     if blocks is None:
         blocks = fitting
-    if fitting < 1 or blocks > (total - model.weight_bytes) // block_bytes:
+    if not 1 <= blocks <= most:
         raise InputError(
             f"{model.name} does not fit the HBM of {profile.name}: weights {format_bytes(model.weight_bytes)}, "
             f"activations {format_bytes(activations)} and {format_bytes(profile.reserved_bytes)} reserved leave "

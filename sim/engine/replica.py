@@ -71,6 +71,8 @@ class Replica:
         self._plan_number = 0
         self._last_end = 0.0
         self._starting = False
+        for low in self.cache.lower:
+            low.tier.changed.append(self._wake)
         self.cache.mover.arriving = lambda: self.book(clock.now)
         self.cache.mover.woken = self._wake
         self.cache.mover.loaded = lambda seq: batch.ready(seq, clock.now)
@@ -121,6 +123,8 @@ class Replica:
 
     def _start(self) -> None:
         self._starting = False
+        if self._stride is not None or self._decided is not None:
+            return
         now = self._clock.now
         if self.batch.loading or self.batch.loaded:
             self.times.load_wait_s += now - self._last_end

@@ -12,8 +12,8 @@ from typing import NamedTuple
 from policies.base import Block, Event, OffloadPolicy
 from sim.engine.sequence import Sequence as Seq
 from sim.hierarchy.mover import LowerTier, Mover
+from sim.hierarchy.offload import Offload
 from sim.hierarchy.tier import Tier
-from sim.hierarchy.views import HBMView
 
 
 class Found(NamedTuple):
@@ -48,14 +48,14 @@ class ReplicaCache:
         self.block_tokens = block_tokens
         self.block_bytes = block_tokens * token_bytes
         self.token_bytes = token_bytes
-        self._offload = offload
-        listens = offload.listens if self.lower else ()
-        self.evicting_copies = Event.EVICTED in listens
-        self._filled_copies = Event.FILLED in listens
-        self._hit_copies = Event.HIT in listens
-        self.mover = Mover(hbm, self.lower, token_bytes, self.block_bytes)
-        self._view = HBMView(hbm, self.lower[0].tier if self.lower else None)
         self._tiers = (hbm, *(low.tier for low in self.lower))
+        self._offload = Offload(offload, hbm, [low.tier for low in self.lower])
+        self.mover = Mover(hbm, self.lower, token_bytes, self.block_bytes)
+
+    @property
+    def evicting_copies(self) -> bool:
+        """True when an eviction may start a copy."""
+        return self._offload.hears_evicted
 
     @property
     def free_blocks(self) -> int:
@@ -125,14 +125,17 @@ class ReplicaCache:
             if pairs:
                 sources, targets = ([pair[i] for pair in pairs] for i in (0, 1))
                 self.mover.load(seq, self._tiers[level].name, sources, targets)
-        if self._hit_copies:
+        if self._offload.hears_hit:
             hits = [f.block for f in found if not f.level and not f.block.private]
-            self.mover.store(self._offload.plan(Event.HIT, hits, self._view))
+            self.mover.store(self._offload.plan(Event.HIT, hits))
         return True
 
     def _load_target(self, found: Found) -> Block:
         """An HBM block for what is about to be loaded, pinned; nothing of it has arrived."""
         source = found.block
+        shorter = self.hbm.blocks.get(source.key)
+        if shorter is not None:
+            self.hbm.drop(shorter)
         block = Block(source.key, source.start, found.tokens, found.tokens * self.token_bytes, 0)
         block.pins = 1
         self.hbm.insert(block)
@@ -186,16 +189,15 @@ class ReplicaCache:
 
     def filled(self, blocks: list[Block]) -> None:
         """The step that computed these blocks has ended."""
-        if self._filled_copies:
-            self.mover.store(self._offload.plan(Event.FILLED, blocks, self._view))
+        if self._offload.hears_filled:
+            self.mover.store(self._offload.plan(Event.FILLED, blocks))
 
     def _make_room(self, size: int) -> bool:
         """Evict until `size` bytes of HBM are free; what the offload policy then copies away holds up the next step."""
         evicted = self.hbm.make_room(size)
-        if evicted and self.evicting_copies:
+        if evicted and self._offload.hears_evicted:
             shareable = [b for b in evicted if not b.private]
-            moves = self._offload.plan(Event.EVICTED, shareable, self._view)
-            self.mover.store(moves, leaving=True)
+            self.mover.store(self._offload.plan(Event.EVICTED, shareable), leaving=True)
         return evicted is not None
 
     # ---- helpers
@@ -205,15 +207,18 @@ class ReplicaCache:
         return seq.input_tokens // self.block_tokens * self.block_tokens if self.hash_tokens else 0
 
     def _nearest(self, key: int, start: int, want: int) -> Found | None:
-        """The first tier that has (or, for HBM, is receiving) tokens of the block with this prefix."""
+        """The nearest tier that has (or, for HBM, is receiving) the most tokens of the block with this prefix."""
+        best: Found | None = None
         for level, tier in enumerate(self._tiers):
             block = tier.blocks.get(key)
             if block is None or block.start != start:
                 continue
             tokens = min(block.ready if level else block.tokens, want)
-            if tokens:
-                return Found(level, block, tokens)
-        return None
+            if tokens > (best.tokens if best else 0):
+                best = Found(level, block, tokens)
+            if tokens == want or (level == 0 and block.pins):
+                break  # all of it, or in use and perhaps growing
+        return best
 
     def _count_hits(self, seq: Seq, found: list[Found]) -> None:
         """Count what is reused for the first time: after a preemption, only what the sequence did not have before."""

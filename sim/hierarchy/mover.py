@@ -20,6 +20,26 @@ class LowerTier(NamedTuple):
     store: CopyEngine
 
 
+class Part(NamedTuple):
+    """Tokens `start` to `end` of a block, on their way to its copy in another tier."""
+
+    block: Block
+    copy: Block
+    start: int
+    end: int
+
+
+def _land(part: Part) -> None:
+    """The part has arrived. Parts on different links may overtake each other: only what follows on is ready."""
+    copy = part.copy
+    if copy.ready != part.start or copy.parts:
+        copy.parts = sorted([*(copy.parts or ()), (part.start, part.end)])
+        while copy.parts and copy.parts[0][0] <= copy.ready:
+            copy.ready = max(copy.ready, copy.parts.pop(0)[1])
+    else:
+        copy.ready = part.end
+
+
 class Mover:
     """Executes copies: makes room, pins both ends until the last byte has arrived, keeps the accounts.
 
@@ -50,12 +70,13 @@ class Mover:
         Only tokens that the target does not hold yet are copied, and blocks for which it cannot make room are refused.
         `leaving` blocks were evicted: they are not pinned, and nobody uses their memory until `leaving` is zero again.
         """
-        batches: dict[str, list[tuple[Block, Block, int]]] = {}
+        batches: dict[str, list[Part]] = {}
         sizes: dict[str, int] = {}
         for block, to in moves:
             tier = self._by_name[to].tier
             copy = tier.blocks.get(block.key)
-            added = (block.tokens - (copy.tokens if copy else 0)) * self._token_bytes
+            start = copy.tokens if copy else 0
+            added = (block.tokens - start) * self._token_bytes
             if added <= 0:
                 continue
             copy = self._room_for(tier, block, copy, added)
@@ -63,14 +84,15 @@ class Mover:
                 continue
             if not leaving:
                 self._hbm.pin(block)
-            batches.setdefault(to, []).append((block, copy, block.tokens))
+            batches.setdefault(to, []).append(Part(block, copy, start, block.tokens))
             sizes[to] = sizes.get(to, 0) + added
-        for to, entries in batches.items():
+        for to, parts in batches.items():
             low, size = self._by_name[to], sizes[to]
             transfer = Transfer(self._hbm.name, to, size, size // self._block_bytes, "store")
             self.copying += 1
             self.leaving += leaving
-            low.store.submit(transfer, partial(self._stored, low.tier, entries, size, leaving))
+            low.store.submit(transfer, partial(self._stored, low.tier, parts, size, leaving))
+            self._tell_others(low.tier)
 
     def _room_for(self, tier: Tier, block: Block, copy: Block | None, added: int) -> Block | None:
         """Room and an entry for a copy of `block` in `tier`, pinned until it has arrived; None if there is no room."""
@@ -89,21 +111,28 @@ class Mover:
             tier.grow(copy, block.tokens, block.tokens * self._token_bytes)
         return copy
 
-    def _stored(self, tier: Tier, entries: list[tuple[Block, Block, int]], size: int, leaving: bool) -> None:
+    def _stored(self, tier: Tier, parts: list[Part], size: int, leaving: bool) -> None:
         self.arriving()
         self.copying -= 1
         self.leaving -= leaving
         tier.counters.stored_bytes += size
-        for block, copy, tokens in reversed(entries):  # children are released before their parents
-            copy.ready = max(copy.ready, tokens)
-            tier.unpin(copy)
+        for part in reversed(parts):  # children are released before their parents
+            _land(part)
+            tier.unpin(part.copy)
             if not leaving:
-                self._hbm.unpin(block)
+                self._hbm.unpin(part.block)
+        self._tell_others(tier)
         if not self.leaving:
             held_back, self._held_back = self._held_back, []
             for submit in held_back:
                 submit()
         self.woken()
+
+    def _tell_others(self, tier: Tier) -> None:
+        """Wake the other replicas that share the tier: what their queues wait for may have come or gone."""
+        for woken in tier.changed:
+            if woken != self.woken:
+                woken()
 
     # ---- toward the GPU
 

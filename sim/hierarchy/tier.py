@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from hw_profiles.errors import InputError
@@ -47,6 +47,8 @@ class Tier:
         self.reserved = 0
         self.pinned = 0
         self.counters = TierCounters()
+        self.changed: list[Callable[[], None]] = []
+        """Called when copies have come or gone, for replicas whose next decision may depend on it."""
         hook = type(policy).miss
         self._miss = None if hook is EvictionPolicy.miss else policy.miss
 
@@ -76,31 +78,44 @@ class Tier:
             return NOTHING
         if size > self.capacity - self.pinned - self.reserved:
             return None
-        victims = []
-        for block in self.policy.victims():
-            if block.pins:
-                continue
-            victims.append(block)
-            need -= block.size
-            if need <= 0:
-                break
-        else:
-            raise InputError(
-                f"eviction policy {type(self.policy).__name__} broke its contract: victims() ended {need} bytes short "
-                f"although unpinned blocks remain in {self.label}"
-            )
+        victims = self._victims(need)
         counters = self.counters
-        counters.evicted_blocks += len(victims)
-        remove = self.policy.remove
         for block in victims:
-            remove(block)
-            del self.blocks[block.key]
-            size = block.size
-            self.used -= size
-            counters.evicted_bytes += size
+            self.policy.remove(block)
+            if self.blocks.pop(block.key, None) is not block:
+                raise self._broken(f"victims() yielded {block} twice")
+            self.used -= block.size
+            counters.evicted_blocks += 1
+            counters.evicted_bytes += block.size
             if not block.uses:
-                counters.never_loaded_bytes += size
+                counters.never_loaded_bytes += block.size
         return victims
+
+    def _victims(self, need: int) -> list[Block]:
+        """The coldest unpinned blocks that hold `need` bytes; InputError for a policy that breaks its contract."""
+        victims, held = [], self.blocks
+        try:
+            for block in self.policy.victims():
+                if block.pins:
+                    continue
+                if held.get(block.key) is not block:
+                    raise self._broken(f"victims() yielded {block}, which is not in the tier")
+                victims.append(block)
+                need -= block.size
+                if need <= 0:
+                    return victims
+        except (AttributeError, TypeError) as error:
+            raise self._broken(f"victims() must yield blocks: {error}") from None
+        raise self._broken(f"victims() ended {need} bytes short although unpinned blocks remain")
+
+    def _broken(self, what: str) -> InputError:
+        return InputError(f"eviction policy {type(self.policy).__name__} broke its contract in {self.label}: {what}")
+
+    def drop(self, block: Block) -> None:
+        """Remove an unpinned block without counting it as evicted."""
+        self.policy.remove(block)
+        del self.blocks[block.key]
+        self.used -= block.size
 
     def insert(self, block: Block) -> None:
         """Add a block; the caller has made room."""

@@ -170,3 +170,16 @@ def run(scenario: Callable[..., Scenario]) -> Callable[..., Result]:
 def prompt() -> Callable[[int, int], list[int]]:
     """Hash ids of a prompt of `tokens` tokens whose blocks no other `family` shares."""
     return lambda family, tokens: [1000 * family + i for i in range(-(-tokens // 512))]
+
+
+@pytest.fixture
+def beside(tmp_path: Path, scenario: Callable[..., Scenario]) -> Callable[..., Scenario]:
+    """Write `my_policy.py`, and a scenario beside it that cycles through three prompts in room for two."""
+
+    def build(source: str, policies: dict[str, Any], **keywords: Any) -> Scenario:
+        (tmp_path / "my_policy.py").write_text(source)
+        rows = [(10 * i, 1024, 1, [10 * (i % 3), 10 * (i % 3) + 1]) for i in range(12)]
+        base = scenario(rows, policies=policies, **{"blocks": 136, **keywords})
+        return Scenario.from_dict(base.document, where="mine.yaml", base_dir=tmp_path)
+
+    return build

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
@@ -145,9 +144,6 @@ def test_strides_stop_where_an_eviction_starts_a_copy(run, prompt):
     assert (stalls > 0).sum() == len(results[0].frames["transfers"]) > 0
 
 
-@pytest.mark.xfail(
-    reason="what another replica stores in a shared tier does not cut the stride of one whose head waits"
-)
 def test_strides_are_cut_when_a_shared_tier_gains_what_the_head_waits_for(run):
     """Request 2 has no room to compute its prompt; once replica 1 has stored a block of it, there is room to load."""
     rows = [
