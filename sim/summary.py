@@ -24,7 +24,7 @@ ASSUMPTIONS = (
     "Output tokens are private to their request: they hold HBM, stay cached until evicted, and are neither hit by "
     "another request nor offloaded.",
     "Not modelled in this version: interference of copies with kernels, L2 residency, bandwidth that the GPUs of a host "
-    "share (unless `links:` gives it), tensor parallelism, speculative decoding, tokenisation, network.",
+    "share (unless `links:` gives it), tensor parallelism, speculation, tokenisation, client network.",
 )
 
 

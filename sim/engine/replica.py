@@ -105,14 +105,14 @@ class Replica:
 
     def _wake(self) -> None:
         """Something changed: start if idle, or cut the stride at the end of the step in progress."""
+        if self._decided is None and not (self.batch.waiting or self.batch.loaded):
+            return
         now = self._clock.now
         if self._decided is not None:
             if not self.cache.mover.leaving:
                 # Whatever came meanwhile is looked at after one step.
                 single = bool(self.batch.waiting or self.batch.loaded)
                 self._begin(replace(self._decided, single=self._decided.single or single), now)
-            return
-        if not (self.batch.waiting or self.batch.loaded):
             return
         if self._stride is not None:
             if self._stride.cut(now):

@@ -70,46 +70,55 @@ class Mover:
         Only tokens that the target does not hold yet are copied, and blocks for which it cannot make room are refused.
         `leaving` blocks were evicted: they are not pinned, and nobody uses their memory until `leaving` is zero again.
         """
-        batches: dict[str, list[Part]] = {}
-        sizes: dict[str, int] = {}
+        wanted: dict[str, list[Part]] = {}
         for block, to in moves:
-            tier = self._by_name[to].tier
-            copy = tier.blocks.get(block.key)
-            start = copy.tokens if copy else 0
-            added = (block.tokens - start) * self._token_bytes
-            if added <= 0:
-                continue
-            copy = self._room_for(tier, block, copy, added)
+            copy = self._by_name[to].tier.blocks.get(block.key)
             if copy is None:
+                copy = Block(block.key, block.start, 0, 0, 0)
+            if copy.tokens < block.tokens:
+                wanted.setdefault(to, []).append(Part(block, copy, copy.tokens, block.tokens))
+        for to, parts in wanted.items():
+            low = self._by_name[to]
+            parts = self._make_room(low.tier, parts)
+            if not parts:
                 continue
             if not leaving:
-                self._hbm.pin(block)
-            batches.setdefault(to, []).append(Part(block, copy, start, block.tokens))
-            sizes[to] = sizes.get(to, 0) + added
-        for to, parts in batches.items():
-            low, size = self._by_name[to], sizes[to]
+                for part in parts:
+                    self._hbm.pin(part.block)
+            size = self._bytes(parts)
             transfer = Transfer(self._hbm.name, to, size, size // self._block_bytes, "store")
             self.copying += 1
             self.leaving += leaving
             low.store.submit(transfer, partial(self._stored, low.tier, parts, size, leaving))
             self._tell_others(low.tier)
 
-    def _room_for(self, tier: Tier, block: Block, copy: Block | None, added: int) -> Block | None:
-        """Room and an entry for a copy of `block` in `tier`, pinned until it has arrived; None if there is no room."""
-        if copy is not None:
-            tier.pin(copy)
-        if tier.make_room(added) is None:
-            tier.counters.refused_bytes += added
-            if copy is not None:
-                tier.unpin(copy)
-            return None
-        if copy is None:
-            copy = Block(block.key, block.start, block.tokens, block.size, 0)
-            copy.pins = 1
-            tier.insert(copy)
-        else:
-            tier.grow(copy, block.tokens, block.tokens * self._token_bytes)
-        return copy
+    def _bytes(self, parts: list[Part]) -> int:
+        return sum(part.end - part.start for part in parts) * self._token_bytes
+
+    def _make_room(self, tier: Tier, parts: list[Part]) -> list[Part]:
+        """Take memory for the copies, pinned until they have arrived; the parts for which there was room.
+
+        All at once if possible; else one by one, in order.
+        """
+        if len(parts) > 1 and self._bytes(parts) > tier.available:
+            return [part for one in parts for part in self._make_room(tier, [one])]
+        for part in parts:
+            if part.start:  # its copy is there already, and must not be evicted for the rest
+                tier.pin(part.copy)
+        size = self._bytes(parts)
+        if tier.make_room(size) is None:
+            tier.counters.refused_bytes += size
+            for part in parts:
+                if part.start:
+                    tier.unpin(part.copy)
+            return []
+        for block, copy, start, end in parts:
+            if start:
+                tier.grow(copy, end, end * self._token_bytes)
+            else:
+                copy.tokens, copy.size, copy.pins = block.tokens, block.size, 1
+                tier.insert(copy)
+        return parts
 
     def _stored(self, tier: Tier, parts: list[Part], size: int, leaving: bool) -> None:
         self.arriving()

@@ -57,6 +57,8 @@ class Offload:
                     raise self._broken(f"a move to {to!r}, expected one of {', '.join(self._targets)}")
                 if not isinstance(block, Block) or block.private:
                     raise self._broken(f"a move of {block!r}, which is not one of the blocks that it was given")
+            if len({(block.key, to) for block, to in plan}) < len(plan):
+                raise self._broken("the same move twice")
         except (TypeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise

@@ -72,6 +72,7 @@ def test_victims_that_cannot_be(beside, victims, said):
     ("plan", "said"),
     [
         ("return [Move(b, 'ssd') for b in blocks]", "a move to 'ssd', expected one of dram"),
+        ("return [Move(b, tier.below) for b in blocks for _ in (1, 2)]", "the same move twice"),
         ("return 3", "plan() must return moves"),
         ("return [3]", "plan() must return moves"),
         ("return [Move(3, tier.below)]", "not one of the blocks"),
