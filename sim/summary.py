@@ -23,7 +23,7 @@ ASSUMPTIONS = (
     "models. Host time per step is engine.host_time (0 s: asynchronous scheduling hides it).",
     "Output tokens are private to their request: they hold HBM, stay cached until evicted, and are neither hit by "
     "another request nor offloaded.",
-    "Not modelled in this version: interference of copies with kernels, L2 residency, bandwidth that the GPUs of a host "
+    "Not modelled in this version: interference of copies with kernels, L2 residency, bandwidth that GPUs of a host "
     "share (unless `links:` gives it), tensor parallelism, speculation, tokenisation, client network.",
 )
 
