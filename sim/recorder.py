@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from array import array
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from sim.hierarchy.link import Transfer
+from sim.hierarchy.transfer import Transfer
 
 STEP_COLUMNS: dict[str, str] = {
     "replica": "int16",

@@ -4,26 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from hw_profiles.cost_models import LinkModel
 from sim.clock import Clock
 from sim.hierarchy.network import Network, Resource
+from sim.hierarchy.transfer import Transfer
 from sim.recorder import Recorder
-
-
-@dataclass(frozen=True)
-class Transfer:
-    """What is to be copied over a link."""
-
-    src: str
-    dst: str
-    size: int
-    """Bytes."""
-    copies: int
-    """Separate copies (one per engine block), each with its own set-up time."""
-    reason: str
-    """"load" (toward the GPU) or "store" (away from it)."""
 
 
 class CopyEngine:

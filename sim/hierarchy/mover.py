@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from policies.base import Block, Move
 from sim.engine.sequence import Sequence as Seq
-from sim.hierarchy.link import CopyEngine, Transfer
+from sim.hierarchy.link import CopyEngine
 from sim.hierarchy.tier import Tier
+from sim.hierarchy.transfer import Transfer
 
 
 class LowerTier(NamedTuple):

@@ -1,0 +1,19 @@
+"""The record of one batch of copies over a link."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What is to be copied over a link."""
+
+    src: str
+    dst: str
+    size: int
+    """Bytes."""
+    copies: int
+    """Separate copies (one per engine block), each with its own set-up time."""
+    reason: str
+    """"load" (toward the GPU) or "store" (away from it)."""
