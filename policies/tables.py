@@ -17,6 +17,7 @@ from policies.eviction.two_queue import TwoQueue
 from policies.offload.none import NoOffload
 from policies.offload.write_back import WriteBack
 from policies.offload.write_through import WriteThrough
+from policies.offload.write_through_selective import WriteThroughSelective
 
 EVICTION: dict[str, type[EvictionPolicy]] = {
     "lru": LRU,
@@ -35,6 +36,7 @@ EVICTION: dict[str, type[EvictionPolicy]] = {
 OFFLOAD: dict[str, type[OffloadPolicy]] = {
     "none": NoOffload,
     "write_through": WriteThrough,
+    "write_through_selective": WriteThroughSelective,
     "write_back": WriteBack,
 }
 
