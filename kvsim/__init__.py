@@ -8,7 +8,8 @@
     result = kvsim.load("out/one-tib")        # the same again, from its folder
     result.frames["requests"]                 # a pandas frame; result.tables has pyarrow tables
 
-A policy of your own subclasses `kvsim.EvictionPolicy` or `kvsim.OffloadPolicy`.
+A policy of your own subclasses `kvsim.EvictionPolicy` or `kvsim.OffloadPolicy` (`kvsim new policy` writes one to start
+from); `kvsim.check_policy` tests whether an eviction policy keeps its contract, and raises `kvsim.ContractError`.
 
 The names below are the public ones; they load on first use, so `import kvsim` itself costs nothing.
 """
@@ -24,11 +25,13 @@ if TYPE_CHECKING:
 
     from hw_profiles.errors import InputError
     from policies.base import Block, Event, EvictionPolicy, Move, OffloadPolicy, TierInfo, TierView
+    from policies.contract import ContractError, check_policy
     from sim.run import Result
     from sim.scenario import Scenario
 
 __all__ = [
     "Block",
+    "ContractError",
     "Event",
     "EvictionPolicy",
     "InputError",
@@ -39,6 +42,7 @@ __all__ = [
     "TierInfo",
     "TierView",
     "__version__",
+    "check_policy",
     "load",
 ]
 
@@ -47,6 +51,7 @@ _HOMES: Mapping[str, str] = MappingProxyType(
     | dict.fromkeys(
         ("Block", "Event", "EvictionPolicy", "Move", "OffloadPolicy", "TierInfo", "TierView"), "policies.base"
     )
+    | dict.fromkeys(("ContractError", "check_policy"), "policies.contract")
 )
 
 

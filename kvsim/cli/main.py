@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 import kvsim
 from hw_profiles.errors import InputError
-from kvsim.cli import _print, trace
+from kvsim.cli import _print, new, trace
 from kvsim.cli.cache import cache
 from kvsim.cli.list import list_names
 from kvsim.cli.report import report
@@ -49,6 +49,10 @@ def make_app() -> typer.Typer:
     traces.command("fetch")(trace.fetch)
     traces.command("generate")(trace.generate)
     app.add_typer(traces, name="trace")
+    starts = typer.Typer(cls=Verbs, help="Files to start from: a policy of your own.")
+    starts.callback(invoke_without_command=True)(_bare)
+    starts.command("policy")(new.policy)
+    app.add_typer(starts, name="new")
     return app
 
 

@@ -1,0 +1,156 @@
+"""`kvsim new policy`: what it writes works as it stands, wherever it lies; what it refuses leaves nothing behind."""
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kvsim as package
+from policies.contract import ContractError, check_policy
+
+Kvsim = Callable[..., Any]
+ROOT = Path(package.__file__).resolve().parents[1]
+RULES = "A,B,C4,D1,E,ERA,F,I,N,PT,PTH,RUF,SIM,UP,W"
+FAMILIES = {"eviction": "lru", "offload": "write_through"}
+"""What the skeleton of each family behaves like."""
+
+
+def call(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = (sys.executable, "-m", *map(str, command))
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(params=FAMILIES)
+def written(request: pytest.FixtureRequest, kvsim: Kvsim, folder: Path) -> tuple[str, Path]:
+    """A new policy's family, and the folder (with a space in its name) that holds its two files."""
+    answer = kvsim("new", "policy", "my_first_2", "--family", request.param, "--out", "my policies")
+    assert (answer.code, answer.err) == (0, "")
+    out = folder / "my policies"
+    assert {path.name for path in out.iterdir()} == {"my_first_2.py", "test_my_first_2.py"}
+    assert "class MyFirst2(" in (out / "my_first_2.py").read_text()
+    return request.param, out
+
+
+@pytest.mark.parametrize("mode", ["prepend", "importlib"])
+def test_its_tests_pass_outside_the_repository(mode: str, written: tuple[str, Path], tmp_path: Path) -> None:
+    assert ROOT not in tmp_path.parents
+    options = ("-q", "-p", "no:cacheprovider", f"--import-mode={mode}")
+    done = call("pytest", *options, written[1] / "test_my_first_2.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "warning" not in done.stdout
+
+
+def test_its_tests_fail_when_the_policy_is_broken(written: tuple[str, Path], tmp_path: Path) -> None:
+    """A scan that drops what it offers breaks the contract; a plan that never stores, the scenario."""
+    family, out = written
+    good, bad = {
+        "eviction": ("return iter(self._order.values())", "return iter(list(self._order.values())[1:])"),
+        "offload": ("for block in blocks]", "for block in blocks[:0]]"),
+    }[family]
+    text = (out / "my_first_2.py").read_text()
+    assert text.count(good) == 1
+    (out / "my_first_2.py").write_text(text.replace(good, bad))
+    done = call("pytest", "-q", "-p", "no:cacheprovider", out, cwd=tmp_path)
+    assert done.returncode == 1
+    expected = {"eviction": "ContractError: eviction policy MyFirst2 broke", "offload": "test_it_plans_a_copy"}
+    assert expected[family] in done.stdout
+
+
+def test_it_is_clean(written: tuple[str, Path]) -> None:
+    _, out = written
+    rules = ("--select", RULES, "--ignore", "D102,D103,D107")
+    plain = call("ruff", "check", "--isolated", "--no-cache", *rules, ".", cwd=out)
+    assert plain.returncode == 0, plain.stdout
+    shape = call("ruff", "format", "--isolated", "--no-cache", "--check", ".", cwd=out)
+    assert shape.returncode == 0, shape.stdout
+    types = call("mypy", "--strict", "--cache-dir", out / ".mypy", "my_first_2.py", cwd=out)
+    assert types.returncode == 0, types.stdout
+
+
+def test_a_scenario_runs_with_it_as_the_printed_command_says(kvsim: Kvsim, folder: Path) -> None:
+    """The scenario lies elsewhere, and the numbers are those of the policy that the skeleton behaves like."""
+    for family, like in FAMILIES.items():
+        answer = kvsim("new", "policy", f"my_{family}", "--family", family, "--out", "new ones")
+        *_, test, run = (shlex.split(line) for line in answer.out.splitlines())
+        assert test == ["pytest", f"new ones/test_my_{family}.py"]
+        assert run[:4] == ["kvsim", "run", "scenario.yaml", "--set"]
+        (folder / "elsewhere").mkdir(exist_ok=True)
+        (folder / "elsewhere" / "scenario.yaml").write_text((folder / "small.yaml").read_text())
+        mine, shipped = (
+            json.loads(kvsim("run", "elsewhere/scenario.yaml", "--set", chosen, "--json", "--no-report").out)
+            for chosen in (run[4], f"policies.{family}={like}")
+        )
+        assert mine["requests"]["finished"] == 60
+        assert mine["prefix"] == shipped["prefix"]
+        assert mine["tiers"] == shipped["tiers"]
+
+
+def test_one_document_says_what_was_written(kvsim: Kvsim, folder: Path) -> None:
+    answer = kvsim("new", "policy", "mine", "--json")
+    document = json.loads(answer.out)
+    tries = document.pop("next")
+    assert document == {"family": "eviction", "class": "Mine", "policy": "mine.py", "test": "test_mine.py"}
+    assert tries == [
+        "pytest test_mine.py",
+        f"kvsim run scenario.yaml --set policies.eviction={folder}/mine.py:Mine",
+    ]
+    assert (folder / "mine.py").is_file()
+
+
+@pytest.mark.parametrize("there", ["mine.py", "test_mine.py"])
+def test_nothing_is_overwritten(there: str, kvsim: Kvsim, folder: Path) -> None:
+    (folder / there).write_text("mine")
+    before = set(folder.iterdir())
+    answer = kvsim("new", "policy", "mine")
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err == f"error: {there}: is already there; choose another NAME or --out\n"
+    assert (folder / there).read_text() == "mine"
+    assert set(folder.iterdir()) == before
+
+
+REFUSED = {
+    "not snake_case": (["MyPolicy"], "expected snake_case"),
+    "not an identifier": (["my-policy"], "found 'my-policy'"),
+    "a path": (["a/b"], "found 'a/b'"),
+    "a digit first": (["2q"], "found '2q'"),
+    "a line end": (["mine\n"], "expected snake_case"),
+    "a keyword": (["class"], "expected snake_case"),
+    "a module of Python's": (["queue"], "such as my_queue"),
+    "a module of ours": (["traces"], "such as my_traces"),
+    "a class of ours": (["eviction_policy"], "such as my_eviction_policy"),
+    "a class of the templates": (["ordered_dict"], "such as my_ordered_dict"),
+    "an exception": (["value_error"], "such as my_value_error"),
+    "a file of tests": (["test_mine"], "such as my_test_mine"),
+    "a name too long for its tests only": (["m" * 236], "cannot write"),
+    "a family without policies": (["mine", "--family", "offlod"], "did you mean 'offload'?"),
+    "a file for a folder": (["mine", "--out", "small.yaml"], "small.yaml: is a file"),
+    "no name": ([], "NAME"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_refused_in_one_line(case: str, kvsim: Kvsim, folder: Path) -> None:
+    arguments, said = REFUSED[case]
+    answer = kvsim("new", "policy", *arguments)
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.startswith("error: ")
+    assert answer.err.count("\n") == 1
+    assert said in answer.err
+    assert [path.name for path in folder.iterdir()] == ["small.yaml"]
+
+
+def test_an_unknown_thing_to_make_is_answered_with_the_nearest(kvsim: Kvsim) -> None:
+    answer = kvsim("new", "polcy", "mine")
+    assert answer.code == 2
+    assert "did you mean 'policy'?" in answer.err
+
+
+def test_the_contract_checker_is_public() -> None:
+    assert {"check_policy", "ContractError"} <= set(package.__all__)
+    assert package.check_policy is check_policy
+    assert package.ContractError is ContractError
