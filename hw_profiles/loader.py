@@ -147,13 +147,15 @@ def _heldout(document: Mapping[str, Any]) -> Iterator[tuple[str, HeldOut]]:
 
 def _validity(document: Mapping[str, Any]) -> Validity:
     entry = mapping(document.get("validity"), "validity")
-    check_keys(entry, ("batch", "seq", "note"), "validity")
-    return Validity(_range(entry, "batch"), _range(entry, "seq"), str(entry.get("note", "")))
+    check_keys(entry, ("batch", "seq", "prefill", "prefix", "note"), "validity")
+    batch, seq, prefill, prefix = (_range(entry, key) for key in ("batch", "seq", "prefill", "prefix"))
+    return Validity(batch, seq, prefill, prefix, str(entry.get("note", "")))
 
 
 def _range(entry: Mapping[str, Any], key: str) -> tuple[int, int]:
     value = entry.get(key)
+    least = 0 if key == "prefix" else 1
     whole = isinstance(value, list) and len(value) == 2 and all(type(end) is int for end in value)
-    if not isinstance(value, list) or not whole or not 0 < value[0] <= value[1]:
+    if not isinstance(value, list) or not whole or not least <= value[0] <= value[1]:
         raise InputError("", path=f"validity.{key}", found=value, allowed="[least, most] in whole numbers")
     return value[0], value[1]

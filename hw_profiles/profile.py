@@ -25,10 +25,13 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Validity:
-    """Box the fits cover: decode batch (sequences) and context length (tokens), both inclusive."""
+    """Box the fits cover, ends included: decode batch (sequences) and context length (tokens), prefill chunk (tokens)
+    and the cached prefix before it (tokens)."""
 
     batch: tuple[int, int]
     seq: tuple[int, int]
+    prefill: tuple[int, int]
+    prefix: tuple[int, int]
     note: str = ""
 
 

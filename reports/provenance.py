@@ -78,5 +78,5 @@ def trust_line(summary: Mapping[str, Any]) -> str:
         where = f" ({profile['widest_value']})" if profile.get("widest_value") else ""
         line += f"; widest stated uncertainty ±{NBSP}{percent(widest)}{where}"
     if is_number(outside):
-        line += f"; {percent(outside)} of steps lie outside the range it was fitted on"
+        line += f"; {percent(outside)} of the step time lies outside the range it was fitted on"
     return line + "."

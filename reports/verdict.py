@@ -44,12 +44,15 @@ def verdict(summary: Mapping[str, Any]) -> Verdict:
         extra.append(f"{percent(slo['attainment'])} of requests meet every per-request bound")
     if is_number(slo.get("goodput_per_s")):
         extra.append(f"goodput {number(slo['goodput_per_s'], 3)} requests/s of {number(rate, 3)}")
+    counts = section(summary, "requests")
+    rejected = counts.get("rejected")
+    lost = f"; {number(rejected)} of {number(counts.get('arrived'))} requests were rejected" if rejected else ""
     missed = [t for t in targets if not t.met]
     if missed:
         worst = "; ".join(f"{t.label} is {t.value} against {t.limit}, {t.margin}" for t in missed)
-        return Verdict("missed", f"SLO missed: {worst}", targets, "; ".join(extra))
+        return Verdict("missed", f"SLO missed: {worst}{lost}", targets, "; ".join(extra))
     near = "; ".join(f"{t.label} is {t.value}, {t.margin}" for t in targets)
-    return Verdict("met", f"SLO met: {near}", targets, "; ".join(extra))
+    return Verdict("met", f"SLO met: {near}{lost}", targets, "; ".join(extra))
 
 
 def _target(key: str, target: Mapping[str, Any]) -> Target:
@@ -63,6 +66,8 @@ def _target(key: str, target: Mapping[str, Any]) -> Target:
         margin = f"{_times(value / limit)} over the limit" if change < 1 else f"{number(value / limit, 2)} × the limit"
     elif change < 0:
         margin = f"{percent(-change)} below the limit"
+    if not met and change <= 0:
+        margin += " for those that were served"
     return Target(slo_label(key), _ms(limit), _ms(value), met, margin, max(0.0, min(100.0, 50.0 * value / limit)))
 
 

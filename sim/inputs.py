@@ -35,14 +35,16 @@ class Inputs:
     """Bandwidths that several transfers share, bytes/s, by name: those of CAPS (per GPU) and NODE_CAPS (per node)."""
 
 
-def load_inputs(scenario: Scenario) -> Inputs:
-    """Load trace, model and profile, and size the HBM. Raises InputError naming the scenario's key."""
+def load_inputs(scenario: Scenario, *, strict: bool = False) -> Inputs:
+    """Load trace, model and profile, and size the HBM. `strict` refuses a trace that needs a warning.
+
+    Raises InputError naming the scenario's key."""
     spec, base = scenario.spec, scenario.base_dir
     model = _named(scenario, "model", lambda: load_model(resolved_path(spec.model, base)))
     profile = _named(scenario, "hardware.profile", lambda: load_profile(resolved_path(spec.hardware.profile, base)))
     profile, caps = _named(scenario, None, lambda: _with_links(profile, spec.links))
     budget = _named(scenario, None, lambda: _budget(spec, model, profile))
-    trace = _named(scenario, "trace", lambda: build_trace(spec.trace, spec.seed, base))
+    trace = _named(scenario, "trace", lambda: build_trace(spec.trace, spec.seed, base, strict=strict))
     if trace.block_tokens % spec.engine.block_tokens:
         raise InputError(
             "the engine's block must divide the trace's hash block",

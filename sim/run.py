@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import tempfile
 import time
 import traceback
 from dataclasses import dataclass
@@ -49,8 +50,9 @@ class Result:
     def save(self, out: str | Path) -> Path:
         """Write the run directory (scenario.yaml, summary.json, profile.json, tables) into folder `out`; returns it.
 
-        Each file is written under a temporary name and renamed. `summary.json` goes first if it is there and comes
-        last, so a folder that has one is whole. Raises InputError if `out` cannot be written or holds something else.
+        Everything is written beside it first and then moved in; `summary.json` leaves first and comes last, so a folder
+        that has one is whole, and an earlier run stays if the disk is full. Raises InputError if `out` cannot be
+        written or holds something else.
         """
         target = Path(out)
         try:
@@ -63,15 +65,22 @@ class Result:
         target.mkdir(parents=True, exist_ok=True)
         if any(target.iterdir()) and not any((target / name).exists() for name in ("summary.json", "scenario.yaml")):
             raise InputError("the folder is not empty and is not a run directory", where=target)
-        for stale in ("summary.json", "report.html", "timeline.json"):
-            (target / stale).unlink(missing_ok=True)
-        write_atomic(target / "scenario.yaml", self.scenario_yaml)
-        write_atomic(target / "profile.json", json.dumps(self.profile_values, indent=1) + "\n")
-        for name, table in self.tables.items():
-            buffer = pa.BufferOutputStream()
-            pq.write_table(table, buffer, compression="zstd")
-            write_atomic(target / f"{name}.parquet", buffer.getvalue().to_pybytes())
-        write_atomic(target / "summary.json", json.dumps(self.summary, indent=1, allow_nan=False) + "\n")
+        with tempfile.TemporaryDirectory(prefix=".kvsim-", dir=target) as folder:
+            temporary = Path(folder)
+            write_atomic(temporary / "scenario.yaml", self.scenario_yaml)
+            write_atomic(temporary / "profile.json", json.dumps(self.profile_values, indent=1) + "\n")
+            for name, table in self.tables.items():
+                pq.write_table(table, temporary / f"{name}.parquet", compression="zstd")
+            write_atomic(temporary / "summary.json", json.dumps(self.summary, indent=1, allow_nan=False) + "\n")
+            for stale in ("summary.json", "report.html", "timeline.json"):
+                (target / stale).unlink(missing_ok=True)
+            for name in (
+                "scenario.yaml",
+                "profile.json",
+                *(f"{table}.parquet" for table in self.tables),
+                "summary.json",
+            ):
+                (temporary / name).replace(target / name)
 
     @classmethod
     def load(cls, run_dir: str | Path) -> Result:
@@ -91,14 +100,19 @@ class Result:
 
 
 def simulate(
-    scenario: Scenario, *, progress: Progress | None = None, check: bool = False, single_step: bool = False
+    scenario: Scenario,
+    *,
+    progress: Progress | None = None,
+    check: bool = False,
+    strict: bool = False,
+    single_step: bool = False,
 ) -> Result:
     """Run a scenario. `check` recounts every invariant often; `single_step` does not stride (same result, slower).
 
     Raises InputError for input that turns out wrong, InvariantError if the simulator broke one of its own rules.
     """
     wall, cpu = time.perf_counter(), time.process_time()
-    inputs = load_inputs(scenario)
+    inputs = load_inputs(scenario, strict=strict)
     cluster = Cluster(scenario, inputs, single_step=single_step)
     Sampler(cluster, progress)
     # The run allocates many small objects and makes no garbage cycles worth collecting while it lasts.

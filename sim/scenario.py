@@ -72,11 +72,11 @@ class Scenario:
         """The resolved scenario as YAML; loading it gives the same run."""
         return dump_yaml(self.resolved())
 
-    def run(self, progress: Progress | None = None, *, check: bool = False) -> Result:
+    def run(self, progress: Progress | None = None, *, check: bool = False, strict: bool = False) -> Result:
         """Simulate. `check` verifies every invariant often, not only at the end. Raises InputError, InvariantError."""
         from sim.run import simulate
 
-        return simulate(self, progress=progress, check=check)
+        return simulate(self, progress=progress, check=check, strict=strict)
 
 
 def _scalar(text: str, path: str) -> Any:

@@ -19,6 +19,7 @@ from traces.spec import TraceSpec
 
 SCHEMA = "kvsim-scenario/1"
 Count = Annotated[int, Field(ge=1, strict=True)]
+MOST_REPLICAS = 4096
 
 SLO_METRICS = ("ttft", "tpot", "itl", "e2e", "queue")
 SLO_STATISTICS = ("mean", "p50", "p90", "p95", "p99", "max")
@@ -39,7 +40,7 @@ class HardwareSpec(Spec):
     """Which machine, and how many: `replicas` engines of `tp` GPUs each, `gpus_per_node` GPUs to a host."""
 
     profile: str
-    replicas: Count = 1
+    replicas: Annotated[int, Field(ge=1, le=MOST_REPLICAS, strict=True)] = 1
     tp: Count = 1
     gpus_per_node: Count = 8
 
@@ -60,7 +61,7 @@ class EngineSpec(Spec):
     kind: Literal["vllm", "sglang", "tensorrt_llm"] = "vllm"
     max_num_seqs: Count = 256
     max_num_batched_tokens: Count = 8192
-    block_tokens: Count = 16
+    block_tokens: Annotated[int, Field(ge=1, le=65536, strict=True)] = 16
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.9
     num_gpu_blocks: Count | None = None
     host_time: Seconds = 0.0

@@ -8,6 +8,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from hw_profiles.errors import InputError
+from policies.tables import LATER_FAMILIES
+from sim.spec import PoliciesSpec
 
 _PHRASES = {
     "int_type": "a whole number",
@@ -42,9 +44,10 @@ def as_input_error(error: ValidationError, document: Mapping[str, Any], spec: ty
     if isinstance(cause, InputError):
         return cause.at(path=path)
     if kind == "extra_forbidden":
-        names = list(owner.model_fields) if owner else []
+        names = [field.alias or name for name, field in owner.model_fields.items()] if owner else []
         parent, _, key = path.rpartition(".")
-        return InputError("unknown key", path=parent or None, found=key, allowed=names, near=names)
+        near = (*names, *LATER_FAMILIES) if owner is PoliciesSpec else names
+        return InputError("unknown key", path=parent or None, found=key, allowed=names, near=near)
     if kind == "missing":
         return InputError("missing", path=path)
     if kind in _BOUNDS:

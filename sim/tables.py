@@ -12,7 +12,10 @@ from sim.recorder import Columns
 
 
 def requests_table(sequences: Seq[Sequence], tiers: Seq[str]) -> pa.Table:
-    """One row per request in order of arrival; columns as in docs/run-directory.md. Times in seconds, NaN if never."""
+    """One row per request in order of arrival; times in seconds, NaN if never.
+
+    queue_s + load_s + prefill_s = ttft_s.
+    """
     count = len(sequences)
 
     def column(name: str, kind: str) -> np.ndarray:

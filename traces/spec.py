@@ -69,21 +69,22 @@ class TraceSpec(BaseModel):
         return self.model_copy(update={"path": str(absolute)})
 
 
-def build(spec: TraceSpec, seed: int, base_dir: str | Path = ".") -> Trace:
+def build(spec: TraceSpec, seed: int, base_dir: str | Path = ".", *, strict: bool = False) -> Trace:
     """Loads or generates the trace of `spec`, then changes its arrivals.
 
     In this order: arrival_rate or stagger_sessions (they say who comes first), limit, spread_arrivals, rate_scale.
     Spreading comes before scaling because it undoes the trace's own quantisation: scaling then keeps the burstiness.
 
     `seed`: of the scenario; generated traffic and spread arrivals draw from streams of their own.
-    `base_dir`: the folder a relative path starts from (the scenario's). Raises InputError.
+    `base_dir`: the folder a relative path starts from (the scenario's). `strict` refuses a trace that needs a warning.
+    Raises InputError.
     """
     if spec.generate is not None:
         trace = generate(spec.generate, seed)
     elif spec.name is not None:
-        trace = load_trace(spec.name)
+        trace = load_trace(spec.name, strict=strict)
     else:
-        trace = load_trace(Path(str(spec.resolved(base_dir).path)))
+        trace = load_trace(Path(str(spec.resolved(base_dir).path)), strict=strict)
     if spec.arrival_rate is not None:
         trace = poisson_arrivals(trace, spec.arrival_rate, seed)
     if spec.stagger_sessions is not None:

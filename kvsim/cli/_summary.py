@@ -1,4 +1,4 @@
-"""A run's summary as console tables: the metrics, the latencies, where prompts came from, the links.
+"""A run's summary as one console table: latencies, metrics, where prompts came from, links.
 
 Numbers and names are spelled by `reports.text`, so the console and the report say the same.
 """
@@ -15,79 +15,61 @@ from reports.text import (
     link_label,
     metric_value,
     number,
-    percent,
     rate,
-    seconds,
     tier_label,
 )
 
 LATENCIES = ("ttft", "tpot", "itl", "e2e", "queue")
 STATISTICS = ("mean", "p50", "p90", "p95", "p99", "max")
 
+Row = tuple[str, ...]
+"""Cells of a row; missing ones at its end are empty."""
+
 
 def print_summary(summary: Mapping[str, Any]) -> None:
-    """Print every table of `summary` (the contents of summary.json)."""
-    _metrics(summary["metrics"])
-    _latencies(summary)
-    _prefix(summary["prefix"])
-    _links({name: link for name, link in summary["links"].items() if "busy_s" in link})
-    _shared({name: link for name, link in summary["links"].items() if "busy_s" not in link})
-
-
-def _metrics(metrics: list[Mapping[str, Any]]) -> None:
-    below = tuple(f"{name}_" for name in LATENCIES)  # those have a table of their own
-    shown = [metric for metric in metrics if not str(metric["key"]).startswith(below)]
-    rows = [(str(metric["label"]), *metric_value(metric["value"], str(metric["unit"]))) for metric in shown]
-    table(["metric", Column("value", right=True), "unit"], rows)
-
-
-def _latencies(summary: Mapping[str, Any]) -> None:
+    """Print `summary` (the contents of summary.json) as one table."""
+    links = summary["links"].items()
     rows = [
-        (METRIC_LABELS[name], *(number(summary[f"{name}_ms"][statistic]) for statistic in STATISTICS))
-        for name in LATENCIES
+        *(_latency(summary, name) for name in LATENCIES),
+        *_metrics(summary["metrics"]),
+        *_prefix(summary["prefix"]),
+        *(row for name, link in links for row in (_link(name, link) if "busy_s" in link else _shared(name, link))),
     ]
-    table(["latency (ms)", *(Column(name, right=True) for name in STATISTICS)], rows)
+    right = [Column(name, right=True) for name in ("mean or value", *STATISTICS[1:])]
+    table(["metric", "unit", *right], rows)
 
 
-def _prefix(prefix: Mapping[str, Any]) -> None:
+def _latency(summary: Mapping[str, Any], name: str) -> Row:
+    return (METRIC_LABELS[name], "ms", *(number(summary[f"{name}_ms"][s]) for s in STATISTICS))
+
+
+def _metrics(metrics: list[Mapping[str, Any]]) -> list[Row]:
+    above = tuple(f"{name}_" for name in LATENCIES)  # those have rows of their own
+    shown = [m for m in metrics if not str(m["key"]).startswith(above)]
+    pairs = [(str(m["label"]), metric_value(m["value"], str(m["unit"]))) for m in shown]
+    return [(label, unit, value) for label, (value, unit) in pairs]
+
+
+def _prefix(prefix: Mapping[str, Any]) -> list[Row]:
     total: int = prefix["input_tokens"]
     hits: Mapping[str, int] = prefix["hit_tokens"]
-    counts = {f"hit in {tier_label(tier)}": tokens for tier, tokens in hits.items()}
-    counts["computed"] = total - sum(hits.values())
-    rows = [
-        (what, number(tokens), percent(tokens / total if total else None)) for what, tokens in counts.items()
+    counts = {f"Prompt tokens from {tier_label(tier)}": tokens for tier, tokens in hits.items()}
+    counts["Prompt tokens computed"] = total - sum(hits.values())
+    return [(what, "tokens", number(tokens)) for what, tokens in counts.items()]
+
+
+def _link(name: str, link: Mapping[str, Any]) -> list[Row]:
+    """One direction: what moved, and how busy it was; the P99 of its queue stands in that column."""
+    moved, unit = binary_bytes(link["bytes"]).replace("\u00a0", " ").split(" ")
+    label = link_label(name)
+    return [
+        (label, unit, moved),
+        (f"{label}, busy", "%", number(100 * link["utilization"])),
+        (f"{label}, queue", "ms", "", "", "", "", number(link["queue_p99_ms"])),
     ]
-    if prefix["recomputed_tokens"]:
-        rows.append(("computed again after preemption", number(prefix["recomputed_tokens"]), "extra"))
-    table(["prompt tokens", Column("tokens", right=True), Column("share", right=True)], rows)
 
 
-def _links(links: Mapping[str, Mapping[str, Any]]) -> None:
-    rows = [
-        (
-            link_label(name),
-            binary_bytes(link["bytes"]),
-            seconds(link["busy_s"]),
-            percent(link["utilization"]),
-            number(link["queue_p99_ms"]),
-        )
-        for name, link in links.items()
-    ]
-    headings = ("moved", "busy", "utilization", "queue p99 (ms)")
-    table(["link", *(Column(name, right=True) for name in headings)], rows)
-
-
-def _shared(caps: Mapping[str, Mapping[str, Any]]) -> None:
-    """Bandwidths that several links share."""
-    if caps:
-        rows = [
-            (
-                link_label(name),
-                binary_bytes(cap["bytes"]),
-                rate(cap["capacity_bytes_per_s"] / cap["count"]),
-                percent(cap["utilization"]),
-            )
-            for name, cap in caps.items()
-        ]
-        headings = ("moved", "capacity each", "utilization")
-        table(["shared bandwidth", *(Column(name, right=True) for name in headings)], rows)
+def _shared(name: str, cap: Mapping[str, Any]) -> list[Row]:
+    """A bandwidth that several links share."""
+    each = rate(cap["capacity_bytes_per_s"] / cap["count"])
+    return [(f"{link_label(name)}, of {each}", "%", number(100 * cap["utilization"]))]

@@ -9,7 +9,7 @@ import typer
 
 from hw_profiles.errors import InputError
 from kvsim.cli import _print
-from kvsim.cli._options import AsJson, Quiet, Settings, parse_setting
+from kvsim.cli._options import AsJson, Quiet, Settings, Strict, parse_setting
 from kvsim.cli._progress import simulation_bar
 from kvsim.cli._run_dir import keep_scenario, may_write
 from sim.invariants import InvariantError
@@ -20,7 +20,7 @@ def run(
     settings: Settings = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Run directory. [default: out/<scenario>-<hash>]"),
+        typer.Option("--out", metavar="DIR", help="Run directory; out/<scenario>-<hash> if not given."),
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of every random stream.")] = None,
     as_json: AsJson = False,
@@ -31,9 +31,10 @@ def run(
     fail_on_slo: Annotated[
         bool, typer.Option("--fail-on-slo", help="Exit with 1 when the SLO is missed.")
     ] = False,
+    strict: Strict = False,
     quiet: Quiet = False,
 ) -> None:
-    """Simulate SCENARIO: tables on the console, every table and a report in the run directory."""
+    """Simulate SCENARIO: a table on the console, every table and a report in the run directory."""
     from kvsim import Scenario
 
     spec = Scenario.load(scenario)
@@ -48,7 +49,7 @@ def run(
 
     with simulation_bar(wanted=not (quiet or as_json)) as tick:
         try:
-            result = spec.run(progress=tick, check=check)
+            result = spec.run(progress=tick, check=check, strict=strict)
         except InvariantError as error:
             kept = out or Path("out") / f"{scenario.stem}-broken"
             keep_scenario(kept, spec.to_yaml())

@@ -103,12 +103,12 @@ def occupancy(run: RunData, axis: TimeAxis, tier: str) -> Figure:
         data.append(_sampled("pinned", pin_times, pinned / divisor, axis, pin_color, unit, dash="dash"))
     peak = float(used.max())
     layout = time_layout(axis, f"KV held ({unit})")
-    finding = f"Peak {binary_bytes(peak)}."
+    finding = f"Highest sample {binary_bytes(peak)}."
     if is_number(capacity) and capacity:
         shape, note = level_line(capacity / divisor, f"capacity {binary_bytes(capacity)}")
         layout |= {"shapes": [shape], "annotations": [note]}
         layout["yaxis"]["range"] = [0, 1.12 * max(capacity, peak) / divisor]
-        finding = f"Peak {binary_bytes(peak)}, {percent(peak / capacity)} of capacity."
+        finding = f"Highest sample {binary_bytes(peak)}, {percent(peak / capacity)} of capacity."
     return Figure(key, title, read, finding, data, layout)
 
 

@@ -113,7 +113,7 @@ def queue_length(run: RunData, axis: TimeAxis) -> Figure:
         peaks.append(f"{number(float(total.max()))} {metric}")
     if not data:
         return Figure(key, title, read, empty="This run holds no samples of its replicas.")
-    return Figure(key, title, read, f"Peaks: {', '.join(peaks)}.", data, time_layout(axis, "requests"))
+    return Figure(key, title, read, f"Highest of the samples: {', '.join(peaks)}.", data, time_layout(axis, "requests"))
 
 
 def engine_time(run: RunData, axis: TimeAxis) -> Figure:

@@ -6,10 +6,12 @@ step = max(linear + attention, launches) + host time, where
   launches   time to launch the kernels one by one; only steps with prefill tokens, since decode steps replay a graph
 
 Decode attention is charged cold: between two uses of a line of KV every weight of the model passes through L2
-(design section 4; public tables that repeat one buffer are L2-warm and must not be used for small contexts).
+(public tables that repeat one buffer are L2-warm, and must not be used for small contexts).
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -41,8 +43,7 @@ class StepCost:
         self._prefill = profile.prefill
         self._layers_by_tokens: dict[int, float] = {}
         self._head_by_rows: dict[int, float] = {}
-        self._batch = profile.validity.batch
-        self._context = profile.validity.seq
+        self._validity = profile.validity
 
     def linear(self, tokens: int, rows: int) -> float:
         """Matrix products and elementwise kernels of a step of `tokens` tokens, `rows` of which are sampled."""
@@ -78,11 +79,15 @@ class StepCost:
         flops = prefill_flops(tokens, prefix, self._model.heads, self._model.head_dim)
         return self._model.layers * self._prefill.seconds(tokens, flops)
 
-    def extrapolated(self, seqs: int, context: int, longest_prefill: int) -> bool:
-        """True when the batch or the mean context lies outside the profile's measured box."""
-        if seqs and not (self._inside(self._batch, seqs) and self._inside(self._context, context / seqs)):
+    def extrapolated(self, seqs: int, context: int, chunks: Sequence[tuple[int, int]]) -> bool:
+        """True when any part of a step lies outside the profile's measured box.
+
+        seqs, context: decoding sequences and the tokens that they attend; chunks: (tokens, prefix) of each prefill.
+        """
+        box = self._validity
+        if seqs and not (self._inside(box.batch, seqs) and self._inside(box.seq, context / seqs)):
             return True
-        return longest_prefill > self._context[1]
+        return any(not (self._inside(box.prefill, n) and self._inside(box.prefix, prefix)) for n, prefix in chunks)
 
     @staticmethod
     def _inside(box: tuple[float, float], value: float) -> bool:

@@ -147,10 +147,10 @@ class Batch:
         """Take waiting sequences in order while the budget, the batch and the memory allow it."""
         budget = self.limits.max_num_batched_tokens - self.decoding.count - sum(tokens for _, tokens in chunks)
         while budget > 0 and len(self.running) < self.limits.max_num_seqs:
-            if not self.loaded and not self._look_up_next(now):
-                return
             if not self.loaded:
-                continue  # it loads now; the next one may go ahead
+                if not self._look_up_next(budget, now):
+                    return
+                continue  # it is ready now, or it loads and the next one may go ahead
             seq = self.loaded[0][1]
             tokens = min(seq.known - seq.computed, budget)
             if not self.cache.extend(seq, tokens):
@@ -160,10 +160,10 @@ class Batch:
             chunks.append((seq, tokens))
             budget -= tokens
 
-    def _look_up_next(self, now: float) -> bool:
+    def _look_up_next(self, budget: int, now: float) -> bool:
         """Find and pin the cached prefix of the head of the queue; False if there is none or memory is too short.
 
-        Without a load, nothing is pinned unless the first chunk fits too.
+        Without a load, nothing is pinned unless the first chunk (of at most `budget` tokens) fits too.
         """
         if not self.waiting:
             return False
@@ -171,7 +171,7 @@ class Batch:
         found = cache.lookup(seq)
         if not any(f.level for f in found):
             hit = sum(f.tokens for f in found)
-            chunk = min(seq.known - hit, self.limits.max_num_batched_tokens - self.decoding.count)
+            chunk = min(seq.known - hit, budget)
             need = cache.blocks_of(hit + chunk) - cache.blocks_of(hit)
             if need * cache.block_bytes > cache.hbm.available - cache.newly_pinned(found):
                 return False

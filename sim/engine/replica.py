@@ -1,7 +1,7 @@
 """One serving replica in simulated time: decide a stride, wait for its end, commit it.
 
 Steps with nothing to decide are advanced in one stride, which any outside event cuts at the end of the step in progress
-(design section 9): the loop's cost is per decision, not per step or running sequence.
+The loop's cost is per decision, not per step or running sequence.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Replica:
         self.cache = batch.cache
         self.times = ReplicaTimes()
         self.steps = 0
-        self.extrapolated_steps = 0
+        self.extrapolated_s = 0.0
         self._clock = clock
         self._cost = cost
         self._recorder = recorder
@@ -220,9 +220,9 @@ class Replica:
         self._finished(seq)
 
     def _record(self, stride: Stride, steps: int, now: float) -> None:
-        longest = max((seq.computed + n for seq, n in stride.chunks), default=0)
-        if self._cost.extrapolated(stride.decode_seqs, stride.context, longest):
-            self.extrapolated_steps += steps
+        chunks = [(n, seq.computed) for seq, n in stride.chunks]
+        if self._cost.extrapolated(stride.decode_seqs, stride.context, chunks):
+            self.extrapolated_s += now - stride.start
         self._recorder.steps.append(
             self.index,
             self.steps,

@@ -139,6 +139,7 @@ class ReplicaCache:
         block = Block(source.key, source.start, found.tokens, found.tokens * self.token_bytes, 0)
         block.pins = 1
         self.hbm.insert(block)
+        self.hbm.counters.stored_bytes += block.size
         return block
 
     def newly_pinned(self, found: list[Found]) -> int:
@@ -283,11 +284,13 @@ class ReplicaCache:
         if block is None:
             hbm.publish(size)
             hbm.insert(Block(seq.own_key, self._full_tokens(seq), tokens, size, tokens))
+            hbm.counters.stored_bytes += size
             return size
         grown = size - block.size
         if grown <= 0:
             return 0
         hbm.publish(grown)
         hbm.grow(block, tokens, size)
+        hbm.counters.stored_bytes += grown
         block.ready = tokens
         return grown

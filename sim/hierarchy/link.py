@@ -15,9 +15,10 @@ from sim.recorder import Recorder
 class CopyEngine:
     """One direction of one GPU's link: a serial, non-preemptive server in order of submission.
 
-    A transfer alone takes copies x alpha + bytes / beta (alpha-beta model per copy; calibration.md 1.4: one copy engine
-    per direction, non-preemptive, in ready order). While it is in service it shares the resources of `path` (the joint
-    cap of both directions, the host's root complex, its DRAM) with other engines, max-min fairly.
+    A transfer alone takes copies x alpha + bytes / beta (alpha-beta model per copy). Copy engines are serial per
+    direction and ignore priorities (pytorch/torchrec pull requests 4303 and 4315). While it is in service it shares the
+    resources of `path` (the joint cap of both directions, the host's root complex, its DRAM) with other engines,
+    max-min fairly.
     """
 
     def __init__(

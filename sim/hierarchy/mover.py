@@ -101,25 +101,32 @@ class Mover:
 
         All at once if possible; else one by one, in order.
         """
-        if len(parts) > 1 and self._bytes(parts) > tier.available:
-            return [part for one in parts for part in self._make_room(tier, [one])]
         for part in parts:
-            if part.start:  # its copy is there already, and must not be evicted for the rest
+            if part.start:  # its copy is there already, and must not be evicted for the others
                 tier.pin(part.copy)
-        size = self._bytes(parts)
-        if tier.make_room(size) is None:
+        if tier.make_room(self._bytes(parts)) is not None:
+            self._enter(tier, parts)
+            return parts
+        taken = []
+        for part in parts:
+            size = self._bytes([part])
+            if tier.make_room(size) is not None:
+                self._enter(tier, [part])
+                taken.append(part)
+                continue
             tier.counters.refused_bytes += size
-            for part in parts:
-                if part.start:
-                    tier.unpin(part.copy)
-            return []
+            if part.start:
+                tier.unpin(part.copy)
+        return taken
+
+    def _enter(self, tier: Tier, parts: list[Part]) -> None:
+        """Put the copies into the memory that was made free."""
         for block, copy, start, end in parts:
             if start:
                 tier.grow(copy, end, end * self._token_bytes)
             else:
                 copy.tokens, copy.size, copy.pins = block.tokens, block.size, 1
                 tier.insert(copy)
-        return parts
 
     def _stored(self, tier: Tier, parts: list[Part], size: int, leaving: bool) -> None:
         self.arriving()

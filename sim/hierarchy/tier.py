@@ -17,7 +17,7 @@ class TierCounters:
     """Totals of one tier over a run; bytes are those of one GPU's share."""
 
     stored_bytes: int = 0
-    """Bytes copied into the tier from the side of the GPU."""
+    """Bytes copied into the tier from the side of the GPU (for HBM: bytes that became cached, computed or loaded)."""
     loaded_bytes: int = 0
     """Bytes copied out of the tier toward the GPU (for HBM: bytes of cached blocks that prompts reused)."""
     evicted_blocks: int = 0

@@ -1,4 +1,4 @@
-"""Fabricates the tables of a run directory that follows the contract of the design, section 7, with plausible numbers.
+"""Fabricates the tables of a run directory with plausible numbers.
 
 A toy queue stands in for the simulator, so that these tests can ask for shapes no scenario gives quickly:
 arrivals with a wave, one FIFO prefill server a replica, a fixed time per output token. Tables agree with each
