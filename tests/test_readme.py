@@ -55,6 +55,16 @@ def test_the_error_is_what_is_printed(tmp_path):
     assert done.stderr.strip() == shown[1]
 
 
+def test_the_output_is_what_is_printed(tmp_path):
+    start = README.index("## What `make demo` prints")
+    begin = README.index("```\n", start) + 4
+    shown = README[begin : README.index("\n```", begin)].splitlines()
+    command = [sys.executable, "-m", "kvsim", "run", str(ROOT / "examples" / "quickstart.yaml"), "--out", "quickstart"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    printed = [line.removeprefix(" ") for line in done.stdout.splitlines() if line]
+    assert printed[:-1] == [line for line in shown if line][:-1]
+
+
 def test_the_pictures_exist():
     pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", README)
     assert pictures
