@@ -16,8 +16,7 @@ class WriteThroughSelective(OffloadPolicy):
     Stores less than write-through, and no step waits for a copy as with write-back; the price is that a block that is
     evicted before its `after`-th hit is lost. Hits are counted while a block is resident: one that was evicted and
     computed again starts from zero. A block that gains tokens after its copy was made has them copied at its next hit.
-    The copy starts when the request that hits is admitted; if that is in the step that still computes the block, the
-    copy begins with this step instead of after it.
+    The copy starts when the request that hits is admitted; a hit on a block that the step still computes starts none.
 
     Source: `write_through_selective` of SGLang HiCache (docs/advanced_features/hicache_design.md, "Data Write-back";
     `_inc_hit_count` of its radix cache). HiCache counts the computation as the first hit and copies at the second,

@@ -126,7 +126,8 @@ class ReplicaCache:
                 sources, targets = ([pair[i] for pair in pairs] for i in (0, 1))
                 self.mover.load(seq, self._tiers[level].name, sources, targets)
         if self._offload.hears_hit:
-            hits = [f.block for f in found if not f.level and not f.block.private]
+            # What the step to come computes, or a load brings, has no bytes to copy yet.
+            hits = [f.block for f in found if not f.level and not f.block.private and f.block.ready == f.block.tokens]
             self.mover.store(self._offload.plan(Event.HIT, hits))
         return True
 
@@ -190,6 +191,8 @@ class ReplicaCache:
 
     def filled(self, blocks: list[Block]) -> None:
         """The step that computed these blocks has ended."""
+        for block in blocks:
+            block.ready = block.tokens
         if self._offload.hears_filled:
             self.mover.store(self._offload.plan(Event.FILLED, blocks))
 
@@ -255,7 +258,7 @@ class ReplicaCache:
             size = tokens * self.token_bytes
             if block is None:
                 hbm.publish(size)
-                block = Block(key, start, tokens, size, tokens)
+                block = Block(key, start, tokens, size, 0)
                 block.pins = 1
                 hbm.insert(block)
                 seq.held.append(block)
@@ -269,7 +272,6 @@ class ReplicaCache:
                     hbm.pin(block)
                     seq.held.append(block)
                 hbm.grow(block, tokens, size)
-                block.ready = tokens
                 seq.covered += grown
                 seq.filled.append(block)
                 hbm.counters.stored_bytes += grown

@@ -95,3 +95,12 @@ def test_prefill_after_a_prefix_counts_as_extrapolated(run, prompt):
 def test_an_absurd_cluster_is_refused(scenario, prompt):
     with pytest.raises(InputError, match="replicas"):
         scenario([(0, 100, 1, prompt(1, 100))]).set("hardware.replicas", 100_000_000)
+
+
+def test_a_block_is_not_copied_before_it_is_computed(run, prompt):
+    """Two requests of one prompt in a step: the second hits what the first is computing, too early to store."""
+    rows = [(0, 1024, 1, prompt(1, 1024)), (0, 1024, 1, prompt(1, 1024)), (10, 1024, 1, prompt(1, 1024))]
+    result = run(rows, blocks=300, dram="10 GiB", policies={"eviction": "lru", "offload": "write_through_selective"})
+    assert result.frames["requests"].hit_hbm_tokens.tolist() == [0, 1008, 1008]
+    assert (result.frames["transfers"].queued_s >= 10).all()
+    assert len(result.frames["transfers"]) == 1
