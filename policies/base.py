@@ -57,7 +57,7 @@ class Event(Enum):
     FILLED = "filled"
     """The engine computed the blocks in this step (end of the step)."""
     HIT = "hit"
-    """A request reused the blocks (when it is admitted); blocks that are still being computed or loaded are left out."""
+    """A request reused the blocks (when it is admitted); those still being computed or loaded are left out."""
     EVICTED = "evicted"
     """The blocks are leaving the tier; a copy plan delays the reuse of their memory until it has finished."""
 
