@@ -128,7 +128,8 @@ class ReplicaCache:
         if self._offload.hears_hit:
             # What the step to come computes, or a load brings, has no bytes to copy yet.
             hits = [f.block for f in found if not f.level and not f.block.private and f.block.ready == f.block.tokens]
-            self.mover.store(self._offload.plan(Event.HIT, hits))
+            if hits:
+                self.mover.store(self._offload.plan(Event.HIT, hits))
         return True
 
     def _load_target(self, found: Found) -> Block:
@@ -215,8 +216,10 @@ class ReplicaCache:
         best: Found | None = None
         for level, tier in enumerate(self._tiers):
             block = tier.blocks.get(key)
-            if block is None or block.start != start:
+            if block is None:
                 continue
+            if block.start != start:
+                break  # an id that is not chained: another prefix came before it
             tokens = min(block.ready if level else block.tokens, want)
             if tokens > (best.tokens if best else 0):
                 best = Found(level, block, tokens)

@@ -60,6 +60,17 @@ def test_rejected_requests_miss_the_slo(scenario, prompt):
     assert not met("ttft_mean")
 
 
+def test_what_no_request_has_cannot_be_missed(scenario, prompt):
+    """One-token outputs have no TPOT; where nobody is served, nothing is met."""
+    slo = {"tpot_p95": "1 ms", "ttft_p99": "10 s"}
+    served = simulate(scenario([(0, 100, 1, prompt(1, 100))]).set("slo", slo)).summary["slo"]
+    assert served["targets"]["tpot_p95"]["value_ms"] is None
+    assert served["met"]
+    refused = simulate(scenario([(0, 5000, 1, prompt(1, 5000))], blocks=64).set("slo", slo)).summary["slo"]
+    assert not refused["met"]
+    assert not any(target["met"] for target in refused["targets"].values())
+
+
 def test_strict_refuses_a_trace_that_needs_a_warning(scenario, prompt, tmp_path):
     rows = [(5, 100, 1, prompt(1, 100)), (0, 100, 1, prompt(2, 100))]
     unordered = scenario(rows)
