@@ -7,7 +7,7 @@ own. The tier owns residency, bytes and pins; the engine executes plans and char
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol
@@ -27,12 +27,34 @@ class Block:
     size     bytes that the tokens occupy on one GPU
     pins     users that need the block to stay; the tier never evicts a block with pins
     uses     hits since it became resident
+    parent   key of the block before it in the prefix, or None for the first
+    turn     turn of its conversation (0 for the first) in the request that used it last, -1 where the trace has none
     """
 
-    __slots__ = ("key", "parts", "pins", "ready", "size", "start", "tokens", "uses", "waiters")
+    __slots__ = (
+        "children",
+        "key",
+        "locked",
+        "parent",
+        "parts",
+        "pins",
+        "ready",
+        "size",
+        "start",
+        "tokens",
+        "turn",
+        "uses",
+        "waiters",
+    )
 
-    def __init__(self, key: int, start: int, tokens: int, size: int, ready: int) -> None:
+    def __init__(
+        self, key: int, start: int, tokens: int, size: int, ready: int, parent: int | None = None, turn: int = -1
+    ) -> None:
         self.key = key
+        self.parent = parent
+        self.turn = turn
+        self.children = 0
+        self.locked = True
         self.start = start
         self.tokens = tokens
         self.size = size
@@ -88,18 +110,37 @@ class TierView(Protocol):
     def used(self) -> int:
         """Bytes in use, what requests hold privately included."""
 
+    @property
+    def now(self) -> float:
+        """Simulated time, s."""
+
     def holds_below(self, block: Block) -> bool:
         """True when the tier below already holds (or is receiving) every token of the block."""
+
+    def recompute_s(self, block: Block) -> float:
+        """Seconds that the GPU needs to compute the block again after its prefix."""
+
+    def load_s(self, block: Block, tier: str) -> float:
+        """Seconds that it takes to load the block from the tier named `tier` to the GPU when no link is busy."""
+
+    def store_s(self, block: Block, tier: str) -> float:
+        """Seconds that it takes to copy the block from this tier to the one named `tier` when no link is busy."""
+
+
+def _zero() -> float:
+    return 0.0
 
 
 @dataclass(frozen=True)
 class TierInfo:
-    """What an eviction policy knows about its tier when it is built."""
+    """What an eviction or admission policy knows about its tier when it is built."""
 
     name: str
     capacity_bytes: int
     block_bytes: int
     """Bytes of one full prefix block."""
+    now: Callable[[], float] = _zero
+    """Simulated time, s (arrival time of the request in progress where nothing is timed)."""
 
     @property
     def capacity_blocks(self) -> int:
@@ -124,8 +165,8 @@ class EvictionPolicy(ABC):
       yielded every resident block.
     - A block that was yielded stays in the policy's books until `remove`: if the tier skipped it, a later call offers
       it again. A scan may reorder (second chances, a moving hand, promotion between queues) but not drop.
-    - The order follows from the calls alone: no clock, no randomness without a seed among the options, nothing shared
-      between two policies.
+    - The order follows from the calls and from `tier.now()` alone: no clock of its own, no randomness without a seed
+      among the options, nothing shared between two policies.
     - O(1) amortised or O(log n) per call and per block yielded, memory in proportion to the tier's capacity.
 
     `policies.contract.check_policy` tests these rules on any policy.
@@ -148,6 +189,10 @@ class EvictionPolicy(ABC):
     def release(self, block: Block) -> None:  # noqa: B027 - an optional hook
         """Its last user is done with the block (children come before their parents)."""
 
+    def expired(self) -> Iterator[Block]:
+        """Blocks that must not be hit any more: the tier drops those without pins before each lookup. None here."""
+        return iter(())
+
     @abstractmethod
     def victims(self) -> Iterator[Block]:
         """Blocks, coldest first."""
@@ -166,3 +211,113 @@ class OffloadPolicy(ABC):
     @abstractmethod
     def plan(self, event: Event, blocks: Sequence[Block], tier: TierView) -> Iterable[Move]:
         """Copies to make now. Blocks already held below are skipped by the engine at no cost."""
+
+
+class AdmissionPolicy(ABC):
+    """Says whether a block may enter a tier behind HBM: when it is stored there, or passes it on its way to the GPU.
+
+    A block that is refused is not copied into the tier; a load that passes the tier goes on without leaving a copy.
+    """
+
+    def __init__(self, tier: TierInfo) -> None:
+        self.tier = tier
+
+    @abstractmethod
+    def admit(self, block: Block) -> bool:
+        """True if `block` (of the tier that it comes from; not of this one) may enter. Called once per attempt."""
+
+
+class Trigger(Enum):
+    """When a prefetch policy is asked."""
+
+    ARRIVED = "arrived"
+    """The request has come to the queue of its replica."""
+    FINISHED = "finished"
+    """The request has its last token; what it held in HBM has just been released."""
+
+
+class RequestView(Protocol):
+    """What a prefetch policy may see of a request."""
+
+    @property
+    def index(self) -> int:
+        """Number in the trace."""
+
+    @property
+    def keys(self) -> Sequence[int]:
+        """Chained hashes of its prompt's blocks, in order; the last block may be partial."""
+
+    @property
+    def input_tokens(self) -> int:
+        """Length of the prompt."""
+
+    @property
+    def turn(self) -> int:
+        """Turn in its conversation from 0, or -1 where the trace names no conversations."""
+
+    @property
+    def session(self) -> int:
+        """Number of its conversation, or -1."""
+
+    @property
+    def think_s(self) -> float | None:
+        """Seconds from the end of this request until the next turn of its conversation is sent, where the trace (or
+        the closed-loop clients) say so; None when there is no next turn or nothing is known."""
+
+
+class CacheView(Protocol):
+    """What a prefetch policy may see of the tiers of a replica."""
+
+    @property
+    def now(self) -> float:
+        """Simulated time, s."""
+
+    @property
+    def tiers(self) -> Sequence[str]:
+        """Names of the tiers, HBM first."""
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of one full prefix block on one GPU."""
+
+    def capacity(self, tier: str) -> int:
+        """Bytes that the tier can hold."""
+
+    def free(self, tier: str) -> int:
+        """Bytes of the tier that nothing occupies."""
+
+    def holds(self, key: int, tier: str) -> bool:
+        """True when the tier has the block, or is receiving it."""
+
+
+class Fetch(NamedTuple):
+    """Bring blocks toward the GPU, in order of the prefix: those that lie behind the tier `into` are copied into it.
+
+    What `into` or a nearer tier has is skipped; the first block that no tier has ends the fetch.
+    """
+
+    keys: Sequence[int]
+    into: str
+    after_s: float = 0.0
+    """Seconds from now until it starts."""
+
+
+class PrefetchPolicy(ABC):
+    """Brings blocks toward the GPU before the scheduler asks for them.
+
+    stop says what the scheduler does with a request whose own fetch (planned at ARRIVED) is not complete when its turn
+    comes: "best_effort" uses what has arrived in tiers up to the fetch's and computes the rest, "wait_complete" lets
+    others go first until it is complete, "timeout" does so for `timeout_s` after the fetch began and then is best
+    effort (SGLang HiCache's prefetch policies of the same names).
+    """
+
+    listens: tuple[Trigger, ...] = tuple(Trigger)
+    stop: str = "best_effort"
+    timeout_s: float = 0.0
+
+    @abstractmethod
+    def plan(self, trigger: Trigger, request: RequestView, cache: CacheView) -> Iterable[Fetch]:
+        """Fetches to make."""
+
+
+STOP_RULES = ("best_effort", "wait_complete", "timeout")
