@@ -42,6 +42,7 @@ COMPUTE = Quantity(units.FLOPS_UNITS, "FLOP/s", above_zero=True)
 TIME = Quantity(units.SECOND_UNITS, "s")
 COUNT = Quantity(_NUMBER_UNITS, "1", whole=True, above_zero=True)
 EXPONENT = Quantity(_NUMBER_UNITS, "1", least=1.0)
+FACTOR = Quantity(_NUMBER_UNITS, "1")
 
 # Every value a profile must have, by section and group (None = the section has no groups).
 REQUIRED: Mapping[str, Mapping[str, Quantity]] = MappingProxyType(
@@ -59,7 +60,12 @@ OPTIONAL: Mapping[str, Mapping[str, Quantity]] = MappingProxyType(
     {
         "tiers.hbm": {"peak": RATE, "latency": TIME},
         "caps": {"pcie_joint": RATE},
-        "tiers.l2": {"read": RATE, "full_hit_bytes": SIZE, "full_miss_bytes": SIZE, "latency": TIME},
+        "tiers.l2": {
+            **{"read": RATE, "full_hit_bytes": SIZE, "full_miss_bytes": SIZE, "latency": TIME},
+            "measured_bytes": SIZE,  # L2 of the GPU on which the footprints were measured
+        },
+        # HBM time that a copied byte takes from kernels, by direction, as a multiple of its own
+        "interference": {"h2d": FACTOR, "d2h": FACTOR, "h2d_kernel": FACTOR, "d2h_kernel": FACTOR},
     }
 )
 LINK: Mapping[str, Quantity] = MappingProxyType({"alpha": TIME, "beta": RATE})
@@ -67,7 +73,7 @@ CAPS = ("pcie_joint",)
 """Bandwidths that the directions of one GPU's link share."""
 TOP_KEYS = (
     *("schema", "name", "kind", "vendor", "target", "created", "calibration", "sources"),
-    *("capacity", "tiers", "links", "caps", "kernels", "validity"),
+    *("capacity", "tiers", "links", "caps", "interference", "kernels", "validity"),
 )
 
 
