@@ -104,7 +104,7 @@ BAD = [
     ("policies", "arkvale", f"policies: naming a system {LATER}, found 'arkvale'"),
     ("policies", ["lru", "arkvale"], f"policies: a list of policies {LATER}"),
     ("policies", {"prefetch": "lookahead"}, f"policies.prefetch: this policy family {LATER}, found 'lookahead'"),
-    ("trace", {"clients": 8}, "trace.clients: closed-loop clients are not available in this version"),
+    ("trace", {"clients": 8}, "trace.clients: found 8, expected a mapping"),
 ]
 
 
