@@ -8,8 +8,9 @@
     result = kvsim.load("out/one-tib")        # the same again, from its folder
     result.frames["requests"]                 # a pandas frame; result.tables has pyarrow tables
 
-A policy of your own subclasses `kvsim.EvictionPolicy` or `kvsim.OffloadPolicy` (`kvsim new policy` writes one to start
-from); `kvsim.check_policy` tests whether an eviction policy keeps its contract, and raises `kvsim.ContractError`.
+A policy of your own subclasses `kvsim.EvictionPolicy`, `AdmissionPolicy`, `OffloadPolicy` or `PrefetchPolicy` (`kvsim
+new policy` writes one to start from); `kvsim.check_policy` tests whether it keeps the contract of its family, and
+raises `kvsim.ContractError`.
 
 The names below are the public ones; they load on first use, so `import kvsim` itself costs nothing.
 """
@@ -24,23 +25,43 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hw_profiles.errors import InputError
-    from policies.base import Block, Event, EvictionPolicy, Move, OffloadPolicy, TierInfo, TierView
+    from policies.base import (
+        AdmissionPolicy,
+        Block,
+        CacheView,
+        Event,
+        EvictionPolicy,
+        Fetch,
+        Move,
+        OffloadPolicy,
+        PrefetchPolicy,
+        RequestView,
+        TierInfo,
+        TierView,
+        Trigger,
+    )
     from policies.contract import ContractError, check_policy
     from sim.run import Result
     from sim.scenario import Scenario
 
 __all__ = [
+    "AdmissionPolicy",
     "Block",
+    "CacheView",
     "ContractError",
     "Event",
     "EvictionPolicy",
+    "Fetch",
     "InputError",
     "Move",
     "OffloadPolicy",
+    "PrefetchPolicy",
+    "RequestView",
     "Result",
     "Scenario",
     "TierInfo",
     "TierView",
+    "Trigger",
     "__version__",
     "check_policy",
     "load",
@@ -49,7 +70,11 @@ __all__ = [
 _HOMES: Mapping[str, str] = MappingProxyType(
     {"Scenario": "sim.scenario", "Result": "sim.run", "InputError": "hw_profiles.errors"}
     | dict.fromkeys(
-        ("Block", "Event", "EvictionPolicy", "Move", "OffloadPolicy", "TierInfo", "TierView"), "policies.base"
+        (
+            *("AdmissionPolicy", "EvictionPolicy", "OffloadPolicy", "PrefetchPolicy"),
+            *("Block", "CacheView", "Event", "Fetch", "Move", "RequestView", "TierInfo", "TierView", "Trigger"),
+        ),
+        "policies.base",
     )
     | dict.fromkeys(("ContractError", "check_policy"), "policies.contract")
 )

@@ -25,7 +25,7 @@ from kvsim.cli._run_dir import may_make
 from kvsim.cli._templates import TEMPLATES
 
 SNAKE_CASE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
-IMPORTED = frozenset({"Any", "Iterable", "Iterator", "OrderedDict", "Path", "Sequence", "Tier"})
+IMPORTED = frozenset({"Any", "Cache", "Iterable", "Iterator", "OrderedDict", "Path", "Request", "Sequence", "Tier"})
 """What the files call so besides kvsim's public names."""
 TAKEN_CLASSES = frozenset({*kvsim.__all__, *dir(builtins), *IMPORTED})
 TAKEN_MODULES = frozenset({*sys.stdlib_module_names, *_own.PACKAGES, "kvsim", "pytest", "conftest"})
@@ -35,7 +35,7 @@ TAKEN_MODULES = frozenset({*sys.stdlib_module_names, *_own.PACKAGES, "kvsim", "p
 def policy(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The policy in snake_case, such as my_policy.")],
     family: Annotated[
-        str, typer.Option("--family", metavar="|".join(TEMPLATES), help="What it decides.")
+        str, typer.Option("--family", metavar="FAMILY", help=f"What it decides: {', '.join(TEMPLATES)}.")
     ] = "eviction",
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write to.")] = Path(),
     as_json: AsJson = False,
