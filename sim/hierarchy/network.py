@@ -82,6 +82,11 @@ class Network:
             self._schedule_end(now, flow)
         return flow
 
+    @staticmethod
+    def left_s(flow: Flow, now: float) -> float:
+        """Seconds of work at its own pace that a flow has left at `now`, not before its last change of speed."""
+        return max(0.0, flow.left - (now - flow.since) * flow.speed)
+
     def _end(self, flow: Flow, number: int) -> None:
         if number != flow.number:
             return

@@ -17,3 +17,5 @@ class Transfer:
     """Separate copies (one per engine block), each with its own set-up time."""
     reason: str
     """"load" (toward the GPU) or "store" (away from it)."""
+    pageable: int = 0
+    """Bytes of it whose host memory is not pinned: they go through a bounce buffer."""
