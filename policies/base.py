@@ -32,7 +32,6 @@ class Block:
     """
 
     __slots__ = (
-        "children",
         "key",
         "locked",
         "parent",
@@ -53,7 +52,6 @@ class Block:
         self.key = key
         self.parent = parent
         self.turn = turn
-        self.children = 0
         self.locked = True
         self.start = start
         self.tokens = tokens

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from hw_profiles.cost_models import LinkModel
 from hw_profiles.errors import InputError
 from hw_profiles.loader import load_profile
 from hw_profiles.models import ModelSpec, load_model
@@ -33,6 +34,8 @@ class Inputs:
     budget: HBMBudget
     caps: Mapping[str, float]
     """Bandwidths that several transfers share, bytes/s, by name: those of CAPS (per GPU) and NODE_CAPS (per node)."""
+    links: Mapping[str, LinkModel]
+    """The links of tiers that have their own, by name: `ssd_read` toward the GPU, `ssd_write` away from it, ..."""
 
 
 def load_inputs(scenario: Scenario, *, strict: bool = False) -> Inputs:
@@ -42,7 +45,8 @@ def load_inputs(scenario: Scenario, *, strict: bool = False) -> Inputs:
     spec, base = scenario.spec, scenario.base_dir
     model = _named(scenario, "model", lambda: load_model(resolved_path(spec.model, base)))
     profile = _named(scenario, "hardware.profile", lambda: load_profile(resolved_path(spec.hardware.profile, base)))
-    profile, caps = _named(scenario, None, lambda: _with_links(profile, spec.links))
+    profile, caps = _named(scenario, None, lambda: _with_links(profile, spec))
+    links = _named(scenario, None, lambda: _own_links(spec))
     budget = _named(scenario, None, lambda: _budget(spec, model, profile))
     trace = _named(scenario, "trace", lambda: build_trace(spec.trace, spec.seed, base, strict=strict))
     if trace.block_tokens % spec.engine.block_tokens:
@@ -53,19 +57,42 @@ def load_inputs(scenario: Scenario, *, strict: bool = False) -> Inputs:
             found=spec.engine.block_tokens,
             allowed=f"a divisor of {trace.block_tokens}",
         )
-    return Inputs(trace, model, profile, budget, caps)
+    return Inputs(trace, model, profile, budget, caps, links)
 
 
-def _with_links(profile: Profile, links: Mapping[str, LinkSpec]) -> tuple[Profile, dict[str, float]]:
+def own_links(spec: ScenarioSpec) -> list[str]:
+    """Names of the links of tiers that are not reached over the GPU's own link alone."""
+    return [f"{t.name}_{way}" for t in spec.tiers if t.kind in ("memory", "device") for way in ("read", "write")]
+
+
+def _own_links(spec: ScenarioSpec) -> dict[str, LinkModel]:
+    """The models of those links. Raises InputError for one without a bandwidth."""
+    models = {}
+    for name in own_links(spec):
+        link = spec.links.get(name, LinkSpec())
+        if link.bandwidth is None:
+            raise InputError(
+                f"the {name.rpartition('_')[0]} tier has no path to HBM without the bandwidth of this link",
+                path=f"links.{name}.bandwidth",
+                allowed="a rate such as '6 GB/s'",
+            )
+        models[name] = LinkModel(link.latency or 0.0, link.bandwidth)
+    return models
+
+
+def _with_links(profile: Profile, spec: ScenarioSpec) -> tuple[Profile, dict[str, float]]:
     """The profile with the scenario's links, and the shared bandwidths."""
+    links, own = spec.links, own_links(spec)
     caps = {name: profile.si(f"caps.{name}") for name in CAPS if f"caps.{name}" in profile.entries}
-    names = (*profile.links, *CAPS, *NODE_CAPS)
+    names = (*profile.links, *CAPS, *NODE_CAPS, *own)
     for name, link in links.items():
         path = f"links.{name}"
         if name not in names:
             raise InputError("unknown link", path="links", found=name, allowed=names, near=names)
         if link.bandwidth is not None and not link.bandwidth > 0:
             raise InputError("", path=f"{path}.bandwidth", found="0", allowed="a rate > 0, such as '50 GB/s'")
+        if name in own:
+            continue
         if name in profile.links:
             if link.bandwidth is not None:
                 profile = profile.override(f"{path}.beta", link.bandwidth)

@@ -102,41 +102,63 @@ class PolicySpec(BaseModel):
         return {**self.model_dump(), "name": name}
 
 
+TIER_KINDS: dict[str, str] = {
+    "hbm": "hbm",
+    "dram": "host",
+    "cxl": "memory",
+    "c2c": "memory",
+    "ssd": "device",
+    "remote": "device",
+}
+"""What a tier is, by name: memory on the GPU; memory of the host behind PCIe; memory behind a link of its own; a device
+(disk, network) that fills and drains host memory by itself."""
+
+
 class TierSpec(Spec):
-    """One tier. HBM comes first; its capacity is what the model leaves, unless given."""
+    """One tier. HBM comes first; its capacity is what the model leaves, unless given.
+
+    shared     one per replica (private), per node, or one for the cluster
+    inclusive  false: what is loaded from here toward the GPU leaves, and what comes in is what was evicted above
+    leaf_only  true: a block is not evicted while blocks that follow it in a prefix are here
+    direct     for a disk or a network: true if it reaches the GPU's memory without passing host memory
+    """
 
     name: str
     capacity: Bytes | None = None
     shared: Literal["private", "node", "cluster"] = "private"
     eviction: PolicySpec | None = None
+    admission: PolicySpec | None = None
     offload: PolicySpec | None = None
     prefetch: PolicySpec | None = None
     block_tokens: int | None = None
     inclusive: bool = True
     leaf_only: bool = False
+    direct: bool = False
+
+    @property
+    def kind(self) -> str:
+        """One of the values of TIER_KINDS."""
+        return TIER_KINDS[self.name]
 
     @model_validator(mode="after")
     def _available(self) -> TierSpec:
-        if self.name in ("ssd", "remote", "cxl", "c2c"):
-            raise refuse(self.name, "name", "this tier", ("hbm", "dram"))
-        if self.name not in ("hbm", "dram"):
-            names = ("hbm", "dram", "ssd", "remote")
-            raise InputError("unknown tier", path="name", found=self.name, allowed=names, near=names)
+        if self.name not in TIER_KINDS:
+            raise InputError("unknown tier", path="name", found=self.name, allowed=tuple(TIER_KINDS), near=TIER_KINDS)
         if self.prefetch is not None:
             raise refuse(self.prefetch.name, "prefetch", "prefetching")
         if self.block_tokens is not None:
             raise refuse(self.block_tokens, "block_tokens", "a block size of a tier's own")
-        if not self.inclusive:
-            raise refuse(False, "inclusive", "an exclusive tier", ("true",))
-        if self.leaf_only:
-            raise refuse(True, "leaf_only", "leaf-only eviction", ("false",))
-        if self.name == "hbm" and self.shared != "private":
-            raise InputError("HBM belongs to one replica", path="shared", found=self.shared, allowed="private")
-        if self.name != "hbm":
-            if self.capacity is None:
-                raise InputError("missing", path="capacity", allowed="a size such as '2 TiB'")
-            if self.offload is not None:
-                raise refuse(self.offload.name, "offload", "offload from this tier (there is none below it)")
+        if self.direct and self.kind != "device":
+            raise InputError("only for a disk or a network", path="direct", found=True, allowed="false")
+        if self.name == "hbm":
+            if self.shared != "private":
+                raise InputError("HBM belongs to one replica", path="shared", found=self.shared, allowed="private")
+            if not self.inclusive:
+                raise InputError("HBM holds what the GPU uses", path="inclusive", found=False, allowed="true")
+            if self.admission is not None:
+                raise InputError("HBM takes what is computed", path="admission", found=self.admission.name)
+        elif self.capacity is None:
+            raise InputError("missing", path="capacity", allowed="a size such as '2 TiB'")
         return self
 
 
@@ -153,6 +175,7 @@ class PoliciesSpec(Spec):
     """Policies by family, for every tier that does not name its own."""
 
     eviction: PolicySpec = PolicySpec(name="lru")
+    admission: PolicySpec | None = None
     offload: PolicySpec = PolicySpec(name="write_through")
 
     @model_validator(mode="before")
@@ -195,6 +218,22 @@ class ScenarioSpec(Spec):
             raise InputError("the first tier must be hbm", path="tiers", found=names)
         if len(set(names)) < len(names):
             raise InputError("two tiers have the same name", path="tiers", found=names)
+        for above, tier in zip(self.tiers, self.tiers[1:], strict=False):
+            offload = above.offload or self.policies.offload
+            if not tier.inclusive and offload.name.startswith("write_through"):
+                raise InputError(
+                    "an exclusive tier takes what the tier above evicts",
+                    path=f"tiers.{above.name}.offload",
+                    found=offload.name,
+                    allowed=("write_back", "none"),
+                )
+        if self.tiers[-1].offload is not None and len(self.tiers) > 1:
+            last = self.tiers[-1]
+            raise InputError(
+                "there is no tier behind this one",
+                path=f"tiers.{last.name}.offload",
+                found=last.offload.name if last.offload else None,
+            )
         allowed = [f"{metric}_{statistic}" for metric in SLO_METRICS for statistic in SLO_STATISTICS]
         for key, seconds in self.slo.items():
             if key not in allowed:
@@ -210,12 +249,14 @@ class ScenarioSpec(Spec):
         data["trace"] = self.trace.resolved(base_dir).model_dump(mode="json", exclude_none=True)
         data["model"] = resolved_path(self.model, base_dir)
         data["hardware"]["profile"] = resolved_path(self.hardware.profile, base_dir)
+        families = ("eviction", "admission", "offload")
         data["policies"] = {
-            "eviction": self.policies.eviction.resolved(base_dir),
-            "offload": self.policies.offload.resolved(base_dir),
+            family: policy.resolved(base_dir)
+            for family in families
+            if (policy := getattr(self.policies, family)) is not None
         }
         for tier, shown in zip(self.tiers, data["tiers"], strict=True):
-            for family in ("eviction", "offload"):
+            for family in families:
                 policy = getattr(tier, family)
                 if policy is not None:
                     shown[family] = policy.resolved(base_dir)

@@ -73,8 +73,8 @@ class Replica:
         self._starting = False
         for low in self.cache.lower:
             low.tier.changed.append(self._wake)
-        self.cache.mover.arriving = lambda: self.book(clock.now)
-        self.cache.mover.woken = self._wake
+        self.cache.mover.here.arriving = lambda: self.book(clock.now)
+        self.cache.mover.here.woken = self._wake
         self.cache.mover.loaded = lambda seq: batch.ready(seq, clock.now)
 
     # ---- events from outside

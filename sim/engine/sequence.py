@@ -45,10 +45,12 @@ class Sequence:
         "resumed",
         "status",
         "token_s",
+        "turn",
     )
 
     def __init__(self, request: Request, keys: list[int], tiers: int) -> None:
         self.index = request.index
+        self.turn = getattr(request, "turn", -1)
         self.arrival_s = request.arrival_s
         self.input_tokens = request.input_tokens
         self.output_tokens = request.output_tokens

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from policies.base import Block, Event, OffloadPolicy
+from policies.base import Block
 from sim.engine.sequence import Sequence as Seq
-from sim.hierarchy.mover import LowerTier, Mover
-from sim.hierarchy.offload import Offload
-from sim.hierarchy.tier import Tier
+from sim.hierarchy.mover import Mover, Source
+from sim.hierarchy.place import Place
 
 
 class Found(NamedTuple):
@@ -34,28 +33,27 @@ class ReplicaCache:
 
     def __init__(
         self,
-        hbm: Tier,
-        lower: Sequence[LowerTier],
-        offload: OffloadPolicy,
+        here: Place,
+        sources: Sequence[Source],
         *,
         hash_tokens: int,
         block_tokens: int,
         token_bytes: int,
     ) -> None:
-        self.hbm = hbm
-        self.lower = tuple(lower)
+        self.hbm = here.tier
+        self.lower = tuple(source.place for source in sources)
         self.hash_tokens = hash_tokens
         self.block_tokens = block_tokens
         self.block_bytes = block_tokens * token_bytes
         self.token_bytes = token_bytes
-        self._tiers = (hbm, *(low.tier for low in self.lower))
-        self._offload = Offload(offload, hbm, [low.tier for low in self.lower])
-        self.mover = Mover(hbm, self.lower, token_bytes, self.block_bytes)
+        self._here = here
+        self._tiers = (self.hbm, *(low.tier for low in self.lower))
+        self.mover = Mover(here, sources)
 
     @property
     def evicting_copies(self) -> bool:
         """True when an eviction may start a copy."""
-        return self._offload.hears_evicted
+        return self._here.offload.hears_evicted
 
     @property
     def free_blocks(self) -> int:
@@ -79,6 +77,8 @@ class ReplicaCache:
         At most floor((known - 1) / block_tokens) engine blocks, so at least one token is left to compute
         (vLLM: KVCacheManager.get_computed_blocks).
         """
+        for tier in self._tiers:
+            tier.purge()
         limit = (seq.known - 1) // self.block_tokens * self.block_tokens
         found: list[Found] = []
         start = 0
@@ -112,7 +112,7 @@ class ReplicaCache:
             self._tiers[f.level].pin(f.block)
         self._touch(seq, found)
         if loads:
-            self._make_room(size)
+            self._here.make_room(size)
         seq.held = [self._load_target(f) if f.level else f.block for f in found]
         for f in found:
             if not f.level:
@@ -124,12 +124,8 @@ class ReplicaCache:
             pairs = [(f.block, target) for f, target in zip(found, seq.held, strict=True) if f.level == level]
             if pairs:
                 sources, targets = ([pair[i] for pair in pairs] for i in (0, 1))
-                self.mover.load(seq, self._tiers[level].name, sources, targets)
-        if self._offload.hears_hit:
-            # What the step to come computes, or a load brings, has no bytes to copy yet.
-            hits = [f.block for f in found if not f.level and not f.block.private and f.block.ready == f.block.tokens]
-            if hits:
-                self.mover.store(self._offload.plan(Event.HIT, hits))
+                self.mover.load(seq, level, sources, targets)
+        self._here.hit([f.block for f in found if not f.level])
         return True
 
     def _load_target(self, found: Found) -> Block:
@@ -138,7 +134,8 @@ class ReplicaCache:
         shorter = self.hbm.blocks.get(source.key)
         if shorter is not None:
             self.hbm.drop(shorter)
-        block = Block(source.key, source.start, found.tokens, found.tokens * self.token_bytes, 0)
+        size = found.tokens * self.token_bytes
+        block = Block(source.key, source.start, found.tokens, size, 0, source.parent, source.turn)
         block.pins = 1
         self.hbm.insert(block)
         self.hbm.counters.stored_bytes += block.size
@@ -153,7 +150,7 @@ class ReplicaCache:
     def reserve(self, blocks: int) -> bool:
         """Reserve engine blocks for sequences, evicting as needed; False (nothing changed) if there is no room."""
         size = blocks * self.block_bytes
-        if not self._make_room(size):
+        if not self._here.make_room(size):
             return False
         self.hbm.reserve(size)
         return True
@@ -194,16 +191,7 @@ class ReplicaCache:
         """The step that computed these blocks has ended."""
         for block in blocks:
             block.ready = block.tokens
-        if self._offload.hears_filled:
-            self.mover.store(self._offload.plan(Event.FILLED, blocks))
-
-    def _make_room(self, size: int) -> bool:
-        """Evict until `size` bytes of HBM are free; what the offload policy then copies away holds up the next step."""
-        evicted = self.hbm.make_room(size)
-        if evicted and self._offload.hears_evicted:
-            shareable = [b for b in evicted if not b.private]
-            self.mover.store(self._offload.plan(Event.EVICTED, shareable), leaving=True)
-        return evicted is not None
+        self._here.filled(blocks)
 
     # ---- helpers
 
@@ -220,7 +208,9 @@ class ReplicaCache:
                 continue
             if block.start != start:
                 break  # an id that is not chained: another prefix came before it
-            tokens = min(block.ready if level else block.tokens, want)
+            # In HBM a block on its way is waited for; further away one that is being fetched is, not one being stored.
+            held = block.ready if level and block.waiters is None else block.tokens
+            tokens = min(held, want)
             if tokens > (best.tokens if best else 0):
                 best = Found(level, block, tokens)
             if tokens == want or (level == 0 and block.pins):
@@ -238,6 +228,7 @@ class ReplicaCache:
     def _touch(self, seq: Seq, found: list[Found]) -> None:
         """Tell every tier's policy of the hits and misses, children before parents."""
         for f in reversed(found):
+            f.block.turn = seq.turn
             if not f.level:
                 self.hbm.hit(f.block)
                 self.hbm.counters.loaded_bytes += f.tokens * self.token_bytes
@@ -261,7 +252,8 @@ class ReplicaCache:
             size = tokens * self.token_bytes
             if block is None:
                 hbm.publish(size)
-                block = Block(key, start, tokens, size, 0)
+                parent = seq.keys[index - 1] if index else None
+                block = Block(key, start, tokens, size, 0, parent, seq.turn)
                 block.pins = 1
                 hbm.insert(block)
                 seq.held.append(block)
@@ -288,7 +280,8 @@ class ReplicaCache:
         block = hbm.blocks.get(seq.own_key)
         if block is None:
             hbm.publish(size)
-            hbm.insert(Block(seq.own_key, self._full_tokens(seq), tokens, size, tokens))
+            parent = seq.keys[-1] if seq.keys else None
+            hbm.insert(Block(seq.own_key, self._full_tokens(seq), tokens, size, tokens, parent, seq.turn))
             hbm.counters.stored_bytes += size
             return size
         grown = size - block.size
