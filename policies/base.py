@@ -32,6 +32,7 @@ class Block:
     """
 
     __slots__ = (
+        "children",
         "key",
         "locked",
         "parent",
@@ -52,6 +53,7 @@ class Block:
         self.key = key
         self.parent = parent
         self.turn = turn
+        self.children = 0
         self.locked = True
         self.start = start
         self.tokens = tokens

@@ -114,6 +114,9 @@ def _tier(tiers: list[Tier]) -> dict[str, Any]:
         "evicted_blocks": sum(c.evicted_blocks for c in counters),
         "evicted_bytes": sum(c.evicted_bytes for c in counters),
         "never_loaded_bytes": sum(c.never_loaded_bytes for c in counters) + left,
+        "moved_bytes": sum(c.moved_bytes for c in counters),
+        "passed_bytes": sum(c.passed_bytes for c in counters),
+        "expired_blocks": sum(c.expired_blocks for c in counters),
         "refused_bytes": sum(c.refused_bytes for c in counters),
     }
 

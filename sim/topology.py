@@ -49,7 +49,9 @@ class Topology:
         spec, inputs = self._scenario.spec, self._inputs
         lower = [self._place(level, replica) for level in range(1, len(spec.tiers))]
         sources = [Source(place, *self._way_in(level, lower, replica)) for level, place in enumerate(lower, start=1)]
-        behind = {p.tier.name: Behind(p, self._way_out(i, replica)) for i, p in enumerate(lower, start=1)}
+        behind = {  # a tier of no size is no tier
+            p.tier.name: Behind(p, self._way_out(i, replica)) for i, p in enumerate(lower, start=1) if p.tier.capacity
+        }
         here = self._make_place(0, self._tier(0, spec.tiers[0], replica), behind, replica)
         return ReplicaCache(
             here,
@@ -69,6 +71,8 @@ class Topology:
             behind = {}
             for further in range(level + 1, len(spec.tiers)):
                 place = self._place(further, replica)
+                if not place.tier.capacity:
+                    continue
                 route = self._way_between(level, further, replica)
                 behind[place.tier.name] = Behind(place, route, self._near_way(level, further, replica))
             self._places[tier.label] = self._make_place(level, tier, behind, replica)
