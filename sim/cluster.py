@@ -45,6 +45,7 @@ class Cluster:
                 Batch(self.topology.cache(index), limits, f"replica {index}"),
                 self.recorder,
                 self._on_finished,
+                prefetch=self.topology.prefetch(),
                 single_step=single_step,
             )
             for index in range(spec.hardware.replicas)

@@ -51,11 +51,24 @@ class HardwareSpec(Spec):
         return self
 
 
+class LoadingSpec(Spec):
+    """How a cached prefix comes to HBM when its request is scheduled.
+
+    mode    blocking: the request waits for all of it while others run. layerwise: its prefill starts at once, each
+            layer when its part has arrived, and the batch waits with it (vLLM's connectors: wait_for_layer_load)
+    choose  always: everything that a tier has is loaded. by_cost: as much of the prefix as is faster than computing it
+    """
+
+    mode: Literal["blocking", "layerwise"] = "blocking"
+    choose: Literal["always", "by_cost"] = "always"
+
+
 class EngineSpec(Spec):
     """The serving engine; defaults are vLLM's, but for host_time.
 
     num_gpu_blocks   KV blocks of HBM; derived from memory when not given
     host_time        time per step that the GPU waits for the host; 0 s assumes asynchronous scheduling hides it
+    loading          how cached prefixes are loaded
     """
 
     kind: Literal["vllm", "sglang", "tensorrt_llm"] = "vllm"
@@ -65,6 +78,7 @@ class EngineSpec(Spec):
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.9
     num_gpu_blocks: Count | None = None
     host_time: Seconds = 0.0
+    loading: LoadingSpec = LoadingSpec()
 
     @model_validator(mode="after")
     def _available(self) -> EngineSpec:
@@ -145,7 +159,11 @@ class TierSpec(Spec):
         if self.name not in TIER_KINDS:
             raise InputError("unknown tier", path="name", found=self.name, allowed=tuple(TIER_KINDS), near=TIER_KINDS)
         if self.prefetch is not None:
-            raise refuse(self.prefetch.name, "prefetch", "prefetching")
+            raise InputError(
+                "prefetching is for all tiers: name the tier as the option `into` of policies.prefetch",
+                path="prefetch",
+                found=self.prefetch.name,
+            )
         if self.block_tokens is not None:
             raise refuse(self.block_tokens, "block_tokens", "a block size of a tier's own")
         if self.direct and self.kind != "device":
@@ -176,6 +194,7 @@ class PoliciesSpec(Spec):
 
     eviction: PolicySpec = PolicySpec(name="lru")
     admission: PolicySpec | None = None
+    prefetch: PolicySpec | None = None
     offload: PolicySpec = PolicySpec(name="write_through")
 
     @model_validator(mode="before")
@@ -249,7 +268,7 @@ class ScenarioSpec(Spec):
         data["trace"] = self.trace.resolved(base_dir).model_dump(mode="json", exclude_none=True)
         data["model"] = resolved_path(self.model, base_dir)
         data["hardware"]["profile"] = resolved_path(self.hardware.profile, base_dir)
-        families = ("eviction", "admission", "offload")
+        families = ("eviction", "admission", "prefetch", "offload")
         data["policies"] = {
             family: policy.resolved(base_dir)
             for family in families

@@ -151,10 +151,11 @@ def _links(cluster: Cluster, duration: float) -> dict[str, Any]:
 
 
 def _time(cluster: Cluster, end: float) -> dict[str, float]:
-    """Replica-seconds from 0 to the last finish, by what the replica did."""
+    """Replica-seconds from 0 to the last finish, by what the replica did; `layer_wait_s` is a part of `compute_s`."""
     times = [r.times for r in cluster.replicas]
     spent = {name: sum(getattr(t, name) for t in times) for name in ("compute_s", "load_wait_s", "store_wait_s")}
-    return {**spent, "idle_s": max(0.0, end * len(times) - sum(spent.values()))}
+    layers = sum(t.layer_wait_s for t in times)
+    return {**spent, "layer_wait_s": layers, "idle_s": max(0.0, end * len(times) - sum(spent.values()))}
 
 
 def _slo(

@@ -6,7 +6,7 @@ from typing import Any
 
 from hw_profiles.errors import InputError
 from hw_profiles.schema import CAPS
-from policies.base import AdmissionPolicy, EvictionPolicy, OffloadPolicy, TierInfo
+from policies.base import AdmissionPolicy, EvictionPolicy, OffloadPolicy, PrefetchPolicy, TierInfo
 from policies.build import build_policy
 from sim.clock import Clock
 from sim.cost.step import StepCost
@@ -53,13 +53,25 @@ class Topology:
             p.tier.name: Behind(p, self._way_out(i, replica)) for i, p in enumerate(lower, start=1) if p.tier.capacity
         }
         here = self._make_place(0, self._tier(0, spec.tiers[0], replica), behind, replica)
+        loading = spec.engine.loading
+        by_cost = RouteCosts(self._recompute_s, spec.tiers[0].name, {}, self._loads(replica))
         return ReplicaCache(
             here,
             sources,
             hash_tokens=inputs.trace.block_tokens,
             block_tokens=spec.engine.block_tokens,
             token_bytes=inputs.model.kv_bytes_per_token,
+            choose=by_cost if loading.choose == "by_cost" else None,
+            layerwise=loading.mode == "layerwise",
         )
+
+    def prefetch(self) -> PrefetchPolicy | None:
+        """The prefetch policy of one replica, if the scenario names one and there is a tier to fetch from."""
+        spec = self._scenario.spec
+        if spec.policies.prefetch is None or len(spec.tiers) == 1:
+            return None
+        policy: PrefetchPolicy = self._policy("prefetch", spec.tiers[0], spec.policies.prefetch)
+        return policy
 
     # ---- places
 
@@ -99,11 +111,12 @@ class Topology:
         tiers = self._scenario.spec.tiers
         return {tiers[level].name: self._route_in(level, replica) for level in range(1, len(tiers))}
 
-    def _way_in(self, level: int, lower: list[Place], replica: int) -> tuple[Route, Place | None]:
-        """The way from a tier to HBM, and the tier on it that may keep a copy of what passes."""
+    def _way_in(self, level: int, lower: list[Place], replica: int) -> tuple[Route, Place | None, dict[int, Route]]:
+        """The way from a tier to HBM, the tier on it that may keep a copy of what passes, the ways to other tiers."""
         route = self._route_in(level, replica)
         host = self._host_level(level)
-        return route, lower[host - 1] if len(route) > 1 and host is not None else None
+        stop = lower[host - 1] if len(route) > 1 and host is not None else None
+        return route, stop, {into: self._way_between(level, into, replica) for into in range(1, level)}
 
     def _host_level(self, level: int) -> int | None:
         """Host memory nearer to the GPU than `level`, if it is a tier."""

@@ -7,11 +7,13 @@ byte of HBM is free, reserved by a sequence, or part of a cached block.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import NamedTuple
 
 from policies.base import Block
 from sim.engine.sequence import Sequence as Seq
 from sim.hierarchy.mover import Mover, Source
+from sim.hierarchy.offload import Costs
 from sim.hierarchy.place import Place
 
 
@@ -29,6 +31,8 @@ class ReplicaCache:
     hash_tokens    tokens per prefix block of the trace (0: the trace says nothing about prefixes)
     block_tokens   tokens per block of the engine
     token_bytes    KV bytes of one token on one GPU
+    choose         prices by which a prefix is loaded only as far as that is faster than computing it; None: always
+    layerwise      a request may start while its prefix is on its way
     """
 
     def __init__(
@@ -39,7 +43,11 @@ class ReplicaCache:
         hash_tokens: int,
         block_tokens: int,
         token_bytes: int,
+        choose: Costs | None = None,
+        layerwise: bool = False,
     ) -> None:
+        self.layerwise = layerwise
+        self._choose = choose
         self.hbm = here.tier
         self.lower = tuple(source.place for source in sources)
         self.hash_tokens = hash_tokens
@@ -89,14 +97,40 @@ class ReplicaCache:
             want = min(whole, limit - start)
             if want <= 0:
                 break
-            hit = self._nearest(key, start, want)
+            hit = self._nearest(key, start, want, seq.fetch_level)
             if hit is None:
                 break
             found.append(hit)
             start += hit.tokens
             if hit.tokens < want:
                 break
-        return found
+        return found if self._choose is None else self._worth(found, self._choose)
+
+    def _worth(self, found: list[Found], costs: Costs) -> list[Found]:
+        """As much of the prefix as makes load + recompute seconds least (links idle).
+
+        Within one tier the sum is concave in the place of the cut, since a token is the dearer to compute the more
+        come before it: the best cut lies where the tier changes, or at an end.
+        """
+        ends, start = [], 0
+        for f in found:
+            start += f.tokens
+            ends.append(start)
+        total = start
+        cuts = [i for i, f in enumerate(found) if f.level and (not i or found[i - 1].level != f.level)]
+        if not cuts:
+            return found
+        best, least = len(found), inf
+        for cut in (len(found), *reversed(cuts)):
+            kept = ends[cut - 1] if cut else 0
+            sizes: dict[int, int] = {}
+            for f in found[:cut]:
+                sizes[f.level] = sizes.get(f.level, 0) + f.tokens * self.token_bytes
+            seconds = sum(costs.load_s(self._tiers[level].name, size) for level, size in sizes.items() if level)
+            seconds += costs.recompute_s(kept, total - kept) if kept < total else 0.0
+            if seconds < least:
+                best, least = cut, seconds
+        return found[:best]
 
     def admit(self, seq: Seq, found: list[Found]) -> bool:
         """Pin what was found, start the loads it needs; False (and nothing changed) if HBM has no room for them."""
@@ -199,17 +233,22 @@ class ReplicaCache:
         """Prompt tokens in whole engine blocks that carry a hash of the trace."""
         return seq.input_tokens // self.block_tokens * self.block_tokens if self.hash_tokens else 0
 
-    def _nearest(self, key: int, start: int, want: int) -> Found | None:
-        """The nearest tier that has (or, for HBM, is receiving) the most tokens of the block with this prefix."""
+    def _nearest(self, key: int, start: int, want: int, fetch_level: int | None) -> Found | None:
+        """The nearest tier that has (or, for HBM, is receiving) the most tokens of the block with this prefix.
+
+        After a fetch into the tier of `fetch_level` only what has arrived there, or nearer, counts.
+        """
         best: Found | None = None
-        for level, tier in enumerate(self._tiers):
+        tiers = self._tiers if fetch_level is None else self._tiers[: fetch_level + 1]
+        for level, tier in enumerate(tiers):
             block = tier.blocks.get(key)
             if block is None:
                 continue
             if block.start != start:
                 break  # an id that is not chained: another prefix came before it
             # In HBM a block on its way is waited for; further away one that is being fetched is, not one being stored.
-            held = block.ready if level and block.waiters is None else block.tokens
+            partly = level and (block.waiters is None or fetch_level is not None)
+            held = block.ready if partly else block.tokens
             tokens = min(held, want)
             if tokens > (best.tokens if best else 0):
                 best = Found(level, block, tokens)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ class Source(NamedTuple):
     """A tier behind HBM as this replica loads from it.
 
     route   the links from it to HBM
+    into    the ways from it to the tiers between it and HBM, by level; for fetches ahead of need
     stop    the tier between the first and the second link, which may keep a copy of what passes; None for a bounce
             buffer, and for a route of one link
     """
@@ -23,6 +24,7 @@ class Source(NamedTuple):
     place: Place
     route: Route
     stop: Place | None
+    into: Mapping[int, Route]
 
 
 class Mover:
@@ -54,7 +56,7 @@ class Mover:
         No copy is queued before evicted blocks have left the memory that it goes to. A source that is itself on its
         way to its tier is waited for, not fetched again.
         """
-        place, route, _ = self._sources[level - 1]
+        place, route, _, _ = self._sources[level - 1]
         seq.pending += len(targets)
         for original, block in zip(sources, targets, strict=True):
             original.uses += 1
@@ -71,7 +73,7 @@ class Mover:
         place.hit(sources)
 
     def _fetch(self, level: int, sources: list[Block], targets: list[Block]) -> None:
-        _, route, stop = self._sources[level - 1]
+        _, route, stop, _ = self._sources[level - 1]
         copies: list[Block | None] = [None] * len(sources)
         if stop is not None:
             copies = [stop.receive(s, t.tokens) for s, t in zip(sources, targets, strict=True)]
@@ -93,6 +95,73 @@ class Mover:
             submit = partial(stop.when_free, submit)
         self.here.when_free(submit)
 
+    def fetch(self, keys: Sequence[int], into: int, done: Callable[[], None]) -> None:
+        """Copy blocks of a prefix that lie behind the tier at level `into` into it; `done()` when all have arrived.
+
+        What `into` or a nearer tier has, or is receiving, is skipped; the first block that no tier has ends the fetch.
+        """
+        wanted = self._behind(keys, into)
+        left = sum(bool(blocks) for blocks in wanted.values())
+        if not left:
+            done()
+            return
+
+        def one_done() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                done()
+
+        for level, sources in wanted.items():
+            self._bring(level, into, sources, one_done)
+
+    def _behind(self, keys: Sequence[int], into: int) -> dict[int, list[Block]]:
+        """The blocks to fetch, by the level that has them nearest."""
+        nearer = [self.here.tier, *(source.place.tier for source in self._sources[:into])]
+        wanted: dict[int, list[Block]] = {}
+        for key in keys:
+            if any(key in tier.blocks for tier in nearer):
+                continue
+            for level in range(into + 1, len(self._sources) + 1):
+                block = self._sources[level - 1].place.tier.blocks.get(key)
+                if block is not None and block.ready == block.tokens:
+                    wanted.setdefault(level, []).append(block)
+                    break
+            else:
+                break
+        return wanted
+
+    def _bring(self, level: int, into: int, sources: list[Block], done: Callable[[], None]) -> None:
+        """Into a tier behind HBM, as far as it admits the blocks and has room."""
+        place, target = self._sources[level - 1].place, self._sources[into - 1].place
+        pairs: list[tuple[Block, Block]] = []
+        for source in sources:
+            place.tier.pin(source)
+            copy = target.receive(source, source.tokens)
+            if copy is None:
+                place.tier.unpin(source)
+                break  # a prefix with a gap is of no use
+            pairs.append((source, copy))
+        if not pairs:
+            done()
+            return
+        self.loads += 1
+
+        def arrived() -> None:
+            self.loads -= 1
+            for source, copy in reversed(pairs):
+                place.tier.counters.loaded_bytes += copy.size
+                place.give_up([source])
+                target.received(copy)
+                target.tier.unpin(copy)
+            target.filled([copy for _, copy in pairs])
+            done()
+            self.here.woken()
+
+        sizes = [copy.size for _, copy in pairs]
+        route = self._sources[level - 1].into[into]
+        target.when_free(partial(send, route, sizes, "prefetch", arrived))
+
     def join(self, seq: Seq, block: Block) -> None:
         """Wait for a block that is on its way already; it is not fetched twice."""
         if block.waiters is not None:
@@ -100,7 +169,7 @@ class Mover:
             seq.pending += 1
 
     def _arrived(self, level: int, sources: list[Block], targets: list[Block], copies: list[Block | None]) -> None:
-        place, _, stop = self._sources[level - 1]
+        place, _, stop, _ = self._sources[level - 1]
         self.here.arriving()
         self.loads -= 1
         for source, block, copy in zip(reversed(sources), reversed(targets), reversed(copies), strict=True):

@@ -96,7 +96,7 @@ BAD = [
     ("routing", "prefix_aware", f"routing: this routing {LATER}, found 'prefix_aware', expected round_robin"),
     ("engine.kind", "sglang", f"engine.kind: this engine {LATER}, found 'sglang', expected vllm"),
     ("tiers.1.name", "ssd", "links.ssd_read.bandwidth: the ssd tier has no path to HBM without the bandwidth of this"),
-    ("tiers.1.prefetch", "lookahead", f"tiers.dram.prefetch: prefetching {LATER}, found 'lookahead'"),
+    ("tiers.1.prefetch", "lookahead", "tiers.dram.prefetch: prefetching is for all tiers: .*policies.prefetch, found"),
     (
         "tiers.1.inclusive",
         False,
