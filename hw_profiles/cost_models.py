@@ -1,13 +1,14 @@
 """The fitted cost formulas of a profile: the one place where they are written down.
 
 The simulator charges them and the fitting code fits them. Each `seconds` takes scalars or numpy arrays of one
-shape, in SI units. SOURCE of the forms: roofline with a smooth maximum for matrix products, linear branch
-with a floor for decode attention, quadratic prefill attention, alpha-beta copies; the `sources` of a profile
-say how well they fit public measurements.
+shape, in SI units (`DeviceLink`: scalars). SOURCE of the forms: roofline with a smooth maximum for matrix products,
+linear branch with a floor for decode attention, quadratic prefill attention, alpha-beta copies in up to two segments by
+block size, a linear queue-depth ramp for devices; the `sources` of a profile say how well they fit public measurements.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -87,3 +88,71 @@ class LinkModel:
     def seconds(self, nbytes: Number, copies: Number) -> Number:
         """Time for `nbytes` moved as `copies` separate copies, one after the other."""
         return self.alpha * copies + nbytes / self.beta
+
+
+@dataclass(frozen=True)
+class CopyModel:
+    """One direction of a GPU's link by one copy method: alpha (s) per copy + bytes / beta (bytes/s).
+
+    Copies of at most `cut` bytes take small_alpha and small_beta instead, for methods that work differently on small
+    blocks (cudaMemcpyBatchAsync toward the GPU is several times slower below 28 KiB, a copy kernel is bound by round
+    trips there). `submit` is host time per copy: submission runs ahead of the copying, so the longer of the two counts.
+    `sms`: streaming multiprocessors that are taken while it copies (0 for a copy engine).
+    """
+
+    alpha: float
+    beta: float
+    cut: float = 0.0
+    small_alpha: float = 0.0
+    small_beta: float = math.inf
+    submit: float = 0.0
+    sms: int = 0
+
+    def seconds(self, nbytes: Number, copies: Number) -> Number:
+        """Time for `nbytes` moved as `copies` separate copies of equal size, one after the other."""
+        if isinstance(nbytes, np.ndarray) or isinstance(copies, np.ndarray):
+            small = self.small_alpha * copies + nbytes / self.small_beta
+            large = self.alpha * copies + nbytes / self.beta
+            return np.maximum(np.where(nbytes <= self.cut * copies, small, large), self.submit * copies)
+        if nbytes <= self.cut * copies:
+            busy = self.small_alpha * copies + nbytes / self.small_beta
+        else:
+            busy = self.alpha * copies + nbytes / self.beta
+        return max(busy, self.submit * copies)
+
+    def rate(self, block: Number) -> Number:
+        """Bytes/s of many copies of `block` bytes each."""
+        one = np.ones_like(block) if isinstance(block, np.ndarray) else 1.0
+        return block / self.seconds(block, one)
+
+
+@dataclass(frozen=True)
+class DeviceLink:
+    """One direction of a device behind host memory: an SSD, a network card, memory on another bus.
+
+    latency     s until the first byte, charged when the device was idle; under load it overlaps with the transfers
+    bandwidth   bytes/s with enough copies outstanding
+    single      share of the bandwidth with one copy outstanding, in (0, 1]
+    saturation  outstanding copies from which on the full bandwidth is reached
+    per_io      s of software per copy (submission, completion, lookup), which the copies pay one after the other
+
+    SOURCE of the form: latency and linear queue-depth ramp as in the storage tier of BLIS (inference-sim);
+    `per_io` is kvsim's addition, from read rates by I/O size (see `sources` of nvme-gen4 and nvme-gen5-raid4).
+    """
+
+    latency: float
+    bandwidth: float
+    single: float = 1.0
+    saturation: int = 1
+    per_io: float = 0.0
+
+    def rate(self, outstanding: int) -> float:
+        """Bytes/s with so many copies outstanding (queued or in service)."""
+        if outstanding >= self.saturation:
+            return self.bandwidth
+        ramp = (max(outstanding, 1) - 1) / (self.saturation - 1)
+        return self.bandwidth * (self.single + (1 - self.single) * ramp)
+
+    def seconds(self, nbytes: float, copies: float, outstanding: int = 1, idle: bool = True) -> float:
+        """Time for `nbytes` in `copies`, with `outstanding` copies in the device's queue, itself included."""
+        return (self.latency if idle else 0.0) + self.per_io * copies + nbytes / self.rate(outstanding)

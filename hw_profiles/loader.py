@@ -107,8 +107,24 @@ def _values(document: Mapping[str, Any], sources: Mapping[str, str]) -> Iterator
         node = sections[section].get(group, {}) if group else sections[section]
         yield from _group(name, node, keys, schema.REQUIRED.get(name, {}), sources)
     for name, node in links.items():
-        path = f"links.{schema.link_name(name)}"
-        yield from _group(path, node, schema.LINK, schema.LINK, sources)
+        yield from _link(f"links.{schema.link_name(name)}", mapping(node, f"links.{name}"), sources)
+
+
+def _link(path: str, node: Mapping[str, Any], sources: Mapping[str, str]) -> Iterator[ProfileValue]:
+    """Values of one link, then those of its copy methods."""
+    values = {**schema.LINK, **schema.LINK_OPTIONAL}
+    check_keys(node, (*values, *schema.COPY_METHODS), path)
+    plain = {key: value for key, value in node.items() if key in values}
+    yield from _group(path, plain, values, schema.LINK, sources)
+    for method in schema.COPY_METHODS:
+        if method not in node:
+            continue
+        group = mapping(node[method], f"{path}.{method}")
+        yield from _group(f"{path}.{method}", group, schema.COPY, schema.LINK, sources)
+        missing = [key for key in schema.SMALL if key not in group]
+        if missing and len(missing) < len(schema.SMALL):
+            allowed = "cut, small_alpha and small_beta together, or none of them"
+            raise InputError(f"missing value {missing[0]!r}", path=f"{path}.{method}", allowed=allowed)
 
 
 def _group(

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from hw_profiles.cost_models import DecodeModel, GemmModel, LaunchModel, LinkModel, PrefillModel
+from hw_profiles.cost_models import CopyModel, DecodeModel, GemmModel, LaunchModel, LinkModel, PrefillModel
 from hw_profiles.errors import InputError
-from hw_profiles.schema import ProfileValue, overridden
+from hw_profiles.schema import COPY, COPY_METHODS, ProfileValue, overridden
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Profile:
     @property
     def unknown_count(self) -> int:
         """Number of values with no stated interval."""
-        return sum(value.rel is None for value in self.entries.values())
+        return sum(value.lo is None for value in self.entries.values())
 
     @property
     def hbm_bytes(self) -> int:
@@ -122,9 +122,69 @@ class Profile:
 
     @cached_property
     def links(self) -> dict[str, LinkModel]:
-        """Links by name; "pcie_h2d" and "pcie_d2h" are always there."""
+        """Links by name, one line through all block sizes; "pcie_h2d" and "pcie_d2h" are always there."""
         names = [path[6:-6] for path in self.entries if path.startswith("links.") and path.endswith(".alpha")]
-        return {name: LinkModel(*self._group(f"links.{name}", "alpha", "beta")) for name in names}
+        return {name: LinkModel(*self._group(f"links.{name}", "alpha", "beta")) for name in names if "." not in name}
+
+    def copy_methods(self, link: str) -> tuple[str, ...]:
+        """Copy methods that the profile has for a link; every link has "loop"."""
+        return tuple(m for m in COPY_METHODS if m == "loop" or f"links.{link}.{m}.alpha" in self.entries)
+
+    def copy_paths(self, link: str, method: str) -> tuple[str, ...]:
+        """Paths of the values that `copy_model` reads, in the order of the file; InputError as there."""
+        if f"links.{link}.alpha" not in self.entries:
+            raise InputError("no such link", where=self.source, path="links", found=link, allowed=tuple(self.links))
+        methods = self.copy_methods(link)
+        if method not in methods:
+            problem = "no such copy method for this link"
+            raise InputError(
+                problem, where=self.source, path=f"links.{link}", found=method, allowed=methods, near=methods
+            )
+        group = f"links.{link}.{method}"
+        if f"{group}.alpha" not in self.entries:
+            group = f"links.{link}"
+        return tuple(path for path in self.entries if path.rpartition(".")[0] == group and path.split(".")[-1] in COPY)
+
+    def copy_model(self, link: str, method: str = "loop") -> CopyModel:
+        """Cost of copying blocks over a link by a method (schema.COPY_METHODS).
+
+        "loop" falls back to the link's own line where it has no group. InputError names what the profile has.
+        """
+        values = {path.rpartition(".")[2]: self.si(path) for path in self.copy_paths(link, method)}
+        sms = int(values.pop("sms", 0))
+        return CopyModel(**values, sms=sms)
+
+    def with_link(
+        self, link: str, method: str = "loop", *, bandwidth: float | None = None, latency: float | None = None
+    ) -> Profile:
+        """The same profile with another link: `bandwidth` (bytes/s) of one long copy, `latency` (s) per copy.
+
+        Small blocks keep their ratio to long ones; with `latency` given, blocks of every size take it, and submission
+        takes no longer.
+        """
+        changed, paths = self, self.copy_paths(link, method)
+        scale = 1.0 if bandwidth is None else bandwidth / self.copy_model(link, method).beta
+        for path in paths:
+            key = path.rpartition(".")[2]
+            if key == "beta" and bandwidth is not None:
+                changed = changed.override(path, bandwidth)
+            elif key == "small_beta" and bandwidth is not None:
+                changed = changed.override(path, self.si(path) * scale)
+            elif latency is not None and (
+                key in ("alpha", "small_alpha") or (key == "submit" and latency < self.si(path))
+            ):
+                changed = changed.override(path, latency)
+        return changed
+
+    def pageable(self, link: str) -> float | None:
+        """Bytes/s of copies between the GPU and host memory that is not pinned; None if the profile has none."""
+        path = f"links.{link}.pageable"
+        return self.si(path) if path in self.entries else None
+
+    def joint_cap(self, method: str = "loop") -> float | None:
+        """Bytes/s of both directions of one GPU's link together, by copy method; None if the profile has none."""
+        names = ("pcie_joint_kernel", "pcie_joint") if method == "kernel" else ("pcie_joint",)
+        return next((self.si(f"caps.{name}") for name in names if f"caps.{name}" in self.entries), None)
 
     def _group(self, group: str, *keys: str) -> list[float]:
         return [self.si(f"{group}.{key}") for key in keys]

@@ -42,6 +42,7 @@ COMPUTE = Quantity(units.FLOPS_UNITS, "FLOP/s", above_zero=True)
 TIME = Quantity(units.SECOND_UNITS, "s")
 COUNT = Quantity(_NUMBER_UNITS, "1", whole=True, above_zero=True)
 EXPONENT = Quantity(_NUMBER_UNITS, "1", least=1.0)
+FACTOR = Quantity(_NUMBER_UNITS, "1")
 
 # Every value a profile must have, by section and group (None = the section has no groups).
 REQUIRED: Mapping[str, Mapping[str, Quantity]] = MappingProxyType(
@@ -58,16 +59,37 @@ REQUIRED: Mapping[str, Mapping[str, Quantity]] = MappingProxyType(
 OPTIONAL: Mapping[str, Mapping[str, Quantity]] = MappingProxyType(
     {
         "tiers.hbm": {"peak": RATE, "latency": TIME},
-        "caps": {"pcie_joint": RATE},
-        "tiers.l2": {"read": RATE, "full_hit_bytes": SIZE, "full_miss_bytes": SIZE, "latency": TIME},
+        "caps": {"pcie_joint": RATE, "pcie_joint_kernel": RATE},
+        "tiers.l2": {
+            **{"read": RATE, "full_hit_bytes": SIZE, "full_miss_bytes": SIZE, "latency": TIME},
+            "measured_bytes": SIZE,  # L2 of the GPU on which the footprints were measured
+        },
+        # HBM time that a copied byte takes from kernels, by direction, as a multiple of its own
+        "interference": {"h2d": FACTOR, "d2h": FACTOR, "h2d_kernel": FACTOR, "d2h_kernel": FACTOR},
     }
 )
 LINK: Mapping[str, Quantity] = MappingProxyType({"alpha": TIME, "beta": RATE})
+"""What every link has: one line through the copies of all sizes, by one copy engine copy per block."""
+LINK_OPTIONAL: Mapping[str, Quantity] = MappingProxyType({"pageable": RATE})
+COPY_METHODS = ("loop", "batch", "kernel")
+"""How blocks are copied over a link: a copy engine copy per block (cudaMemcpyAsync), all in one call
+(cudaMemcpyBatchAsync), a kernel on some SMs. Each is a group of a link, such as `links.pcie_h2d.kernel`."""
+SMALL = ("cut", "small_alpha", "small_beta")
+COPY: Mapping[str, Quantity] = MappingProxyType(
+    {
+        **LINK,
+        "cut": SIZE,
+        "small_alpha": TIME,
+        "small_beta": RATE,
+        "submit": TIME,
+        "sms": COUNT,
+    }
+)
 CAPS = ("pcie_joint",)
-"""Bandwidths that the directions of one GPU's link share."""
+"""Bandwidths that the directions of one GPU's link share. With copy kernels `pcie_joint_kernel` takes its place."""
 TOP_KEYS = (
     *("schema", "name", "kind", "vendor", "target", "created", "calibration", "sources"),
-    *("capacity", "tiers", "links", "caps", "kernels", "validity"),
+    *("capacity", "tiers", "links", "caps", "interference", "kernels", "validity"),
 )
 
 
@@ -90,8 +112,13 @@ class ProfileValue:
 def quantity_of(path: str) -> Quantity | None:
     """The quantity a dotted value path holds, or None if profiles have no such value."""
     group, _, key = path.rpartition(".")
-    if group.startswith("links.") and _LINK_NAME.fullmatch(group[6:]):
-        return LINK.get(key)
+    if group.startswith("links."):
+        name, _, method = group[6:].partition(".")
+        if not _LINK_NAME.fullmatch(name):
+            return None
+        if method:
+            return COPY.get(key) if method in COPY_METHODS else None
+        return LINK.get(key) or LINK_OPTIONAL.get(key)
     return REQUIRED.get(group, {}).get(key) or OPTIONAL.get(group, {}).get(key)
 
 

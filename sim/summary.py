@@ -210,7 +210,8 @@ def _extrapolated(cluster: Cluster) -> float:
 def _is_used(path: str, links: bool) -> bool:
     """True for profile values that this version's cost model reads."""
     used = ("kernels.", "capacity.hbm_bytes", "capacity.reserved_bytes", "tiers.hbm.read")
-    return path.startswith(used) or (links and path.startswith(("links.pcie_h2d", "links.pcie_d2h", "caps.")))
+    copies = [f"links.{link}.{key}" for link in ("pcie_h2d", "pcie_d2h") for key in ("alpha", "beta")]
+    return path.startswith(used) or (links and path in (*copies, "caps.pcie_joint"))
 
 
 def _model(model: Any) -> dict[str, Any]:

@@ -96,8 +96,8 @@ def test_values_carry_provenance() -> None:
 
 
 def test_widest_uncertainty(tmp_path: Path) -> None:
-    beta = {"v": 50, "unit": "GB/s", "src": "vllm_copy", "rel": 0.9}
-    assert load_profile(write(tmp_path, "links.pcie_h2d.beta", beta)).widest_uncertainty == 0.9
+    beta = {"v": 50, "unit": "GB/s", "src": "vllm_copy", "rel": 9.5}
+    assert load_profile(write(tmp_path, "links.pcie_h2d.beta", beta)).widest_uncertainty == 9.5
     del beta["rel"]
     without = load_profile(write(tmp_path, "links.pcie_h2d.beta", beta))
     assert without.unknown_count == 1
