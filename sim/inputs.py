@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from hw_profiles.cost_models import LinkModel
+from hw_profiles.cost_models import CopyModel, LinkModel
 from hw_profiles.errors import InputError
 from hw_profiles.loader import load_profile
 from hw_profiles.models import ModelSpec, load_model
@@ -34,8 +34,9 @@ class Inputs:
     budget: HBMBudget
     caps: Mapping[str, float]
     """Bandwidths that several transfers share, bytes/s, by name: those of CAPS (per GPU) and NODE_CAPS (per node)."""
-    links: Mapping[str, LinkModel]
-    """The links of tiers that have their own, by name: `ssd_read` toward the GPU, `ssd_write` away from it, ..."""
+    links: Mapping[str, LinkModel | CopyModel]
+    """Links by name: those of the GPU (`pcie_h2d`, `pcie_d2h`), and those of tiers that have their own (`ssd_read`
+    toward the GPU, `ssd_write` away from it, ...)."""
 
 
 def load_inputs(scenario: Scenario, *, strict: bool = False) -> Inputs:
@@ -46,7 +47,7 @@ def load_inputs(scenario: Scenario, *, strict: bool = False) -> Inputs:
     model = _named(scenario, "model", lambda: load_model(resolved_path(spec.model, base)))
     profile = _named(scenario, "hardware.profile", lambda: load_profile(resolved_path(spec.hardware.profile, base)))
     profile, caps = _named(scenario, None, lambda: _with_links(profile, spec))
-    links = _named(scenario, None, lambda: _own_links(spec))
+    links = _named(scenario, None, lambda: _gpu_links(spec, profile) | _own_links(spec))
     budget = _named(scenario, None, lambda: _budget(spec, model, profile))
     trace = _named(scenario, "trace", lambda: build_trace(spec.trace, spec.seed, base, strict=strict))
     if trace.block_tokens % spec.engine.block_tokens:
@@ -65,9 +66,22 @@ def own_links(spec: ScenarioSpec) -> list[str]:
     return [f"{t.name}_{way}" for t in spec.tiers if t.kind in ("memory", "device") for way in ("read", "write")]
 
 
-def _own_links(spec: ScenarioSpec) -> dict[str, LinkModel]:
+GPU_LINKS = ("pcie_h2d", "pcie_d2h")
+
+
+def copy_method(spec: ScenarioSpec, link: str) -> str:
+    """How the GPU's link copies blocks."""
+    return spec.links.get(link, LinkSpec()).method or "loop"
+
+
+def _gpu_links(spec: ScenarioSpec, profile: Profile) -> dict[str, LinkModel | CopyModel]:
+    """The models of the GPU's link by copy method; InputError for a method that the profile does not have."""
+    return {name: profile.copy_model(name, copy_method(spec, name)) for name in GPU_LINKS}
+
+
+def _own_links(spec: ScenarioSpec) -> dict[str, LinkModel | CopyModel]:
     """The models of those links. Raises InputError for one without a bandwidth."""
-    models = {}
+    models: dict[str, LinkModel | CopyModel] = {}
     for name in own_links(spec):
         link = spec.links.get(name, LinkSpec())
         if link.bandwidth is None:
@@ -83,7 +97,10 @@ def _own_links(spec: ScenarioSpec) -> dict[str, LinkModel]:
 def _with_links(profile: Profile, spec: ScenarioSpec) -> tuple[Profile, dict[str, float]]:
     """The profile with the scenario's links, and the shared bandwidths."""
     links, own = spec.links, own_links(spec)
-    caps = {name: profile.si(f"caps.{name}") for name in CAPS if f"caps.{name}" in profile.entries}
+    caps = {}
+    joint = profile.joint_cap("kernel" if any(copy_method(spec, name) == "kernel" for name in GPU_LINKS) else "loop")
+    if joint is not None:
+        caps["pcie_joint"] = joint
     names = (*profile.links, *CAPS, *NODE_CAPS, *own)
     for name, link in links.items():
         path = f"links.{name}"
@@ -92,13 +109,15 @@ def _with_links(profile: Profile, spec: ScenarioSpec) -> tuple[Profile, dict[str
         if link.bandwidth is not None and not link.bandwidth > 0:
             raise InputError("", path=f"{path}.bandwidth", found="0", allowed="a rate > 0, such as '50 GB/s'")
         if name in own:
+            if link.method is not None:
+                raise InputError("only the GPU's own link has a copy method", path=f"{path}.method", found=link.method)
             continue
         if name in profile.links:
-            if link.bandwidth is not None:
-                profile = profile.override(f"{path}.beta", link.bandwidth)
-            if link.latency is not None:
-                profile = profile.override(f"{path}.alpha", link.latency)
+            method = link.method or "loop"
+            profile = profile.with_link(name, method, bandwidth=link.bandwidth, latency=link.latency)
             continue
+        if link.method is not None:
+            raise InputError("only the GPU's own link has a copy method", path=f"{path}.method", found=link.method)
         if link.latency is not None:
             raise InputError("a shared bandwidth has no latency", path=f"{path}.latency", found=link.latency)
         if link.bandwidth is not None:

@@ -69,6 +69,8 @@ class EngineSpec(Spec):
     num_gpu_blocks   KV blocks of HBM; derived from memory when not given
     host_time        time per step that the GPU waits for the host; 0 s assumes asynchronous scheduling hides it
     loading          how cached prefixes are loaded
+    kv_layout        what is contiguous in memory and so one copy: a block of all layers, of one layer, or of the keys
+                     or values of one layer
     """
 
     kind: Literal["vllm", "sglang", "tensorrt_llm"] = "vllm"
@@ -79,6 +81,7 @@ class EngineSpec(Spec):
     num_gpu_blocks: Count | None = None
     host_time: Seconds = 0.0
     loading: LoadingSpec = LoadingSpec()
+    kv_layout: Literal["block", "layer", "layer_kv"] = "block"
 
     @model_validator(mode="after")
     def _available(self) -> EngineSpec:
@@ -187,6 +190,8 @@ class LinkSpec(Spec):
     """bytes/s of one long copy."""
     latency: Seconds | None = None
     """Set-up time of each copy."""
+    method: Literal["loop", "batch", "kernel"] | None = None
+    """For the GPU's own link: one copy per block in a loop (the default), one batched call, or a copy kernel."""
 
 
 class PoliciesSpec(Spec):

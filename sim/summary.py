@@ -11,6 +11,7 @@ from sim import metrics
 from sim.cluster import Cluster
 from sim.hierarchy.link import CopyEngine
 from sim.hierarchy.tier import Tier
+from sim.inputs import GPU_LINKS, copy_method
 from sim.quantiles import latency_ms, pick
 
 SCHEMA = "kvsim-summary/1"
@@ -18,8 +19,8 @@ SCHEMA = "kvsim-summary/1"
 ASSUMPTIONS = (
     "Modelled: arrivals, lengths and prefix sharing of the trace; vLLM v1 scheduling (token budget, chunked prefill, "
     "FCFS, preemption by recompute); prefix caching by chained hashes in full engine blocks; one copy engine per "
-    "direction and GPU over shared bandwidths; one copy per engine block (KV of all layers contiguous); blocking of a "
-    "request (not of its batch) while its prefix is loaded.",
+    "direction and GPU over shared bandwidths; one copy per contiguous piece of an engine block (engine.kv_layout); "
+    "loading of cached prefixes as engine.loading says (by default a request waits for its own, its batch does not).",
     "Step time: matrix products, attention (cold in L2), elementwise kernels and launches from the profile's fitted "
     "models. Host time per step is engine.host_time (0 s: asynchronous scheduling hides it).",
     "Output tokens are private to their request: they hold HBM, stay cached until evicted, and are neither hit by "
@@ -190,7 +191,7 @@ def _slo(
 
 def _profile(cluster: Cluster) -> dict[str, Any]:
     profile = cluster.inputs.profile
-    touched = [v for v in profile.values() if v.rel is not None and _is_used(v.path, bool(cluster.links))]
+    touched = [v for v in profile.values() if v.rel is not None and _is_used(cluster, v.path)]
     widest = max(touched, key=lambda v: v.rel or 0.0, default=None)
     return {
         "name": profile.name,
@@ -207,11 +208,16 @@ def _extrapolated(cluster: Cluster) -> float:
     return sum(r.extrapolated_s for r in cluster.replicas) / busy if busy else 0.0
 
 
-def _is_used(path: str, links: bool) -> bool:
-    """True for profile values that this version's cost model reads."""
-    used = ("kernels.", "capacity.hbm_bytes", "capacity.reserved_bytes", "tiers.hbm.read")
-    copies = [f"links.{link}.{key}" for link in ("pcie_h2d", "pcie_d2h") for key in ("alpha", "beta")]
-    return path.startswith(used) or (links and path in (*copies, "caps.pcie_joint"))
+def _is_used(cluster: Cluster, path: str) -> bool:
+    """True for profile values that this run's cost model read."""
+    if path.startswith(("kernels.", "capacity.hbm_bytes", "capacity.reserved_bytes", "tiers.hbm.read")):
+        return True
+    if not cluster.links:
+        return False
+    spec, profile = cluster.scenario.spec, cluster.inputs.profile
+    small = spec.engine.kv_layout != "block"
+    used = [p for link in GPU_LINKS for p in profile.copy_paths(link, copy_method(spec, link))]
+    return path.startswith("caps.pcie_joint") or (path in used and (small or ".small_" not in path))
 
 
 def _model(model: Any) -> dict[str, Any]:

@@ -173,10 +173,14 @@ class Topology:
     def _hop(self, link: str, level: int, replica: int, src: str, dst: str) -> Hop:
         """One link of a way. The GPU copies engine blocks; a device reads and writes whole prefix blocks."""
         spec, inputs = self._scenario.spec, self._inputs
-        tokens = spec.engine.block_tokens
+        unit = spec.engine.block_tokens * inputs.model.kv_bytes_per_token
         if spec.tiers[level].kind == "device" and not link.startswith("pcie"):
-            tokens = inputs.trace.block_tokens or tokens
-        return Hop(self._engine(link, level, replica), src, dst, tokens * inputs.model.kv_bytes_per_token)
+            unit = (inputs.trace.block_tokens or spec.engine.block_tokens) * inputs.model.kv_bytes_per_token
+        else:
+            unit //= {"block": 1, "layer": inputs.model.layers, "layer_kv": 2 * inputs.model.layers}[
+                spec.engine.kv_layout
+            ]
+        return Hop(self._engine(link, level, replica), src, dst, unit)
 
     def _recompute_s(self, start: int, tokens: int) -> float:
         cost = self._cost
@@ -237,7 +241,7 @@ class Topology:
             else:
                 shared = {"dram": node}
             path = tuple(self._resource(cap, o) for cap, o in shared.items() if cap in self._inputs.caps)
-            model = self._inputs.links.get(name) or self._inputs.profile.links[name]
+            model = self._inputs.links[name]
             index = replica if of_gpu else -1
             engine = CopyEngine(name, index, model, path, self._network, self._clock, self._recorder)
             self._engines[name, owner] = engine

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from hw_profiles.cost_models import LinkModel
+from hw_profiles.cost_models import CopyModel, LinkModel
 from sim.clock import Clock
 from sim.hierarchy.network import Network, Resource
 from sim.hierarchy.transfer import Transfer
@@ -25,7 +25,7 @@ class CopyEngine:
         self,
         name: str,
         replica: int,
-        model: LinkModel,
+        model: LinkModel | CopyModel,
         path: tuple[Resource, ...],
         network: Network,
         clock: Clock,
