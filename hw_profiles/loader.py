@@ -51,11 +51,11 @@ def _profile(document: Mapping[str, Any], source: str, sha256: str) -> Profile:
     kind = document.get("kind")
     if kind not in schema.KINDS:
         raise InputError("", path="kind", found=kind, allowed=schema.KINDS)
-    sources = _sources(document)
+    sources = read_sources(document)
     return Profile(
-        name=_text(document, "name"),
+        name=read_word(document, "name"),
         kind=kind,
-        vendor=_text(document, "vendor"),
+        vendor=read_word(document, "vendor"),
         entries={value.path: value for value in _values(document, sources)},
         sources=sources,
         heldout=dict(_heldout(document)),
@@ -65,14 +65,15 @@ def _profile(document: Mapping[str, Any], source: str, sha256: str) -> Profile:
     )
 
 
-def _text(document: Mapping[str, Any], key: str) -> str:
+def read_word(document: Mapping[str, Any], key: str) -> str:
+    """Text at a top-level key; InputError when there is none."""
     value = document.get(key)
     if not isinstance(value, str) or not value:
         raise InputError("", path=key, found=value, allowed="text")
     return value
 
 
-def _sources(document: Mapping[str, Any]) -> dict[str, str]:
+def read_sources(document: Mapping[str, Any]) -> dict[str, str]:
     """Source key -> one line: what, then where it is from."""
     lines = {}
     for key, node in mapping(document.get("sources"), "sources").items():
@@ -105,7 +106,7 @@ def _values(document: Mapping[str, Any], sources: Mapping[str, str]) -> Iterator
     for name, keys in groups.items():
         section, _, group = name.partition(".")
         node = sections[section].get(group, {}) if group else sections[section]
-        yield from _group(name, node, keys, schema.REQUIRED.get(name, {}), sources)
+        yield from read_group(name, node, keys, schema.REQUIRED.get(name, {}), sources)
     for name, node in links.items():
         yield from _link(f"links.{schema.link_name(name)}", mapping(node, f"links.{name}"), sources)
 
@@ -115,25 +116,26 @@ def _link(path: str, node: Mapping[str, Any], sources: Mapping[str, str]) -> Ite
     values = {**schema.LINK, **schema.LINK_OPTIONAL}
     check_keys(node, (*values, *schema.COPY_METHODS), path)
     plain = {key: value for key, value in node.items() if key in values}
-    yield from _group(path, plain, values, schema.LINK, sources)
+    yield from read_group(path, plain, values, schema.LINK, sources)
     for method in schema.COPY_METHODS:
         if method not in node:
             continue
         group = mapping(node[method], f"{path}.{method}")
-        yield from _group(f"{path}.{method}", group, schema.COPY, schema.LINK, sources)
+        yield from read_group(f"{path}.{method}", group, schema.COPY, schema.LINK, sources)
         missing = [key for key in schema.SMALL if key not in group]
         if missing and len(missing) < len(schema.SMALL):
             allowed = "cut, small_alpha and small_beta together, or none of them"
             raise InputError(f"missing value {missing[0]!r}", path=f"{path}.{method}", allowed=allowed)
 
 
-def _group(
+def read_group(
     path: str,
     node: object,
     keys: Mapping[str, schema.Quantity],
     required: Mapping[str, schema.Quantity],
     sources: Mapping[str, str],
 ) -> Iterator[ProfileValue]:
+    """Values of one group at `path`: which `keys` it may have and which of them it must. InputError names the path."""
     entry = mapping(node, path)
     extra = ("heldout",) if path.startswith("kernels.") else ()
     check_keys(entry, (*keys, *extra), path)

@@ -34,6 +34,7 @@ class Quantity:
     whole: bool = False
     least: float = 0.0
     above_zero: bool = False
+    most: float = math.inf
 
 
 SIZE = Quantity(units.BYTE_UNITS, "B", whole=True, above_zero=True)
@@ -41,6 +42,7 @@ RATE = Quantity(units.RATE_UNITS, "B/s", above_zero=True)
 COMPUTE = Quantity(units.FLOPS_UNITS, "FLOP/s", above_zero=True)
 TIME = Quantity(units.SECOND_UNITS, "s")
 COUNT = Quantity(_NUMBER_UNITS, "1", whole=True, above_zero=True)
+SHARE = Quantity(_NUMBER_UNITS, "1", above_zero=True, most=1.0)
 EXPONENT = Quantity(_NUMBER_UNITS, "1", least=1.0)
 FACTOR = Quantity(_NUMBER_UNITS, "1")
 
@@ -163,9 +165,12 @@ def read_value(path: str, node: object, quantity: Quantity, sources: Mapping[str
     return ProfileValue(path, value, quantity.si_unit, unit, text, src, sources[src], rel, lo, hi)
 
 
-def overridden(path: str, value: float | str, source: str) -> ProfileValue:
-    """A value set from outside: text with a unit, or a number in SI units. Its uncertainty is unknown."""
-    quantity = quantity_of(path)
+def overridden(path: str, value: float | str, source: str, quantity: Quantity | None = None) -> ProfileValue:
+    """A value set from outside: text with a unit, or a number in SI units. Its uncertainty is unknown.
+
+    The path is one of a profile, unless `quantity` says what the value is.
+    """
+    quantity = quantity or quantity_of(path)
     if quantity is None:
         raise InputError("profiles have no such value", found=path)
     if isinstance(value, str):
@@ -188,6 +193,8 @@ def _scaled(number: object, unit: str, quantity: Quantity, path: str) -> float:
     if value < quantity.least or (quantity.above_zero and value <= 0):
         bound = "above 0" if quantity.above_zero else f"of at least {quantity.least:g}"
         raise InputError("", path=path, found=number, allowed=f"a number {bound}")
+    if value > quantity.most:
+        raise InputError("", path=path, found=number, allowed=f"a number of at most {quantity.most:g}")
     return float(round(value)) if quantity.whole else value
 
 

@@ -141,6 +141,10 @@ class TierInfo:
     """Bytes of one full prefix block."""
     now: Callable[[], float] = _zero
     """Simulated time, s (arrival time of the request in progress where nothing is timed)."""
+    next_use: Callable[[int], float] | None = None
+    """When a key is used next: the place in order of arrival (or the arrival time) of the first request that has the
+    key in its prompt and has not been admitted yet; `math.inf` if there is none. It never decreases for a key. None
+    where the future is not known, as with closed-loop load. For bounds only (`policies.eviction.belady`)."""
 
     @property
     def capacity_blocks(self) -> int:
@@ -158,18 +162,21 @@ class EvictionPolicy(ABC):
     - To make room it runs through `victims()`, skips pinned blocks, stops when it has enough, and only then calls
       `remove` for each block that it took, which is when ghost lists learn of them. No hook is called during a scan,
       and one scan is over before the next begins. `remove` may also come for a block that no scan offered.
-    - `block.size` may grow while the block is resident. The other fields of a block are for reading.
+    - `block.size` may grow while the block is resident. The other fields of a block are for reading. `block.turn` is
+      that of the request in progress when `insert` or `touch` is called.
+    - Before each lookup it runs `expired()` to its end, and only then calls `remove` for each block without pins.
 
     What the policy promises:
     - `victims()` yields resident blocks, coldest first and lazily, each at most once per call; run to its end, it has
       yielded every resident block.
     - A block that was yielded stays in the policy's books until `remove`: if the tier skipped it, a later call offers
       it again. A scan may reorder (second chances, a moving hand, promotion between queues) but not drop.
+    - `expired()` yields resident blocks, each at most once per call.
     - The order follows from the calls and from `tier.now()` alone: no clock of its own, no randomness without a seed
       among the options, nothing shared between two policies.
     - O(1) amortised or O(log n) per call and per block yielded, memory in proportion to the tier's capacity.
 
-    `policies.contract.check_policy` tests these rules on any policy.
+    `policies.contract.check_policy` tests these rules on any policy, and those of the other families on theirs.
     """
 
     def __init__(self, tier: TierInfo) -> None:
@@ -203,7 +210,15 @@ class EvictionPolicy(ABC):
 
 
 class OffloadPolicy(ABC):
-    """Says which blocks of a tier are copied away from the GPU, and when."""
+    """Says which blocks of a tier are copied away from the GPU, and when.
+
+    One policy object decides for one tier. For a tier behind HBM the events are those of that tier: FILLED when the
+    bytes of blocks have arrived there, HIT when a load has read them, EVICTED when they are leaving it.
+
+    What the policy promises: `plan` returns moves of blocks that it was given (the same objects, none of them private),
+    each to a tier farther away, the same move at most once; it changes no block; its plans follow from the calls and
+    from what the view shows alone.
+    """
 
     listens: tuple[Event, ...] = tuple(Event)
     """Events that `plan` is called for; leaving some out saves the engine work."""
@@ -217,6 +232,9 @@ class AdmissionPolicy(ABC):
     """Says whether a block may enter a tier behind HBM: when it is stored there, or passes it on its way to the GPU.
 
     A block that is refused is not copied into the tier; a load that passes the tier goes on without leaving a copy.
+
+    What the policy promises: `admit` returns a bool, changes no block, and answers by the calls and `tier.now()` alone;
+    what it remembers is bounded by the tier's capacity.
     """
 
     def __init__(self, tier: TierInfo) -> None:
@@ -309,6 +327,10 @@ class PrefetchPolicy(ABC):
     comes: "best_effort" uses what has arrived in tiers up to the fetch's and computes the rest, "wait_complete" lets
     others go first until it is complete, "timeout" does so for `timeout_s` after the fetch began and then is best
     effort (SGLang HiCache's prefetch policies of the same names).
+
+    What the policy promises: `plan` returns fetches into tiers that `cache.tiers` names, of keys that are not private
+    (not negative), no key twice into the same tier in one plan, `after_s` finite and not negative; its plans follow
+    from the calls and from what the views show alone.
     """
 
     listens: tuple[Trigger, ...] = tuple(Trigger)

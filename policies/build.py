@@ -12,13 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from hw_profiles.errors import InputError
-from policies.base import EvictionPolicy, OffloadPolicy
-from policies.tables import FAMILIES
+from policies.base import AdmissionPolicy, EvictionPolicy, OffloadPolicy, PrefetchPolicy
+from policies.tables import FAMILIES, UNBOUNDED
 
 USER_MODULE = "kvsim_user_policy_"
 """Start of the module name under which a user's policy file is loaded."""
 
-BASES: dict[str, type] = {"eviction": EvictionPolicy, "offload": OffloadPolicy}
+BASES: dict[str, type] = {
+    "eviction": EvictionPolicy,
+    "admission": AdmissionPolicy,
+    "offload": OffloadPolicy,
+    "prefetch": PrefetchPolicy,
+}
+"""Base class of each family; eviction and admission policies are built for a tier (TierInfo comes first)."""
 
 
 def policy_class(family: str, name: str, *, base_dir: Path, path: str) -> type:
@@ -29,8 +35,11 @@ def policy_class(family: str, name: str, *, base_dir: Path, path: str) -> type:
     table = FAMILIES[family]
     if ":" not in name:
         if name not in table:
+            unbounded = family == "eviction" and name == UNBOUNDED
             raise InputError(
-                f"unknown {family} policy",
+                "a capacity, not a policy: give the tier more memory than the trace needs"
+                if unbounded
+                else f"unknown {family} policy",
                 path=path,
                 found=name,
                 allowed=[*table, '"my_policy.py:MyPolicy"'],
@@ -74,6 +83,8 @@ def build_policy(family: str, spec: Mapping[str, Any], *args: Any, base_dir: Pat
     try:
         return cls(*args, **options)
     except (TypeError, ValueError) as error:
+        if not options:
+            raise InputError(f"{name} cannot be used here: {error}", path=path) from None
         raise InputError(f"{name} refused its options: {error}", path=path, found=options) from None
 
 

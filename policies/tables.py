@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from policies.base import EvictionPolicy, OffloadPolicy
+from policies.admission.always import Always
+from policies.admission.by_size import BySize
+from policies.admission.second_hit import SecondHit
+from policies.base import AdmissionPolicy, EvictionPolicy, OffloadPolicy, PrefetchPolicy
 from policies.eviction.arc import ARC
+from policies.eviction.belady import Belady
 from policies.eviction.clock import Clock
 from policies.eviction.fifo import FIFO
 from policies.eviction.gdsf import GDSF
@@ -13,11 +17,18 @@ from policies.eviction.lru import LRU
 from policies.eviction.lru_k import LRUK
 from policies.eviction.s3fifo import S3FIFO
 from policies.eviction.sieve import Sieve
+from policies.eviction.ttl import TTL
 from policies.eviction.two_queue import TwoQueue
+from policies.eviction.workload_aware import WorkloadAware
+from policies.offload.by_cost import ByCost
 from policies.offload.none import NoOffload
 from policies.offload.write_back import WriteBack
 from policies.offload.write_through import WriteThrough
 from policies.offload.write_through_selective import WriteThroughSelective
+from policies.prefetch.next_turn import NextTurn
+from policies.prefetch.none import NoPrefetch
+from policies.prefetch.on_arrival import OnArrival
+from policies.prefetch.popularity import Popularity
 
 EVICTION: dict[str, type[EvictionPolicy]] = {
     "lru": LRU,
@@ -31,6 +42,22 @@ EVICTION: dict[str, type[EvictionPolicy]] = {
     "lru_k": LRUK,
     "gdsf": GDSF,
     "length_aware": LengthAware,
+    "ttl": TTL,
+    "workload_aware": WorkloadAware,
+}
+
+EVICTION_BOUNDS: dict[str, type[EvictionPolicy]] = {
+    "belady": Belady,
+}
+"""Bounds to compare eviction policies with: they need `TierInfo.next_use`, the future of the trace."""
+
+UNBOUNDED = "unbounded"
+"""The other bound. It is a capacity, not a policy: naming it as one is refused with that reason."""
+
+ADMISSION: dict[str, type[AdmissionPolicy]] = {
+    "always": Always,
+    "by_size": BySize,
+    "second_hit": SecondHit,
 }
 
 OFFLOAD: dict[str, type[OffloadPolicy]] = {
@@ -38,11 +65,21 @@ OFFLOAD: dict[str, type[OffloadPolicy]] = {
     "write_through": WriteThrough,
     "write_through_selective": WriteThroughSelective,
     "write_back": WriteBack,
+    "by_cost": ByCost,
+}
+
+PREFETCH: dict[str, type[PrefetchPolicy]] = {
+    "none": NoPrefetch,
+    "on_arrival": OnArrival,
+    "next_turn": NextTurn,
+    "popularity": Popularity,
 }
 
 FAMILIES: dict[str, dict[str, type]] = {
-    "eviction": dict(EVICTION),
+    "eviction": {**EVICTION, **EVICTION_BOUNDS},
+    "admission": dict(ADMISSION),
     "offload": dict(OFFLOAD),
+    "prefetch": dict(PREFETCH),
 }
 
 LATER_FAMILIES: tuple[str, ...] = (

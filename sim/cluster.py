@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
+from sim.arrivals import Arrivals
 from sim.clock import Clock
 from sim.cost.step import StepCost
 from sim.engine.batch import Batch, EngineLimits
@@ -44,30 +43,15 @@ class Cluster:
                 cost,
                 Batch(self.topology.cache(index), limits, f"replica {index}"),
                 self.recorder,
-                self._on_finished,
+                self._ended,
                 prefetch=self.topology.prefetch(),
                 single_step=single_step,
             )
             for index in range(spec.hardware.replicas)
         ]
-        arrivals = self._arrivals()
-        self._next_arrival(arrivals)
+        self.arrivals = Arrivals(self.trace, self.clock, self._arrive)
 
     # ---- arrivals
-
-    def _arrivals(self) -> Iterator[Request]:
-        return (self.trace.request(index) for index in range(len(self.trace)))
-
-    def _next_arrival(self, arrivals: Iterator[Request]) -> None:
-        request = next(arrivals, None)
-        if request is None:
-            return
-
-        def arrive() -> None:
-            self._arrive(request)
-            self._next_arrival(arrivals)
-
-        self.clock.at(request.arrival_s, arrive)
 
     def _arrive(self, request: Request) -> None:
         seq = Sequence(request, request.hash_ids, len(self.tiers))
@@ -75,7 +59,7 @@ class Cluster:
         reason = self._too_long(request)
         if reason:
             seq.status = reason
-            self.done += 1
+            self._ended(seq)
             return
         self.replicas[request.index % len(self.replicas)].enqueue(seq)
 
@@ -88,5 +72,6 @@ class Cluster:
             return "rejected: longer than the KV cache"
         return None
 
-    def _on_finished(self, _seq: Sequence) -> None:
+    def _ended(self, seq: Sequence) -> None:
         self.done += 1
+        self.arrivals.ended(seq.index)

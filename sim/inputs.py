@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
-from hw_profiles.cost_models import CopyModel, LinkModel
+from hw_profiles.cost_models import CopyModel, DeviceLink, LinkModel
+from hw_profiles.devices import Device, load_device
 from hw_profiles.errors import InputError
 from hw_profiles.loader import load_profile
 from hw_profiles.models import ModelSpec, load_model
@@ -19,6 +21,7 @@ from traces.request import Trace
 from traces.spec import build as build_trace
 
 T = TypeVar("T")
+Link = LinkModel | CopyModel | DeviceLink
 
 NODE_CAPS = ("host_root", "dram")
 """Shared bandwidths of a host that exist only when the scenario gives them: its PCIe root complex, its memory."""
@@ -34,9 +37,11 @@ class Inputs:
     budget: HBMBudget
     caps: Mapping[str, float]
     """Bandwidths that several transfers share, bytes/s, by name: those of CAPS (per GPU) and NODE_CAPS (per node)."""
-    links: Mapping[str, LinkModel | CopyModel]
+    links: Mapping[str, Link]
     """Links by name: those of the GPU (`pcie_h2d`, `pcie_d2h`), and those of tiers that have their own (`ssd_read`
     toward the GPU, `ssd_write` away from it, ...)."""
+    devices: Mapping[str, Device]
+    """Devices behind tiers, by name of the tier."""
 
 
 def load_inputs(scenario: Scenario, *, strict: bool = False) -> Inputs:
@@ -47,7 +52,8 @@ def load_inputs(scenario: Scenario, *, strict: bool = False) -> Inputs:
     model = _named(scenario, "model", lambda: load_model(resolved_path(spec.model, base)))
     profile = _named(scenario, "hardware.profile", lambda: load_profile(resolved_path(spec.hardware.profile, base)))
     profile, caps = _named(scenario, None, lambda: _with_links(profile, spec))
-    links = _named(scenario, None, lambda: _gpu_links(spec, profile) | _own_links(spec))
+    devices = _devices(scenario)
+    links = _named(scenario, None, lambda: _gpu_links(spec, profile) | _own_links(spec, devices))
     budget = _named(scenario, None, lambda: _budget(spec, model, profile))
     trace = _named(scenario, "trace", lambda: build_trace(spec.trace, spec.seed, base, strict=strict))
     if trace.block_tokens % spec.engine.block_tokens:
@@ -58,7 +64,7 @@ def load_inputs(scenario: Scenario, *, strict: bool = False) -> Inputs:
             found=spec.engine.block_tokens,
             allowed=f"a divisor of {trace.block_tokens}",
         )
-    return Inputs(trace, model, profile, budget, caps, links)
+    return Inputs(trace, model, profile, budget, caps, links, devices)
 
 
 def own_links(spec: ScenarioSpec) -> list[str]:
@@ -74,24 +80,46 @@ def copy_method(spec: ScenarioSpec, link: str) -> str:
     return spec.links.get(link, LinkSpec()).method or "loop"
 
 
-def _gpu_links(spec: ScenarioSpec, profile: Profile) -> dict[str, LinkModel | CopyModel]:
+def _gpu_links(spec: ScenarioSpec, profile: Profile) -> dict[str, Link]:
     """The models of the GPU's link by copy method; InputError for a method that the profile does not have."""
     return {name: profile.copy_model(name, copy_method(spec, name)) for name in GPU_LINKS}
 
 
-def _own_links(spec: ScenarioSpec) -> dict[str, LinkModel | CopyModel]:
-    """The models of those links. Raises InputError for one without a bandwidth."""
-    models: dict[str, LinkModel | CopyModel] = {}
-    for name in own_links(spec):
-        link = spec.links.get(name, LinkSpec())
-        if link.bandwidth is None:
-            raise InputError(
-                f"the {name.rpartition('_')[0]} tier has no path to HBM without the bandwidth of this link",
-                path=f"links.{name}.bandwidth",
-                allowed="a rate such as '6 GB/s'",
-            )
-        models[name] = LinkModel(link.latency or 0.0, link.bandwidth)
+def _own_links(spec: ScenarioSpec, devices: Mapping[str, Device]) -> dict[str, Link]:
+    """The models of those links: the device's, or a plain one (no ramp with queue depth) where `links` gives a rate.
+
+    Memory has a latency for each copy, which the GPU's copy engine makes one by one.
+    """
+    models: dict[str, Link] = {}
+    for tier in spec.tiers:
+        if tier.name not in devices:
+            continue
+        device = devices[tier.name]
+        for way, model in (("read", device.read), ("write", device.write)):
+            link = spec.links.get(f"{tier.name}_{way}", LinkSpec())
+            if link.bandwidth is not None:
+                model = DeviceLink(model.latency, link.bandwidth)
+            if link.latency is not None:
+                model = replace(model, latency=link.latency)
+            name = f"{tier.name}_{way}"
+            models[name] = LinkModel(model.latency, model.bandwidth) if tier.kind == "memory" else model
     return models
+
+
+def _devices(scenario: Scenario) -> dict[str, Device]:
+    """The device behind each tier that has one."""
+    devices = {}
+    for tier in scenario.spec.tiers:
+        if tier.device_name is None:
+            continue
+        path, base = f"tiers.{tier.name}.device", scenario.base_dir
+        device = _named(scenario, path, partial(load_device, resolved_path(tier.device_name, base)))
+        kinds = ("memory",) if tier.kind == "memory" else ("storage", "network")
+        if device.kind not in kinds:
+            problem = f"a device of kind {device.kind} cannot be behind this tier"
+            raise InputError(problem, where=scenario.where, path=path, found=tier.device_name, allowed=kinds)
+        devices[tier.name] = device
+    return devices
 
 
 def _with_links(profile: Profile, spec: ScenarioSpec) -> tuple[Profile, dict[str, float]]:

@@ -8,41 +8,62 @@ from sim.invariants import ensure
 from sim.scenario import Progress
 
 POINTS = 300
-"""Samples over the span of the arrivals; the drain after the last arrival goes on at the same interval."""
+"""Samples over the span of the arrivals, as far as it is known; afterwards it goes on at the same interval."""
 MOST_POINTS = 4 * POINTS
+
+Row = tuple[str, str, str, float]
 
 
 class Sampler:
-    """Samples until every request is done. Also reports progress."""
+    """Samples until every request is done. Also reports progress.
+
+    How long a run takes is not known beforehand: an overloaded system drains for long, and in a closed loop the system
+    itself decides when requests arrive. When samples get too many, every second one is dropped and the interval
+    doubles, so that the grid stays even.
+    """
 
     def __init__(self, cluster: Cluster, progress: Progress | None) -> None:
         self._cluster = cluster
         self._progress = progress
         self._span = float(cluster.trace.arrival_s[-1])
         self._interval = max(self._span / POINTS, 1e-3)
-        self._taken = 0
+        self._samples: list[tuple[float, list[Row]]] = []
         cluster.clock.at(0.0, self._sample, ARRIVAL_FIRST)
 
     def _sample(self) -> None:
         cluster = self._cluster
         now = cluster.clock.now
-        add = cluster.recorder.samples.append
+        rows: list[Row] = []
         for replica in cluster.replicas:
             label = str(replica.index)
             replica.book(now)
-            add(now, "replica", label, "running", len(replica.batch.running))
-            add(now, "replica", label, "waiting", replica.batch.queue_length)
-            add(now, "replica", label, "loading", len(replica.batch.loading))
+            rows.append(("replica", label, "running", len(replica.batch.running)))
+            rows.append(("replica", label, "waiting", replica.batch.queue_length))
+            rows.append(("replica", label, "loading", len(replica.batch.loading)))
         for tiers in cluster.tiers:
             for tier in tiers:
-                add(now, "tier", tier.label, "used_bytes", tier.used + tier.reserved)
-                add(now, "tier", tier.label, "pinned_bytes", tier.pinned + tier.reserved)
+                rows.append(("tier", tier.label, "used_bytes", tier.used + tier.reserved))
+                rows.append(("tier", tier.label, "pinned_bytes", tier.pinned + tier.reserved))
+        self._samples.append((now, rows))
         if self._progress is not None:
-            self._progress(now, self._span, cluster.done, len(cluster.trace))
-        self._taken += 1
-        if self._taken > MOST_POINTS:
-            self._interval *= 2  # a long drain: keep the table small
-            self._taken //= 2
+            self._progress(now, self._expected_s(now), cluster.done, len(cluster.trace))
+        if len(self._samples) > MOST_POINTS:
+            self._interval *= 2
+            del self._samples[1::2]
         if cluster.done < len(cluster.trace):
             ensure(not cluster.clock.idle, f"at {now:.3f} s nothing is left to happen, but requests are not done")
             cluster.clock.at(now + self._interval, self._sample, ARRIVAL_FIRST)
+        else:
+            self._write()
+
+    def _expected_s(self, now: float) -> float:
+        """When the last request arrives, s: known in an open trace, else at the pace so far."""
+        if not self._cluster.trace.closed_loop:
+            return self._span
+        return max(self._span, now * len(self._cluster.trace) / max(1, self._cluster.done))
+
+    def _write(self) -> None:
+        add = self._cluster.recorder.samples.append
+        for time, rows in self._samples:
+            for row in rows:
+                add(time, *row)

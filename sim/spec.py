@@ -131,12 +131,17 @@ TIER_KINDS: dict[str, str] = {
 (disk, network) that fills and drains host memory by itself."""
 
 
+DEFAULT_DEVICES = {"cxl": "cxl", "c2c": "nvlink-c2c", "ssd": "nvme-gen4", "remote": "rdma-200g"}
+"""Device behind a tier that names none (hw_profiles/devices)."""
+
+
 class TierSpec(Spec):
     """One tier. HBM comes first; its capacity is what the model leaves, unless given.
 
     shared     one per replica (private), per node, or one for the cluster
     inclusive  false: what is loaded from here toward the GPU leaves, and what comes in is what was evicted above
     leaf_only  true: a block is not evicted while blocks that follow it in a prefix are here
+    device     what the tier is made of: a shipped device or a YAML file; by name of the tier if not given
     direct     for a disk or a network: true if it reaches the GPU's memory without passing host memory
     """
 
@@ -151,6 +156,12 @@ class TierSpec(Spec):
     inclusive: bool = True
     leaf_only: bool = False
     direct: bool = False
+    device: str | None = None
+
+    @property
+    def device_name(self) -> str | None:
+        """The device behind the tier; None for HBM and host memory."""
+        return self.device or DEFAULT_DEVICES.get(self.name)
 
     @property
     def kind(self) -> str:
@@ -169,6 +180,8 @@ class TierSpec(Spec):
             )
         if self.block_tokens is not None:
             raise refuse(self.block_tokens, "block_tokens", "a block size of a tier's own")
+        if self.device is not None and self.kind in ("hbm", "host"):
+            raise InputError("this memory belongs to the machine's profile", path="device", found=self.device)
         if self.direct and self.kind != "device":
             raise InputError("only for a disk or a network", path="direct", found=True, allowed="false")
         if self.name == "hbm":
@@ -280,6 +293,8 @@ class ScenarioSpec(Spec):
             if (policy := getattr(self.policies, family)) is not None
         }
         for tier, shown in zip(self.tiers, data["tiers"], strict=True):
+            if tier.device_name is not None:
+                shown["device"] = resolved_path(tier.device_name, base_dir)
             for family in families:
                 policy = getattr(tier, family)
                 if policy is not None:

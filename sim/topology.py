@@ -171,15 +171,12 @@ class Topology:
         return HOST if host is None else self._scenario.spec.tiers[host].name
 
     def _hop(self, link: str, level: int, replica: int, src: str, dst: str) -> Hop:
-        """One link of a way. The GPU copies engine blocks; a device reads and writes whole prefix blocks."""
+        """One link of a way. A copy is an engine block, or a piece of one for the GPU where the layout says so."""
         spec, inputs = self._scenario.spec, self._inputs
         unit = spec.engine.block_tokens * inputs.model.kv_bytes_per_token
-        if spec.tiers[level].kind == "device" and not link.startswith("pcie"):
-            unit = (inputs.trace.block_tokens or spec.engine.block_tokens) * inputs.model.kv_bytes_per_token
-        else:
-            unit //= {"block": 1, "layer": inputs.model.layers, "layer_kv": 2 * inputs.model.layers}[
-                spec.engine.kv_layout
-            ]
+        if link.startswith("pcie") or spec.tiers[level].kind == "memory":
+            layers = inputs.model.layers
+            unit //= {"block": 1, "layer": layers, "layer_kv": 2 * layers}[spec.engine.kv_layout]
         return Hop(self._engine(link, level, replica), src, dst, unit)
 
     def _recompute_s(self, start: int, tokens: int) -> float:

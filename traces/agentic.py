@@ -13,11 +13,12 @@ Placing: the file does not say when a conversation began relative to another, so
 opens with as many requests at once as there are conversations. `arrivals.stagger_sessions` (`stagger_sessions` in a
 scenario) gives every conversation a start of its own. Load is open: arrivals keep the recorded times, `think_time`
 and `api_time` are not used. A request with `out` 0 was broken off: without a first token it cannot be replayed.
-SOURCE: callanjfox/kv-cache-tester, docs/trace_replay_tester.md (there with `hash_ids` in full).
+SOURCE: callanjfox/kv-cache-tester, docs/trace_replay_tester.md (there with `hash_ids` in full; "Timing Strategies").
 """
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -29,11 +30,21 @@ import numpy as np
 from hw_profiles.errors import InputError
 from traces.lines import MAX_TOKENS, Lines, json_object, seconds, short, stem, whole
 from traces.order import UNCHAINED
-from traces.request import Ints, Trace
+from traces.request import Ints, Trace, relinked
 
 KEYS = ("block_size", "hash_id_scope", "requests")
 TYPES = ("n", "s", "subagent")
 MAX_LOCAL = 2**40  # ids below it
+
+
+@dataclass
+class _Agent:
+    """Where a conversation, or a sub-agent of it, stands: its last request (at first the parent's) and its end (s)."""
+
+    last: int = -1
+    ended_s: float = math.nan
+    turn: int = 0
+    broken: bool = False
 
 
 @dataclass
@@ -44,6 +55,9 @@ class _Columns:
     inputs: array[int] = field(default_factory=lambda: array("q"))
     outputs: array[int] = field(default_factory=lambda: array("q"))
     sessions: array[int] = field(default_factory=lambda: array("q"))
+    turns: array[int] = field(default_factory=lambda: array("q"))
+    after: array[int] = field(default_factory=lambda: array("q"))
+    delays: array[float] = field(default_factory=lambda: array("d"))
     counts: array[int] = field(default_factory=lambda: array("q"))
     first: array[int] = field(default_factory=lambda: array("q"))
     length: array[int] = field(default_factory=lambda: array("q"))
@@ -73,10 +87,17 @@ def read_agentic(path: str | Path, *, strict: bool = False, name: str | None = N
             text = f'found {short(row.get("hash_id_scope"))}, expected "local"'
             raise InputError(text, where=where, path="hash_id_scope")
         begin, top = (len(columns.counts), len(columns.first)), 0
-        for time, request, inside in _flat(row, where):
+        for time, request, inside, agent in _flat(row, where):
+            delay = _delay(request, time, agent, where, inside)
             if whole(request, "out", 0, MAX_TOKENS, where, inside) == 0:
                 broken.append(number)
+                agent.broken = True
                 continue
+            columns.after.append(agent.last)
+            columns.delays.append(delay)
+            columns.turns.append(agent.turn)
+            ended_s = time + (_optional(request, "api_time", where, inside) or 0.0)
+            agent.last, agent.ended_s, agent.turn, agent.broken = len(columns.times), ended_s, agent.turn + 1, False
             top = max(top, _add(columns, time, request, base, block_tokens, where, inside))
             columns.sessions.append(session)
         if not _chained(columns, begin, base, top):
@@ -95,6 +116,7 @@ def read_agentic(path: str | Path, *, strict: bool = False, name: str | None = N
     arrival = np.frombuffer(columns.times)
     order = np.argsort(arrival, kind="stable")
     ids, offsets = _expand(columns, order, block_tokens, base)
+    after, delay_s = relinked(np.frombuffer(columns.after, np.int64), np.frombuffer(columns.delays), order)
     return Trace(
         name=name or stem(path, ".jsonl"),
         block_tokens=block_tokens,
@@ -107,14 +129,20 @@ def read_agentic(path: str | Path, *, strict: bool = False, name: str | None = N
         source=str(path),
         warnings=tuple(warnings),
         session_ids=np.frombuffer(columns.sessions, np.int64)[order],
+        turns=np.frombuffer(columns.turns, np.int64)[order],
+        after=after,
+        delay_s=delay_s,
     )
 
 
-def _flat(row: dict[str, Any], where: str) -> Iterator[tuple[float, dict[str, Any], str]]:
-    """(time in s, request, its place in the line as "requests[3].") of every request, sub-agents' included."""
-    todo = [(row, 0.0, "")]
+def _flat(row: dict[str, Any], where: str) -> Iterator[tuple[float, dict[str, Any], str, _Agent]]:
+    """(time in s, request, its place in the line as "requests[3].", its agent) of every request, sub-agents' included.
+
+    An agent is to be brought up to date with each of its requests before the next one is asked for.
+    """
+    todo = [(row, 0.0, "", _Agent())]
     while todo:
-        parent, start, inside = todo.pop()
+        parent, start, inside, agent = todo.pop()
         requests = parent.get("requests")
         if not isinstance(requests, list):
             text = "missing" if "requests" not in parent else f"found {short(requests)}, expected a list"
@@ -128,9 +156,24 @@ def _flat(row: dict[str, Any], where: str) -> Iterator[tuple[float, dict[str, An
                 raise InputError(text, where=where, path=f"{here}type")
             time = start + seconds(request, "t", where, here)
             if request["type"] == "subagent":
-                todo.append((request, time, here))
+                todo.append((request, time, here, _Agent(agent.last, agent.ended_s)))
             else:
-                yield time, request, here
+                yield time, request, here, agent
+
+
+def _delay(request: dict[str, Any], time: float, agent: _Agent, where: str, inside: str) -> float:
+    """Seconds that `request`, sent at `time`, waited after the end of the request before it; NaN if there is none."""
+    think = _optional(request, "think_time", where, inside)
+    if agent.last < 0:
+        return math.nan
+    if think is None or agent.turn == 0 or agent.broken:
+        return max(0.0, time - agent.ended_s)
+    return think
+
+
+def _optional(request: dict[str, Any], key: str, where: str, inside: str) -> float | None:
+    """The time `request[key]` (s), None where the file has none."""
+    return None if request.get(key) is None else seconds(request, key, where, inside)
 
 
 def _add(

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hw_profiles.errors import InputError
 from hw_profiles.units import Seconds
+from traces.conversations import by_session
 from traces.mooncake import BLOCK_TOKENS
 from traces.random import stream
 from traces.request import Floats, Trace
@@ -101,6 +102,8 @@ def generate(spec: GenerateSpec, seed: int) -> Trace:
 
     Session i draws from its own Philox stream, so it is the same whatever the number of requests. `seed` is
     used where the spec has none. Equal ids mean equal prefixes; a partial last block has an id of its own.
+    `delay_s` is the think time that was drawn: in an open trace it counts from the sending of the turn before (nobody
+    knows when that ends), in a closed loop from its end.
     """
     seed = seed if spec.seed is None else spec.seed
     turns = _turns(spec, seed)
@@ -110,17 +113,24 @@ def generate(spec: GenerateSpec, seed: int) -> Trace:
     for turn in turns:
         ids.extend(renamed.setdefault(block, len(renamed)) for block in _blocks(turn))
         offsets.append(len(ids))
+    arrival_s = np.array([turn.arrival_ms for turn in turns]) / 1e3
+    sessions = np.array([turn.session for turn in turns])
+    links = by_session(sessions, arrival_s, arrival_s)
     parameters = json.dumps(spec.model_dump(mode="json") | {"version": VERSION, "seed": seed})
     return Trace(
         name=f"generated-{spec.kind}",
         block_tokens=BLOCK_TOKENS,
-        arrival_s=np.array([turn.arrival_ms for turn in turns]) / 1e3,
+        arrival_s=arrival_s,
         input_tokens=np.array([turn.input_tokens for turn in turns]),
         output_tokens=np.array([turn.output_tokens for turn in turns]),
         hash_ids=np.array(ids),
         hash_offsets=np.array(offsets),
         content_sha256=hashlib.sha256(parameters.encode()).hexdigest(),
         source=f"generate: {spec.kind}, seed {seed}",
+        session_ids=sessions,
+        turns=np.array([turn.turn for turn in turns]),
+        after=links.after,
+        delay_s=links.delay_s,
     ).validate()
 
 

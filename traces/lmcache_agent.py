@@ -3,7 +3,8 @@
 One JSON object a request: `session`, `turn`, `start_us` (start of the session, microseconds), `t_us` (after that
 start; may be negative, the logged first turn is not always the first in time), `input_length` and `output_length`
 (tokens), `hash_ids`: chained ids of 64-token prefix blocks, common to all sessions, the last may be partial.
-`turn` counts log lines and is not used: within a session prompts grow in order of time, not of `turn`.
+`turn` counts log lines and is not used: within a session prompts grow in order of time, not of `turn`, so turns are
+counted in that order here. Nothing says when a request ended, so think times are unknown.
 SOURCE: LMCache/lmcache-agent-trace (requests re-tokenised); the order was checked on its mini-swe-agent sessions.
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from hw_profiles.errors import InputError
+from traces.conversations import by_session
 from traces.lines import MAX_TOKENS, Lines, id_list, json_object, short, stem, whole
 from traces.order import in_order
 from traces.request import Trace
@@ -53,16 +55,21 @@ def read_lmcache_agent(path: str | Path, *, strict: bool = False, name: str | No
         owners.append(sessions.setdefault(session, len(sessions)))
         lines.append(number)
     stamp = np.frombuffer(stamps, np.int64)
+    arrival_s, owner = (stamp - stamp.min()) / 1e6, np.frombuffer(owners, np.int64)
+    links = by_session(owner, arrival_s)
     trace = Trace(
         name=name or stem(path, ".jsonl"),
         block_tokens=BLOCK_TOKENS,
-        arrival_s=(stamp - stamp.min()) / 1e6,
+        arrival_s=arrival_s,
         input_tokens=np.frombuffer(inputs, np.int64),
         output_tokens=np.frombuffer(outputs, np.int64),
         hash_ids=np.frombuffer(ids, np.int64),
         hash_offsets=np.frombuffer(ends, np.int64),
         content_sha256=content.sha256(),
         source=str(path),
-        session_ids=np.frombuffer(owners, np.int64),
+        session_ids=owner,
+        turns=links.turns,
+        after=links.after,
+        delay_s=links.delay_s,
     )
     return in_order(trace, np.frombuffer(lines, np.int64), strict, any_order=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -20,13 +21,52 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(slots=True)
 class Request:
-    """One request: arrival in seconds, lengths in tokens, the chained ids of its prefix blocks."""
+    """One request: arrival in seconds, lengths in tokens, the chained ids of its prefix blocks.
+
+    `session`: its conversation, `turn`: its turn there from 0; -1 where unknown. `think_s`: seconds from its end to the
+    sending of the next turn; None if there is none or nothing is known.
+    """
 
     index: int
     arrival_s: float
     input_tokens: int
     output_tokens: int
     hash_ids: list[int] = field(default_factory=list)
+    session: int = -1
+    turn: int = -1
+    think_s: float | None = None
+
+    @property
+    def keys(self) -> list[int]:
+        """The hash ids, by the name that policies know them by."""
+        return self.hash_ids
+
+
+COLUMNS = {
+    "arrival_s": np.float64,
+    "input_tokens": np.int64,
+    "output_tokens": np.int64,
+    "hash_ids": np.int64,
+    "hash_offsets": np.int64,
+    "session_ids": np.int64,
+    "turns": np.int64,
+    "after": np.int64,
+    "delay_s": np.float64,
+}
+CONVERSATION = ("session_ids", "turns", "after", "delay_s")
+"""Columns that a trace may lack; `after` and `delay_s` come together."""
+
+
+def relinked(after: Ints, delay_s: Floats, rows: npt.NDArray[np.intp]) -> tuple[Ints, Floats]:
+    """`after` and `delay_s` of the requests `rows` (indices, each once), with indices of the new order.
+
+    What is after a request that is left out, or that comes later in the new order, is after nothing.
+    """
+    place = np.full(len(after) + 1, -1)  # the last one stands for -1
+    place[rows] = np.arange(len(rows))
+    new = place[after[rows]]
+    new[new >= np.arange(len(rows))] = -1
+    return new, np.where(new < 0, np.nan, delay_s[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +79,18 @@ class Trace:
     a partial block. Ids are chained: equal ids mean equal blocks after equal prefixes.
     `block_tokens` is the number of tokens behind one id; 0 means that the trace says nothing about prefixes.
     `content_sha256` covers the uncompressed source file, or the generator's parameters; `source` names it.
-    `session_ids` int64[n], where the source tells: equal for the requests of one conversation, with its
-    sub-agents; numbered from 0 as in the source.
+
+    Conversations, where the source tells (else None):
+    - `session_ids` int64[n]: equal for the requests of one conversation, with its sub-agents; numbered from 0 as in
+      the source, -1 for a request that belongs to none.
+    - `turns` int64[n]: turn of the request in its conversation (or sub-agent) from 0, -1 where unknown.
+    - `after` int64[n]: index of the request whose end the sender waited for, always an earlier one; -1: nothing.
+    - `delay_s` float64[n]: seconds (>= 0) from the end of `after` to the sending; NaN where unknown or `after` is -1.
+
+    In an open trace requests arrive at `arrival_s`, whatever the system does. If `closed_loop` is set, a request with
+    `after` is sent `delay_s` after that request has ended instead, and its `arrival_s` is only the earliest time
+    possible (every request before it served in no time). `max_parallel`: at most so many requests are under way at a
+    time, others wait with their sender; None: any number.
     """
 
     name: str
@@ -54,12 +104,16 @@ class Trace:
     source: str
     warnings: tuple[str, ...] = ()
     session_ids: Ints | None = None
+    turns: Ints | None = None
+    after: Ints | None = None
+    delay_s: Floats | None = None
+    closed_loop: bool = False
+    max_parallel: int | None = None
 
     def __post_init__(self) -> None:
-        for column in ("arrival_s", "input_tokens", "output_tokens", "hash_ids", "hash_offsets", "session_ids"):
+        for column, dtype in COLUMNS.items():
             if getattr(self, column) is None:
                 continue
-            dtype = np.float64 if column == "arrival_s" else np.int64
             view = np.ascontiguousarray(getattr(self, column), dtype=dtype).view()
             view.flags.writeable = False  # variants of a scenario share it: nobody may change it
             object.__setattr__(self, column, view)
@@ -75,21 +129,44 @@ class Trace:
         if not 0 <= index < len(self):
             raise IndexError(f"request {index} of a trace of {len(self)}")
         lo, hi = int(self.hash_offsets[index]), int(self.hash_offsets[index + 1])
+        think_s = float(self.think_s[index])
         return Request(
             index,
             float(self.arrival_s[index]),
             int(self.input_tokens[index]),
             int(self.output_tokens[index]),
             self.hash_ids[lo:hi].tolist(),
+            -1 if self.session_ids is None else int(self.session_ids[index]),
+            -1 if self.turns is None else int(self.turns[index]),
+            None if think_s != think_s else think_s,
         )
 
+    @cached_property
+    def think_s(self) -> Floats:
+        """float64[n]: seconds from the end of a request to the sending of the next turn of its conversation.
+
+        NaN where no turn follows in this trace, or where nothing is known.
+        """
+        found = np.full(len(self), np.nan)
+        if self.after is not None and self.delay_s is not None and self.turns is not None:
+            later = np.flatnonzero(self.after >= 0)
+            before = self.after[later]
+            next_turn = (self.turns[before] >= 0) & (self.turns[later] == self.turns[before] + 1)
+            found[before[next_turn]] = self.delay_s[later[next_turn]]
+        found.flags.writeable = False
+        return found
+
     def select(self, rows: npt.NDArray[np.intp], arrival_s: Floats | None = None) -> Trace:
-        """The requests `rows` (indices, in this order), with new arrival times (s) if given."""
+        """The requests `rows` (indices, each once, in this order), with new arrival times (s) if given.
+
+        A request whose `after` is left out, or comes later in this order, is then after nothing.
+        """
         counts = np.diff(self.hash_offsets)[rows]
         offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
         # place of every kept id in the old array: start of its request there + its place in the request
         places = np.repeat(self.hash_offsets[:-1][rows] - offsets[:-1], counts)
         places += np.arange(len(places))
+        links = None if self.after is None or self.delay_s is None else relinked(self.after, self.delay_s, rows)
         return replace(
             self,
             arrival_s=self.arrival_s[rows] if arrival_s is None else arrival_s,
@@ -98,6 +175,9 @@ class Trace:
             hash_ids=self.hash_ids[places],
             hash_offsets=offsets,
             session_ids=None if self.session_ids is None else self.session_ids[rows],
+            turns=None if self.turns is None else self.turns[rows],
+            after=None if links is None else links[0],
+            delay_s=None if links is None else links[1],
         )
 
     def validate(self) -> Trace:
@@ -107,8 +187,11 @@ class Trace:
             raise InputError("the trace holds no request", where=self.source)
         if not (len(self.input_tokens) == len(self.output_tokens) == n and len(self.hash_offsets) == n + 1):
             raise InputError("columns differ in length", where=self.source)
-        if self.session_ids is not None and len(self.session_ids) != n:
-            raise InputError("session_ids differ in length from the other columns", where=self.source)
+        for column in CONVERSATION:
+            if getattr(self, column) is not None and len(getattr(self, column)) != n:
+                raise InputError(f"{column} differ in length from the other columns", where=self.source)
+        if (self.after is None) != (self.delay_s is None) or (self.closed_loop and self.after is None):
+            raise InputError("after and delay_s come together, and a closed loop needs them", where=self.source)
         counts = np.diff(self.hash_offsets)
         per_block = self.block_tokens
         wanted = -(-self.input_tokens // per_block) if per_block > 0 else np.zeros(n, np.int64)
@@ -122,8 +205,19 @@ class Trace:
             (self.input_tokens >= 1, "input_tokens must be >= 1"),
             (self.output_tokens >= 1, "output_tokens must be >= 1"),
             (counts == wanted, f"hash ids must number input_tokens / {per_block}, rounded up"),
+            *self._link_rules(),
         )
         for ok, rule in rules:
             if not ok.all():
                 raise InputError(f"request {int(np.argmin(ok))}: {rule}", where=self.source)
         return self
+
+    def _link_rules(self) -> Iterator[tuple[npt.NDArray[np.bool_], str]]:
+        if self.after is None or self.delay_s is None:
+            return
+        yield (self.after >= -1) & (self.after < np.arange(len(self))), "after must be an earlier request, or -1"
+        linked = self.after >= 0
+        known = np.isfinite(self.delay_s) & (self.delay_s >= 0)
+        yield np.where(linked, known | np.isnan(self.delay_s), np.isnan(self.delay_s)), "delay_s must be >= 0 or NaN"
+        if self.closed_loop:
+            yield known | ~linked, "a closed loop needs the delay_s of every request with after"

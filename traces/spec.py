@@ -9,8 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hw_profiles.errors import InputError
 from hw_profiles.units import Seconds
-from traces.arrivals import limit, poisson_arrivals, rate_scale, spread_arrivals, stagger_sessions
+from traces.arrivals import limit, limit_sessions, poisson_arrivals, rate_scale, spread_arrivals, stagger_sessions
 from traces.catalog import CATALOG, load_trace
+from traces.clients import ClientsSpec, converse
+from traces.closed_loop import ClosedLoopSpec, close_loop
 from traces.generate import GenerateSpec, generate
 from traces.request import Trace
 
@@ -21,22 +23,27 @@ def is_path(text: str) -> bool:
 
 
 class TraceSpec(BaseModel):
-    """One of `name` (catalog), `path` (file) or `generate`, then `limit`, `spread_arrivals`, `rate_scale`.
+    """One of `name` (catalog), `path` (file), `generate` or `clients`, and what is done to its arrivals.
 
-    `limit`: the first n requests. `rate_scale`: 2 makes arrivals twice as fast. `spread_arrivals` (s): each
-    arrival moves by its own share of this window (see traces.arrivals). A string is a name, or a path if
-    it has a slash or an ending. `model_dump(mode="json", exclude_none=True)` reads back to the same spec.
+    `sessions`: the n conversations that begin first. `limit`: the first n requests. `rate_scale`: 2 makes arrivals
+    and users twice as fast. `spread_arrivals` (s): each arrival moves by its own share of this window (see
+    traces.arrivals). `closed_loop`: true, or how (see traces.closed_loop): the next turn of a recorded conversation
+    waits for the end of the turn before it. A string is a name, or a path if it has a slash or an ending.
+    `model_dump(mode="json", exclude_none=True)` reads back to the same spec.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str | None = None
     path: str | None = None
     generate: GenerateSpec | None = None
+    clients: ClientsSpec | None = None
     arrival_rate: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)] | None = None
     stagger_sessions: Seconds | None = None
+    sessions: Annotated[int, Field(ge=1, strict=True)] | None = None
     limit: Annotated[int, Field(ge=1, strict=True)] | None = None
     rate_scale: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)] = 1.0
     spread_arrivals: Seconds = 0.0
+    closed_loop: ClosedLoopSpec | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -45,16 +52,24 @@ class TraceSpec(BaseModel):
             return {"path": str(value)}
         if isinstance(value, str):
             return {"path" if is_path(value) else "name": value}
-        if isinstance(value, dict) and "clients" in value:
-            raise InputError("closed-loop clients are not available in this version", path="clients")
+        if isinstance(value, dict) and isinstance(value.get("closed_loop"), bool):
+            return value | {"closed_loop": {} if value["closed_loop"] else None}
         return value
 
     @model_validator(mode="after")
     def _one_source(self) -> TraceSpec:
-        given = [key for key in ("name", "path", "generate") if getattr(self, key) is not None]
+        given = [key for key in ("name", "path", "generate", "clients") if getattr(self, key) is not None]
         if len(given) != 1:
-            text = f"needs exactly one of name, path and generate, has {' and '.join(given) or 'none'}"
+            text = f"needs exactly one of name, path, generate and clients, has {' and '.join(given) or 'none'}"
             raise InputError(text)
+        if self.clients is not None:
+            for key in ("arrival_rate", "stagger_sessions", "closed_loop"):
+                if getattr(self, key) is not None:
+                    raise InputError("clients send in a closed loop of their own: it does not apply", path=key)
+            if self.spread_arrivals:
+                raise InputError("clients have ramp_up instead", path="spread_arrivals")
+        if self.closed_loop is not None and self.arrival_rate is not None:
+            raise InputError("is for open load; in a closed loop set closed_loop.session_rate", path="arrival_rate")
         if self.arrival_rate is not None and self.stagger_sessions is not None:
             raise InputError("arrival_rate replaces all arrivals, so it excludes stagger_sessions")
         if self.name is not None and self.name not in CATALOG:
@@ -72,14 +87,17 @@ class TraceSpec(BaseModel):
 def build(spec: TraceSpec, seed: int, base_dir: str | Path = ".", *, strict: bool = False) -> Trace:
     """Loads or generates the trace of `spec`, then changes its arrivals.
 
-    In this order: arrival_rate or stagger_sessions (they say who comes first), limit, spread_arrivals, rate_scale.
-    Spreading comes before scaling because it undoes the trace's own quantisation: scaling then keeps the burstiness.
+    In this order: arrival_rate or stagger_sessions (they say who comes first), sessions, limit, spread_arrivals,
+    rate_scale, closed_loop. Spreading comes before scaling because it undoes the trace's own quantisation: scaling then
+    keeps the burstiness.
 
     `seed`: of the scenario; generated traffic and spread arrivals draw from streams of their own.
     `base_dir`: the folder a relative path starts from (the scenario's). `strict` refuses a trace that needs a warning.
     Raises InputError.
     """
-    if spec.generate is not None:
+    if spec.clients is not None:
+        trace = converse(spec.clients, seed)
+    elif spec.generate is not None:
         trace = generate(spec.generate, seed)
     elif spec.name is not None:
         trace = load_trace(spec.name, strict=strict)
@@ -89,6 +107,9 @@ def build(spec: TraceSpec, seed: int, base_dir: str | Path = ".", *, strict: boo
         trace = poisson_arrivals(trace, spec.arrival_rate, seed)
     if spec.stagger_sessions is not None:
         trace = stagger_sessions(trace, spec.stagger_sessions, seed)
+    if spec.sessions is not None:
+        trace = limit_sessions(trace, spec.sessions)
     if spec.limit is not None:
         trace = limit(trace, spec.limit)
-    return rate_scale(spread_arrivals(trace, spec.spread_arrivals, seed), spec.rate_scale)
+    trace = rate_scale(spread_arrivals(trace, spec.spread_arrivals, seed), spec.rate_scale)
+    return trace if spec.closed_loop is None else close_loop(trace, spec.closed_loop, seed)

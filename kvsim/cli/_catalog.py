@@ -62,10 +62,12 @@ def _models() -> list[Entry]:
     for name in list_models():
         model = load_model(name)
         size = format_count(model.parameters).replace(" ", "")
-        what = f"{size} parameters, {format_bytes(model.kv_bytes_per_token)} of KV per token"
-        entries.append(
-            Entry(name, f"{model.heads} heads / {model.kv_heads} KV", what, "its Hugging Face config.json")
-        )
+        active = model.active_parameters
+        moe = "" if active == model.parameters else f" ({format_count(active).replace(' ', '')} active)"
+        what = f"{size} parameters{moe}, {format_bytes(model.kv_bytes_per_token)} of KV per token"
+        kind, comma, window = model.attention.partition(",")
+        heads = f"{model.heads}" if kind == "MLA" else f"{model.heads}/{model.kv_heads}"
+        entries.append(Entry(name, f"{kind} {heads}{comma}{window}", what, model.origin or model.source))
     return entries
 
 

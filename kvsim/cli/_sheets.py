@@ -96,11 +96,11 @@ def of_model(name: str) -> Sheet | None:
     if name not in list_models() and not name.endswith(".json"):
         return None
     model = load_model(name)
-    hidden_keys = ("source", "content_sha256")
-    data = {key: value for key, value in dataclasses.asdict(model).items() if key not in hidden_keys}
+    data: dict[str, Any] = {**model.facts(), "origin": model.origin, "source": model.source}
     rows = [(key, f"{value:,}" if type(value) is int else str(value)) for key, value in data.items()]
     sizes = {
         "parameters": (model.parameters, format_count(model.parameters)),
+        "active_parameters": (model.active_parameters, format_count(model.active_parameters)),
         "weight_bytes": (model.weight_bytes, format_bytes(model.weight_bytes)),
         "kv_bytes_per_token": (model.kv_bytes_per_token, format_bytes(model.kv_bytes_per_token)),
     }

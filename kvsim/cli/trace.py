@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,37 +12,62 @@ from kvsim.cli import _print
 from kvsim.cli._options import AsJson, Quiet, Settings, Strict, parse_setting, set_path, validated
 from kvsim.cli._progress import byte_bar
 
+if TYPE_CHECKING:
+    from traces.request import Trace
+
 TraceName = Annotated[
-    str, typer.Argument(metavar="TRACE", help="A catalog name (`kvsim list traces`) or a file.")
+    str,
+    typer.Argument(
+        metavar="TRACE",
+        help="A catalog name (`kvsim list traces`), a trace file, or YAML: a scenario, or the `trace:` section of one.",
+    ),
 ]
 
 
 def stats(trace: TraceName, strict: Strict = False, as_json: AsJson = False) -> None:
-    """Sizes, rates and ideal prefix reuse of TRACE."""
+    """Sizes, rates, conversations and ideal prefix reuse of TRACE; of a scenario, as it will be sent."""
     from reports.text import number
-    from traces.catalog import load_trace
     from traces.stats import stat_labels
     from traces.stats import stats as figures_of
 
-    loaded = load_trace(trace, strict=strict)
+    loaded = _load(trace, strict)
     for warning in loaded.warnings:
         _print.note(f"warning: {warning}")
     figures = figures_of(loaded)
     if as_json:
-        _print.document(
-            {"name": loaded.name, "source": loaded.source, **figures, "warnings": loaded.warnings}
-        )
+        _print.document({"name": loaded.name, "source": loaded.source, **figures, "warnings": loaded.warnings})
         return
     labels = stat_labels()
     rows = [
-        (labels[key].label, number(value), labels[key].unit, labels[key].definition)
-        for key, value in figures.items()
+        (labels[key].label, number(value), labels[key].unit, labels[key].definition) for key, value in figures.items()
     ]
     _print.table(
         ["figure", _print.Column("value", right=True), "unit", _print.Column("definition", fold=True)],
         rows,
         title=f"{loaded.name} ({loaded.source})",
     )
+
+
+def _load(trace: str, strict: bool) -> Trace:
+    """The trace of a catalog name, a trace file, a scenario, or YAML with the keys of its `trace:` section."""
+    from traces.catalog import load_trace
+
+    if not trace.endswith((".yaml", ".yml")):
+        return load_trace(trace, strict=strict)
+    from hw_profiles.yaml_io import load_yaml
+    from sim.scenario import Scenario
+    from traces.spec import TraceSpec, build
+
+    document, folder = load_yaml(Path(trace)), Path(trace).resolve().parent
+    if "schema" in document or "trace" in document:
+        scenario = Scenario.from_dict(document, where=trace, base_dir=folder)
+        spec, seed, path = scenario.spec.trace, scenario.spec.seed, "trace"
+    else:
+        spec, seed, path = validated(TraceSpec, document, where=trace), 0, None
+    try:
+        return build(spec, seed, folder, strict=strict)
+    except InputError as error:
+        raise error.at(where=trace, path=path if error.where is None else None) from None
 
 
 def fetch(
@@ -52,9 +77,7 @@ def fetch(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", metavar="DIR", help="Folder that KVSIM_TRACES will name. [default: the user's cache]"
-        ),
+        typer.Option("--out", metavar="DIR", help="Folder that KVSIM_TRACES will name. [default: the user's cache]"),
     ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -100,8 +123,6 @@ def generate(
     made = make(validated(GenerateSpec, parameters, where="--set"), seed)
     path = write_mooncake(made, target)
     if as_json:
-        _print.document(
-            {"path": str(path), "requests": len(made), "parameters": parameters, "source": made.source}
-        )
+        _print.document({"path": str(path), "requests": len(made), "parameters": parameters, "source": made.source})
     else:
         _print.line(f"{path} ({len(made):,} requests; `kvsim trace stats {path}`)")

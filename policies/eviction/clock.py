@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from policies.base import Block, EvictionPolicy, TierInfo
 from policies.eviction.chain import Chain, Node
-from policies.eviction.options import whole
+from policies.options import whole
 
 
 class Clock(EvictionPolicy):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from policies.base import Block, TierInfo
-from policies.eviction.options import number
 from policies.eviction.ranked import Ranked
+from policies.options import number
 
 
 class GDSF(Ranked):

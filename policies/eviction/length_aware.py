@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from policies.base import Block, TierInfo
-from policies.eviction.options import choice
 from policies.eviction.ranked import Ranked
+from policies.options import choice
 
 
 class LengthAware(Ranked):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 
 from policies.base import Block, TierInfo
-from policies.eviction.options import number, whole
 from policies.eviction.ranked import Ranked
+from policies.options import number, whole
 
 
 class LRUK(Ranked):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from policies.base import Block, EvictionPolicy, TierInfo
 from policies.eviction.chain import Chain, Node
 from policies.eviction.ghost import Ghost
-from policies.eviction.options import number, whole
+from policies.options import number, whole
 
 MAX_HITS = 3
 """A hit counter has two bits (section 4.1)."""

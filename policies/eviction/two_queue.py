@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from policies.base import Block, EvictionPolicy, TierInfo
 from policies.eviction.chain import Chain, Node
 from policies.eviction.ghost import Ghost
-from policies.eviction.options import number
+from policies.options import number
 
 
 class TwoQueue(EvictionPolicy):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from policies.base import Block, Event, Move, OffloadPolicy, TierView
-from policies.eviction.options import whole
+from policies.options import whole
 
 
 class WriteThroughSelective(OffloadPolicy):

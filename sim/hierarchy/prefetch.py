@@ -98,6 +98,14 @@ class Prefetcher:
                 raise self._broken(f"plan() must return fetches, not {fetch!r}")
             if fetch.into not in self._view.tiers:
                 raise self._broken(f"a fetch into {fetch.into!r}, expected one of {', '.join(self._view.tiers)}")
+            if fetch.into == self._view.tiers[0]:
+                behind = ", ".join(self._view.tiers[1:])
+                raise InputError(
+                    f"a prefetch into {fetch.into} is not available in this version: set the policy's `into`",
+                    path="policies.prefetch",
+                    found=fetch.into,
+                    allowed=behind,
+                )
             if not fetch.after_s >= 0:
                 raise self._broken(f"a fetch after {fetch.after_s} s")
         return plan

@@ -99,7 +99,7 @@ CALLS = {
         ["run", "own/scenario.yaml", "--out", "own"],
         ["own", "the scenario itself"],
     ),
-    "model of later": (["run", "small.yaml", "--set", "model=config.json"], ["config.json", "kv_lora_rank"]),
+    "model of later": (["run", "small.yaml", "--set", "model=config.json"], ["config.json", "found 'mamba2'"]),
     "report of nothing": (["report", "nowhere"], ["nowhere"]),
     "report of another folder": (["report", "notes"], ["notes"]),
     "list of nothing": (["list", "polices"], ["did you mean 'policies'"]),
@@ -165,7 +165,7 @@ def test_a_wrong_call(case: str, kvsim: Kvsim, folder: Path) -> None:
     (folder / "trace.jsonl").write_text(
         '{"timestamp": 0, "input_length": 3, "output_length": 1, "hash_ids": [0]}\n{"timestamp": 1, "inp\n'
     )
-    (folder / "config.json").write_text('{"model_type": "deepseek_v3", "kv_lora_rank": 512}')
+    (folder / "config.json").write_text('{"model_type": "mamba2", "hidden_size": 512}')
     before = tree(folder)
     line = line_of(kvsim(*arguments))
     assert [part for part in said if part not in line] == [], line

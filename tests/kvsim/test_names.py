@@ -38,14 +38,16 @@ def test_every_name_is_listed_with_a_line_and_shown(kind: str, kvsim: Kvsim) -> 
     assert (answer.code, answer.err) == (0, "")
     rows = json.loads(kvsim("list", kind, "--json").out)
     assert {row["name"] for row in rows} >= EXPECTED[kind]
+    names = [row["name"] for row in rows]
     for row in rows:
         assert row["name"] in answer.out
         assert row["what"]
         assert row["source"]
-        shown = kvsim("show", row["name"])
+        name = row["name"] if names.count(row["name"]) == 1 else f"{row['family']}.{row['name']}"
+        shown = kvsim("show", name)
         assert (shown.code, shown.err) == (0, "")
         assert row["name"] in shown.out
-        document = json.loads(kvsim("show", row["name"], "--json").out)
+        document = json.loads(kvsim("show", name, "--json").out)
         assert (document["kind"], document["name"]) == (kind, row["name"])
 
 
@@ -71,6 +73,7 @@ def test_a_model_shows_its_memory(kvsim: Kvsim) -> None:
 def test_a_policy_may_be_named_with_its_family(kvsim: Kvsim) -> None:
     assert json.loads(kvsim("show", "offload.none", "--json").out)["family"] == "offload"
     assert kvsim("show", "eviction.none").code == 2
+    assert "expected one of offload.none, prefetch.none" in kvsim("show", "none").err
 
 
 def test_statistics_of_a_trace(kvsim: Kvsim) -> None:

@@ -2,23 +2,52 @@
 
 import random
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count, islice
 from typing import Any, ClassVar
 
 import pytest
 
+from policies.admission.by_size import BySize
+from policies.admission.second_hit import SecondHit
 from policies.base import Block, EvictionPolicy, TierInfo
 from policies.contract import ContractError, check_policy
 from policies.eviction.clock import Clock
 from policies.eviction.lru import LRU
-from policies.tables import EVICTION
+from policies.eviction.ttl import TTL
+from policies.eviction.workload_aware import WorkloadAware
+from policies.offload.by_cost import ByCost
+from policies.offload.write_through_selective import WriteThroughSelective
+from policies.prefetch.next_turn import NextTurn
+from policies.prefetch.on_arrival import OnArrival
+from policies.prefetch.popularity import Popularity
+from policies.tables import FAMILIES
+
+SHIPPED = [(family, name) for family, table in FAMILIES.items() for name in table]
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("name", EVICTION)
-def test_every_shipped_policy_keeps_the_contract(name: str, seed: int) -> None:
-    check_policy(EVICTION[name], seed=seed, operations=4_000)
+@pytest.mark.parametrize(("family", "name"), SHIPPED)
+def test_every_shipped_policy_keeps_the_contract(family: str, name: str, seed: int) -> None:
+    check_policy(FAMILIES[family][name], seed=seed, operations=4_000 if family == "eviction" else 1_000)
+
+
+SETTINGS: dict[str, Callable[..., Any]] = {
+    "a short life": lambda tier: TTL(tier, ttl=3),
+    "workload-aware, other options": lambda tier: WorkloadAware(tier, interval=2, turns=1, ghost_ratio=0, window=0.5),
+    "a long memory of refusals": lambda tier: SecondHit(tier, ghost_ratio=8),
+    "sizes": lambda tier: BySize(tier, least_tokens=3, most_tokens=9),
+    "hits at the third": lambda: WriteThroughSelective(after=3),
+    "costly links": lambda: ByCost(weight=20, history_ratio=0.5),
+    "into HBM, with a time-out": lambda: OnArrival(into="hbm", stop="timeout", timeout="2 s"),
+    "a mean": lambda: NextTurn(estimate="mean", lead=0, into="dram"),
+    "few blocks": lambda: Popularity(most=2, half_life=5, remember=20),
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_options_change_nothing_about_that(setting: str) -> None:
+    check_policy(SETTINGS[setting], seed=1, operations=1_500)
 
 
 class DropsWhatItOffers(LRU):
@@ -134,6 +163,33 @@ class YieldsKeys(LRU):
         return iter(keys)
 
 
+class ExpiresTwice(LRU):
+    def expired(self) -> Iterator[Block]:
+        return iter([*self._order.values(), *self._order.values()])
+
+
+class ExpiresTheDead(LRU):
+    def __init__(self, tier: TierInfo) -> None:
+        super().__init__(tier)
+        self._dead: list[Block] = []
+
+    def expired(self) -> Iterator[Block]:
+        return iter(self._dead)
+
+    def remove(self, block: Block) -> None:
+        super().remove(block)
+        self._dead.append(block)
+
+
+class ForgetsTheExpired(LRU):
+    def expired(self) -> Iterator[Block]:
+        if len(self._order) > 5:
+            yield self._order.popitem(last=False)[1]
+
+    def remove(self, block: Block) -> None:
+        self._order.pop(block.key, None)
+
+
 BROKEN = {
     DropsWhatItOffers: "a block that was offered and not removed is not offered again|raised KeyError",
     OffersTwice: "yielded a block twice in one call",
@@ -149,6 +205,9 @@ BROKEN = {
     SharesState: "two policies built alike gave different orders",
     LosesTheSpared: "victims() ended without offering|not offered again",
     YieldsKeys: "yielded something that is not a block",
+    ExpiresTwice: "expired() yielded a block twice in one call",
+    ExpiresTheDead: "expired() yielded a block that is not resident|yielded another object",
+    ForgetsTheExpired: "victims() ended without offering|not offered again|raised KeyError",
 }
 
 

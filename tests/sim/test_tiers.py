@@ -46,7 +46,8 @@ def test_a_load_from_disk_crosses_the_disk_and_then_the_gpu_link(run, hand, agai
     row = result.frames["requests"].iloc[3]
     assert row.hit_ssd_tokens == hit(A)
     blocks = [512, 512, 512, hit(A) - 1536]
-    read = [100e-6 + n * hand.token_bytes / READ for n in blocks]
+    read = [n * hand.token_bytes / READ for n in blocks]
+    read[0] += 100e-6  # the disk's latency hides behind the blocks before
     there = 0.0  # when the GPU's link has copied the blocks so far: each starts when both it and the link are ready
     for i, tokens in enumerate(blocks):
         there = max(there, sum(read[: i + 1])) + hand.copy("pcie_h2d", tokens)
@@ -60,7 +61,7 @@ def test_a_load_from_disk_crosses_the_disk_and_then_the_gpu_link(run, hand, agai
 def test_a_direct_disk_does_not_use_the_copy_engine(run, hand, again):
     result = run(again, blocks=BLOCKS, tiers=[HBM, tier("ssd", direct=True)], links=DISK)
     row = result.frames["requests"].iloc[3]
-    assert row.load_s == pytest.approx(4 * 100e-6 + hit(A) * hand.token_bytes / READ, rel=1e-9)
+    assert row.load_s == pytest.approx(100e-6 + hit(A) * hand.token_bytes / READ, rel=1e-9)
     assert "pcie_h2d" not in result.summary["links"]
 
 
@@ -77,9 +78,7 @@ def test_what_is_stored_in_host_memory_goes_on_to_the_disk(run, hand, again):
     stored = A // 512 * 512 + (A % 512) // 16 * 16
     assert (first.src, first.dst, second.src, second.dst) == ("hbm", "dram", "dram", "ssd")
     assert second.start_s == first.end_s
-    assert second.end_s - second.start_s == pytest.approx(
-        second.copies * 50e-6 + stored * hand.token_bytes / WRITE, rel=1e-9
-    )
+    assert second.end_s - second.start_s == pytest.approx(50e-6 + stored * hand.token_bytes / WRITE, rel=1e-9)
     tiers = result.summary["tiers"]
     assert tiers["dram"]["stored_bytes"] == tiers["ssd"]["stored_bytes"] == stored * hand.token_bytes
 

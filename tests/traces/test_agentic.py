@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from hw_profiles.errors import InputError
@@ -139,3 +140,72 @@ def test_lines_that_are_cut_or_empty(refused, tmp_path):
     assert "it may be cut off" in refused(read_agentic, [line(one()), line(one())[:-9]], 2, end="")
     with pytest.raises(InputError, match="holds no request"):
         read(tmp_path, line())
+
+
+def waits(trace):
+    """(arrival, turn, arrival of the request that it waited for, wait) of every request."""
+    found = []
+    for i in range(len(trace)):
+        before = int(trace.after[i])
+        wait = None if np.isnan(trace.delay_s[i]) else float(trace.delay_s[i])
+        found.append(
+            (
+                float(trace.arrival_s[i]),
+                int(trace.turns[i]),
+                float(trace.arrival_s[before]) if before >= 0 else None,
+                wait,
+            )
+        )
+    return found
+
+
+def test_a_request_waits_its_think_time_for_the_one_before(tmp_path):
+    trace = read(
+        tmp_path,
+        line(
+            one(0.0, api_time=3.0, think_time=0.0),
+            one(10.0, api_time=2.0, think_time=6.5),
+            one(20.0, api_time=2.0),  # without think_time: by the clock
+            one(21.0),  # before the end of the one before it
+            one(30.0),  # nothing says when the one before it ended: at once
+        ),
+    )
+    assert waits(trace) == [
+        (0.0, 0, None, None),
+        (10.0, 1, 0.0, 6.5),
+        (20.0, 2, 10.0, 8.0),
+        (21.0, 3, 20.0, 0.0),
+        (30.0, 4, 21.0, 9.0),
+    ]
+    assert [r.think_s for r in trace] == [6.5, 8.0, 0.0, 9.0, None]
+
+
+def test_a_sub_agent_waits_for_its_parent_and_the_parent_not_for_it(tmp_path):
+    agent = {
+        "t": 10.0,
+        "type": "subagent",
+        "requests": [one(0.0, think_time=9.0), one(5.0, think_time=2.0, api_time=1.0)],
+    }
+    trace = read(tmp_path, line(one(0.0, api_time=4.0), agent, one(12.0, think_time=8.0)))
+    assert waits(trace) == [
+        (0.0, 0, None, None),
+        (10.0, 0, 0.0, 6.0),
+        (12.0, 1, 0.0, 8.0),
+        (15.0, 1, 10.0, 2.0),
+    ]
+    assert [r.think_s for r in trace] == [8.0, 2.0, None, None]  # the start of a sub-agent is no next turn
+
+
+def test_behind_a_request_that_was_broken_off_the_clock_counts(tmp_path):
+    lost = one(5.0, out=0, api_time=1.0, think_time=3.0)
+    trace = read(tmp_path, line(one(0.0, api_time=2.0), lost, one(9.0, think_time=1.0), one(11.0, think_time=1.5)))
+    assert waits(trace) == [(0.0, 0, None, None), (9.0, 1, 0.0, 7.0), (11.0, 2, 9.0, 1.5)]
+    first_lost = read(tmp_path, line(lost, one(9.0, think_time=1.0)))
+    assert waits(first_lost) == [(9.0, 0, None, None)]
+
+
+@pytest.mark.parametrize("key", ["think_time", "api_time"])
+@pytest.mark.parametrize("value", [-1.0, "3", float("nan")])
+def test_a_bad_wait(refused, key, value):
+    text = refused(read_agentic, [line(one(), one(1.0, **{key: value}))], 1)
+    assert f"requests[1].{key}: found" in text

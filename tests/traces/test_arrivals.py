@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hw_profiles.errors import InputError
-from traces.arrivals import limit, poisson_arrivals, rate_scale, spread_arrivals, stagger_sessions
+from traces.arrivals import limit, limit_sessions, poisson_arrivals, rate_scale, spread_arrivals, stagger_sessions
+from traces.conversations import by_session
 from traces.random import stream
 from traces.request import Trace
 
@@ -163,3 +164,67 @@ def test_poisson_arrivals(make_trace):
 def test_a_rate_that_is_none(make_trace, rate):
     with pytest.raises(InputError, match="arrival_rate"):
         poisson_arrivals(make_trace([(0.0, 600, 5, [1, 2])] * 50), rate, 0)
+
+
+def test_scaling_the_rate_scales_think_times():
+    trace = rate_scale(talk([0.0, 4.0, 10.0], [0, 0, 0]), 2).validate()
+    assert trace.arrival_s.tolist() == [0.0, 2.0, 5.0]
+    assert trace.delay_s[1:].tolist() == [1.5, 2.5]
+
+
+def talk(arrivals, sessions):
+    """Requests that end 1 s after their arrival, in `sessions`."""
+    trace, sessions = bare(arrivals), np.array(sessions)
+    links = by_session(sessions, trace.arrival_s, trace.arrival_s + 1)
+    return replace(trace, session_ids=sessions, **links._asdict()).validate()
+
+
+@given(st.lists(st.tuples(st.floats(0, 10), st.integers(-1, 2)), min_size=1, max_size=25), st.integers(0, 99))
+def test_spreading_keeps_the_turns_of_a_conversation_in_order(rows, seed):
+    rows.sort()
+    before = talk([r[0] for r in rows], [r[1] for r in rows])
+    after = spread_arrivals(before, 3.0, seed).validate()
+    assert int((after.after >= 0).sum()) == int((before.after >= 0).sum())
+    moved = dict(zip(after.output_tokens.tolist(), after.arrival_s.tolist(), strict=True))
+    for i in np.flatnonzero(after.after >= 0).tolist():
+        j = int(after.after[i])
+        assert after.turns[i] == after.turns[j] + 1
+        assert after.arrival_s[i] >= after.arrival_s[j]
+    for request in before:
+        assert before.arrival_s[request.index] <= moved[request.output_tokens] <= before.arrival_s[request.index] + 3.0
+
+
+def test_a_wait_follows_its_two_ends():
+    before = talk([0.0, 100.0], [0, 0])
+    after = spread_arrivals(before, 3.0, 1)
+    shift = after.arrival_s - before.arrival_s
+    assert after.delay_s[1] == pytest.approx(99.0 + shift[1] - shift[0])
+    assert shift[0] != shift[1]
+
+
+def test_a_poisson_process_knows_no_waits():
+    after = poisson_arrivals(talk([0.0, 4.0, 5.0], [0, 0, 1]), 2.0, 0).validate()
+    assert after.turns.tolist() == [0, 1, 0]
+    assert after.after.tolist() == [-1, 0, -1]
+    assert np.isnan(after.delay_s).all()
+
+
+def test_staggering_leaves_waits_and_requests_of_no_conversation():
+    before = talk([0.0, 1.0, 2.0, 9.0], [0, -1, 0, 1])
+    after = stagger_sessions(before, 50.0, 3).validate()
+    assert after.arrival_s[after.session_ids == -1].tolist() == [1.0]
+    own = after.arrival_s[after.session_ids == 0]
+    assert own[1] - own[0] == pytest.approx(2.0)
+    assert sorted(after.delay_s[after.after >= 0].tolist()) == [1.0]
+
+
+def test_the_first_conversations():
+    trace = talk([0.0, 1.0, 2.0, 3.0, 4.0], [7, -1, 2, 7, 5])
+    assert limit_sessions(trace, 2).validate().output_tokens.tolist() == [1, 3, 4]
+    assert limit_sessions(trace, 9).output_tokens.tolist() == [1, 3, 4, 5]
+    with pytest.raises(InputError, match="sessions: a trace needs at least one conversation"):
+        limit_sessions(trace, 0)
+    with pytest.raises(InputError, match="sessions: the trace does not tell sessions apart"):
+        limit_sessions(bare([0.0]), 1)
+    with pytest.raises(InputError, match="no request belongs to a conversation"):
+        limit_sessions(talk([0.0], [-1]), 1)

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from hw_profiles.errors import InputError
@@ -31,6 +32,9 @@ def test_agents_share_ids_and_are_sorted_by_time(tmp_path):
     assert trace.arrival_s.tolist() == [0.0, 1.0, 2.0, 4.5 - 1.0]
     assert [r.hash_ids[1] for r in trace] == [4, 2, 2, 3]
     assert trace.session_ids.tolist() == [0, 0, 1, 0]
+    assert trace.turns.tolist() == [0, 1, 0, 2]  # in order of time, not of `turn`
+    assert trace.after.tolist() == [-1, 0, -1, 1]
+    assert np.isnan(trace.delay_s).all()  # nothing says when a request ended
     assert ideal_hits(trace).tolist() == [0, 64, 70, 64]
     assert (trace.block_tokens, trace.warnings) == (64, ())
 

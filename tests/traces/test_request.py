@@ -82,3 +82,68 @@ def test_sessions_follow_their_requests(make_trace):
         trace.session_ids[0] = 1
     with pytest.raises(InputError, match="session_ids differ in length"):
         replace(trace, session_ids=np.array([4, 0])).validate()
+
+
+def talking(make_trace, **changes):
+    """Two conversations: requests 0, 1, 3 and request 2; request 3 waited 4 s."""
+    rows = [(0.0, 9, 1, [1]), (2.0, 9, 1, [1]), (2.0, 9, 1, [2]), (7.0, 9, 1, [1])]
+    columns = {
+        "session_ids": np.array([5, 5, 6, 5]),
+        "turns": np.array([0, 1, 0, 2]),
+        "after": np.array([-1, 0, -1, 1]),
+        "delay_s": np.array([np.nan, 1.5, np.nan, 4.0]),
+    }
+    return replace(make_trace(rows), **(columns | changes))
+
+
+def test_a_request_knows_its_conversation(make_trace):
+    first, second, other, third = talking(make_trace).validate()
+    assert [(r.session, r.turn, r.think_s) for r in (first, second, third)] == [(5, 0, 1.5), (5, 1, 4.0), (5, 2, None)]
+    assert (other.session, other.turn, other.think_s) == (6, 0, None)
+    assert first.keys == first.hash_ids == [1]
+    plain = make_trace(ROWS).request(0)
+    assert (plain.session, plain.turn, plain.think_s) == (-1, -1, None)
+
+
+def test_unknown_waits_and_starts_of_other_conversations_are_no_think_times(make_trace):
+    trace = talking(make_trace, delay_s=np.array([np.nan, np.nan, np.nan, 4.0])).validate()
+    assert np.isnan(trace.think_s).tolist() == [True, False, True, True]
+    # request 2 waits for the end of request 1, but is the first turn of another conversation
+    waits = {"after": np.array([-1, 0, 1, 1]), "delay_s": np.array([np.nan, 1.5, 9.0, 4.0])}
+    assert talking(make_trace, **waits).validate().request(1).think_s == 4.0
+    unknown = talking(make_trace, turns=np.full(4, -1)).validate()
+    assert np.isnan(unknown.think_s).all()
+    with pytest.raises(ValueError, match="read-only"):
+        trace.think_s[0] = 1.0
+
+
+def test_select_keeps_who_waits_for_whom(make_trace):
+    trace = talking(make_trace)
+    assert [(r.turn, r.think_s) for r in trace.select(np.array([0, 1, 3]))] == [(0, 1.5), (1, 4.0), (2, None)]
+    moved = trace.select(np.array([2, 0, 1, 3]), np.array([0.0, 1.0, 2.0, 7.0])).validate()
+    assert moved.after.tolist() == [-1, -1, 1, 2]
+    cut = trace.select(np.array([1, 3])).validate()  # what request 1 waited for is left out
+    assert cut.after.tolist() == [-1, 0]
+    assert np.isnan(cut.delay_s[0])
+    assert cut.delay_s[1] == 4.0
+    turned = trace.select(np.array([3, 0, 1]), np.array([0.0, 0.0, 2.0])).validate()  # nobody waits for the future
+    assert turned.after.tolist() == [-1, -1, 1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"turns": np.array([0])}, "turns differ in length"),
+        ({"after": None}, "after and delay_s come together"),
+        ({"after": None, "delay_s": None, "closed_loop": True}, "a closed loop needs them"),
+        ({"after": np.array([-1, 1, -1, 1])}, "request 1: after must be an earlier request"),
+        ({"after": np.array([-1, 0, -1, -2])}, "request 3: after must be an earlier request"),
+        ({"delay_s": np.array([np.nan, -1.0, np.nan, 4.0])}, "request 1: delay_s must be >= 0"),
+        ({"delay_s": np.array([np.nan, np.inf, np.nan, 4.0])}, "request 1: delay_s must be >= 0"),
+        ({"delay_s": np.array([1.0, 1.0, np.nan, 4.0])}, "request 0: delay_s must be >= 0 or NaN"),
+        ({"delay_s": np.array([np.nan, 1.0, np.nan, np.nan]), "closed_loop": True}, "request 3: a closed loop needs"),
+    ],
+)
+def test_broken_links_name_the_request(make_trace, changes, words):
+    with pytest.raises(InputError, match=words):
+        talking(make_trace, **changes).validate()

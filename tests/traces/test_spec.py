@@ -6,6 +6,8 @@ from pydantic import ValidationError
 from hw_profiles.errors import InputError
 from traces.arrivals import limit, poisson_arrivals, rate_scale, spread_arrivals, stagger_sessions
 from traces.catalog import load_trace
+from traces.clients import converse
+from traces.closed_loop import ClosedLoopSpec, close_loop
 from traces.generate import GenerateSpec, generate
 from traces.spec import TraceSpec, build
 
@@ -68,6 +70,9 @@ def test_without_options_the_trace_is_as_it_is():
         "quickstart",
         {"path": "a/b.jsonl", "limit": 3, "rate_scale": 0.1, "spread_arrivals": "1.5 s"},
         {"generate": {"requests": 20, "rate": 3.0, "think_time": "45 s"}, "rate_scale": 2},
+        {"clients": {"clients": 4, "rounds": {"min": 2, "max": 5}, "think_time": {"mean": "9 s"}, "ramp_up": "1 s"}},
+        {"name": "agentic-coding", "closed_loop": True, "sessions": 5},
+        {"name": "agentic-coding", "closed_loop": {"think_time": "5 s", "max_think": "1 min", "max_parallel": 4}},
     ],
 )
 def test_the_written_form_reads_back(value):
@@ -84,10 +89,20 @@ def test_a_spec_is_frozen():
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ({"clients": {"count": 8}}, "closed-loop clients are not available in this version"),
-        ({"name": "quickstart", "clients": 8}, "closed-loop clients are not available in this version"),
+        ({"clients": {"count": 8}}, r"clients\.count"),
+        ({"clients": 8}, "clients"),
+        ({"name": "quickstart", "clients": {"clients": 8}}, "exactly one of .*, has name and clients"),
+        ({"clients": {"clients": 8}, "arrival_rate": 2}, "arrival_rate: clients send in a closed loop"),
+        ({"clients": {"clients": 8}, "stagger_sessions": "2 s"}, "stagger_sessions: clients send in a closed loop"),
+        ({"clients": {"clients": 8}, "closed_loop": True}, "closed_loop: clients send in a closed loop"),
+        ({"clients": {"clients": 8}, "spread_arrivals": "2 s"}, "spread_arrivals: clients have ramp_up"),
+        ({"name": "quickstart", "closed_loop": True, "arrival_rate": 2}, "arrival_rate: .*closed_loop.session_rate"),
+        ({"name": "quickstart", "closed_loop": {"clients": 2, "session_rate": 2.0}}, "excludes session_rate"),
+        ({"name": "quickstart", "closed_loop": {"clients": 0}}, "clients"),
+        ({"name": "quickstart", "closed_loop": 3}, "closed_loop"),
+        ({"name": "quickstart", "sessions": 0}, "sessions"),
         ("quikstart", "did you mean 'quickstart'"),
-        ({}, "needs exactly one of name, path and generate, has none"),
+        ({}, "needs exactly one of name, path, generate and clients, has none"),
         ({"name": "quickstart", "path": "a.jsonl"}, "has name and path"),
         ({"name": "quickstart", "rate_scale": 0}, "rate_scale"),
         ({"name": "quickstart", "rate_scale": float("inf")}, "rate_scale"),
@@ -138,3 +153,28 @@ def test_new_options_are_written_only_where_they_are_set():
     assert set(of("quickstart").model_dump(mode="json", exclude_none=True)) == {"name", "rate_scale", "spread_arrivals"}
     spec = of({"name": "quickstart", "stagger_sessions": "90 s"})
     assert of(json.loads(json.dumps(spec.model_dump(mode="json", exclude_none=True)))) == spec
+
+
+def test_the_first_sessions_then_the_limit(tmp_path):
+    path = agent_trace(tmp_path)
+    trace = build(of({"path": path, "sessions": 4, "limit": 6}), 0)
+    assert trace.session_ids.tolist() == [0, 1, 2, 3, 0, 1]
+
+
+def test_a_loop_is_closed_after_all_else(tmp_path):
+    path = agent_trace(tmp_path)
+    spec = {"path": path, "stagger_sessions": "60 s", "sessions": 8, "rate_scale": 2}
+    trace = build(of({**spec, "closed_loop": {"clients": 3, "max_think": "2 s"}}), 5)
+    by_hand = close_loop(build(of(spec), 5), ClosedLoopSpec(clients=3, max_think="2 s"), 5)
+    assert list(trace) == list(by_hand)
+    assert trace.closed_loop
+    assert int((trace.after < 0).sum()) == 3
+
+
+def test_clients_take_the_seed_of_the_scenario():
+    value = {"clients": {"clients": 3, "input_tokens": {"mean": 90, "sigma": 1}}}
+    assert list(build(of(value), 4)) == list(converse(of(value).clients, 4))
+    assert list(build(of(value), 4)) != list(build(of(value), 5))
+    scaled = build(of({**value, "clients": {**value["clients"], "think_time": "4 s"}, "rate_scale": 2, "limit": 9}), 4)
+    assert set(scaled.delay_s[scaled.after >= 0].tolist()) == {2.0}
+    assert len(scaled) == 9

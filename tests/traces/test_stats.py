@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from traces.clients import ClientsSpec, converse
 from traces.request import Trace
 from traces.stats import ideal_hits, stat_labels, stats
 
@@ -89,7 +92,11 @@ def test_every_figure_by_hand(make_trace):
 
 def test_every_figure_has_a_label_in_printing_order(make_trace):
     figures = stats(make_trace([(0.0, 600, 5, [1, 2])]))
-    assert list(figures) == list(stat_labels())
+    labels = list(stat_labels())
+    talking = ClientsSpec.model_validate({"clients": 3, "rounds": 2, "max_parallel": 2})
+    for made in (figures, stats(converse(talking, 0))):
+        assert [labels.index(key) for key in made] == sorted(labels.index(key) for key in made)
+    assert {*figures, *stats(converse(talking, 0))} == {*labels}
     assert all(label.label and label.definition for label in stat_labels().values())
     assert stat_labels()["duration_s"].unit == "s"
     assert figures["rate_per_s"] == 0  # one request has no rate
@@ -100,3 +107,39 @@ def test_without_prefix_information_there_are_no_prefix_figures(make_trace):
     assert figures["input_tokens"] == 610
     assert "ideal_hit_ratio" not in figures
     assert ideal_hits(make_trace([(0.0, 600, 5, [])], block_tokens=0)).tolist() == [0]
+
+
+def test_figures_of_conversations_by_hand():
+    """Three clients with a common system prompt of two blocks: three rounds of 32 + 16 more tokens each."""
+    spec = {
+        "clients": 3,
+        "rounds": 3,
+        "system_tokens": 40,
+        "input_tokens": 32,
+        "output_tokens": 16,
+        "think_time": "5 s",
+    }
+    figures = stats(converse(ClientsSpec.model_validate({**spec, "conversations": 2}), 0))
+    assert (figures["requests"], figures["sessions"], figures["after_another"]) == (18, 6, 15)
+    assert [figures[f"turns_{key}"] for key in ("mean", "p50", "p99", "max")] == [3, 3, 3, 3]
+    assert figures["think_known"] == 12  # the last round of a conversation has no next turn
+    assert [figures[f"think_{key}"] for key in ("mean", "p50", "p99")] == [5, 5, 5]
+    assert figures["input_tokens"] == 6 * (72 + 120 + 168)
+    assert figures["shared_prefix_mean"] == 32
+    assert figures["shared_prefix_ratio"] == pytest.approx(32 * 18 / figures["input_tokens"])
+    # the first prompt finds nothing, five the system prompt, later rounds the full blocks of the prompt before
+    assert figures["ideal_hit_tokens"] == 5 * 32 + 6 * (64 + 112)
+    assert "duration_s" not in figures  # the run decides when requests arrive
+    assert "max_parallel" not in figures
+
+
+def test_requests_of_no_conversation_are_none(make_trace):
+    trace = make_trace([(0.0, 600, 5, [1, 2]), (1.0, 600, 5, [1, 2]), (2.0, 512, 5, [1])])
+    alone = stats(replace(trace, session_ids=np.full(3, -1)))
+    assert "sessions" not in alone
+    assert alone["shared_prefix_mean"] == pytest.approx((600 + 600 + 512) / 3)
+    one = stats(replace(trace, session_ids=np.array([0, 0, -1])))
+    assert one["sessions"] == 1
+    assert one["shared_prefix_mean"] == 512  # the second block is of one conversation alone
+    assert one["think_known"] == 0
+    assert "think_mean" not in one

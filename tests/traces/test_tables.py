@@ -94,7 +94,9 @@ def test_burstgpt_with_and_without_the_newer_columns(tmp_path):
         "45.5,s1,3.1,GPT-4,1087,230,1317,Conversation log",
     ]
     new = read_burstgpt(write(tmp_path, newer), strict=True).validate()
-    assert list(old) == list(new)
+    assert old.session_ids is None
+    for column in ("arrival_s", "input_tokens", "output_tokens"):
+        assert getattr(old, column).tolist() == getattr(new, column).tolist()
     assert new.arrival_s.tolist() == [5.0, 45.5]
     assert new.output_tokens.tolist() == [18, 230]
 
@@ -139,3 +141,41 @@ def test_vidur_has_no_times(tmp_path, refused):
     assert (trace.input_tokens.tolist(), trace.output_tokens.tolist()) == ([3772, 2], [54, 1])
     assert "no arrival times" in trace.warnings[0]
     assert "num_decode_tokens: found '0'" in refused(read_vidur, [*VIDUR, "2,0,2,1"], 4, "t.csv")
+
+
+TALK = [
+    "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type",
+    "5.0,a,3,GPT-4,10,1,11,Conversation log",
+    "6.0,,2,ChatGPT,20,2,22,API log",
+    "20.0,a,,GPT-4,30,3,33,Conversation log",
+    "31.0,b,2,GPT-4,40,0,40,Conversation log",
+    "40.0,a,9,GPT-4,50,5,55,Conversation log",
+    "41.0,a,1,GPT-4,60,6,66,Conversation log",
+]
+
+
+def test_burstgpt_conversations(tmp_path):
+    trace = read_burstgpt(write(tmp_path, TALK)).validate()
+    assert trace.input_tokens.tolist() == [10, 20, 30, 50, 60]
+    assert trace.session_ids.tolist() == [0, -1, 0, 0, 0]
+    assert trace.turns.tolist() == [0, -1, 1, 2, 3]
+    # 20 - (5 + 3); unknown, as nothing says when the one before ended; sent before the end of the one before
+    assert [r.think_s for r in trace] == [12.0, None, None, 0.0, None]
+
+
+def test_burstgpt_conversations_out_of_order(tmp_path):
+    sorted_one = read_burstgpt(write(tmp_path, TALK))
+    trace = read_burstgpt(write(tmp_path, [TALK[0], *reversed(TALK[1:])])).validate()
+    assert trace.turns.tolist() == sorted_one.turns.tolist()
+    assert trace.after.tolist() == sorted_one.after.tolist()
+
+
+@pytest.mark.parametrize("elapsed", ["-1", "nan", "x", "1e999"])
+def test_a_bad_elapsed_time(refused, elapsed):
+    line = f"50.0,a,{elapsed},GPT-4,10,1,11,Conversation log"
+    assert f"Elapsed time: found '{elapsed}'" in refused(read_burstgpt, [*TALK, line], 8, "t.csv")
+
+
+def test_a_column_twice(refused):
+    text = refused(read_burstgpt, [TALK[0] + ",Session ID", *TALK[1:]], 1, "t.csv")
+    assert "2 columns 'Session ID'" in text

@@ -1,0 +1,1 @@
+"""Admission: which blocks may enter a tier behind HBM."""

@@ -1,0 +1,1 @@
+"""What `policies.contract.check_policy` does for each family."""

@@ -1,0 +1,98 @@
+"""Who sends which request when: at its time in an open trace, after the end of another one in a closed loop."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+
+from sim.clock import Clock
+from sim.invariants import ensure
+from traces.request import Request, Trace
+
+
+class Arrivals:
+    """Sends every request of a trace to `send` once, with the time of sending as its `arrival_s`.
+
+    A request that waits for nobody is due at its time in the trace; in a closed loop one with `after` is due `delay_s`
+    after that one has ended. A due request is sent at once, unless `trace.max_parallel` requests are under way: then
+    it waits with its sender until one ends, first come first served. The system has not seen it yet, so this wait is
+    in `sender_wait_s` and in no latency.
+
+    Each request must be reported to `ended` exactly once, when it has finished or was rejected (also from within
+    `send`). A rejected request thus ends at once: its conversation goes on with the next turn after the usual wait.
+    Nothing can wait forever, since a request only waits for one before it in the trace.
+    """
+
+    def __init__(self, trace: Trace, clock: Clock, send: Callable[[Request], None]) -> None:
+        self.sent = 0
+        self.under_way = 0
+        self.most_under_way = 0
+        self.sender_wait_s = 0.0
+        """Seconds that due requests waited with their sender, in all."""
+        self._trace = trace
+        self._clock = clock
+        self._send = send
+        self._most = trace.max_parallel
+        self._waiting: deque[tuple[float, int]] = deque()
+        """(due time, index) of requests that wait for others to end."""
+        self._releasing = False
+        after = np.full(len(trace), -1) if trace.after is None or not trace.closed_loop else trace.after
+        self._open = np.flatnonzero(after < 0).tolist()
+        self._next_open = 0
+        self._followers: dict[int, list[int]] = {}
+        for index in np.flatnonzero(after >= 0).tolist():
+            self._followers.setdefault(int(after[index]), []).append(index)
+        self._plan_open()
+
+    def ended(self, index: int) -> None:
+        """Request `index` has finished, or was rejected."""
+        self.under_way -= 1
+        now = self._clock.now
+        for follower in self._followers.pop(index, ()):
+            assert self._trace.delay_s is not None
+            self._at(now + float(self._trace.delay_s[follower]), follower)
+        if self._waiting and not self._releasing:
+            self._releasing = True
+            self._clock.at(now, self._release)
+
+    def check(self) -> None:
+        """What holds when the run is over. Raises InvariantError."""
+        ensure(self.sent == len(self._trace), "requests were never sent")
+        ensure(not self.under_way, "requests were sent and never ended")
+        ensure(self._most is None or self.most_under_way <= self._most, "too many requests were under way at a time")
+
+    def _plan_open(self) -> None:
+        """Plans the next request that waits for nobody: one at a time keeps the queue of events short."""
+        if self._next_open < len(self._open):
+            index = self._open[self._next_open]
+            self._next_open += 1
+            self._at(float(self._trace.arrival_s[index]), index, self._plan_open)
+
+    def _at(self, time: float, index: int, then: Callable[[], None] | None = None) -> None:
+        def due() -> None:
+            if self._most is not None and (self.under_way >= self._most or self._waiting):
+                self._waiting.append((time, index))
+            else:
+                self._dispatch(index)
+            if then is not None:
+                then()
+
+        self._clock.at(time, due)
+
+    def _release(self) -> None:
+        """Sends what may now be sent."""
+        self._releasing = False
+        while self._waiting and (self._most is None or self.under_way < self._most):
+            due_s, index = self._waiting.popleft()
+            self.sender_wait_s += self._clock.now - due_s
+            self._dispatch(index)
+
+    def _dispatch(self, index: int) -> None:
+        self.sent += 1
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        request = self._trace.request(index)
+        request.arrival_s = self._clock.now
+        self._send(request)
