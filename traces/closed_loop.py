@@ -3,7 +3,7 @@
 Recorded arrivals have the recorded system's speed in them: a slower system would still be sent the next turn before it
 has answered, and a faster one would idle. In a closed loop only the start of a conversation is given.
 SOURCE: callanjfox/kv-cache-tester, docs/trace_replay_tester.md (timing strategy "think-only", --max-delay, --recycle,
---max-concurrent-requests); Yu et al., "Stateful Large Language Model Serving with Pensieve" (EuroSys'25), section 6.1
+--max-concurrent-requests); Yu et al., "Stateful Large Language Model Serving with Pensieve" (EuroSys'25), evaluation
 (conversations arrive as a Poisson process, turns an exponential think time after the answer).
 """
 
