@@ -21,6 +21,7 @@ def check_state(cluster: Cluster) -> None:
 
 def check_end(cluster: Cluster, requests: pa.Table) -> None:
     """What holds when every request is done. Raises InvariantError."""
+    cluster.arrivals.check()
     ensure(len(cluster.sequences) == len(cluster.trace), "requests were lost between trace and engine")
     for seq in cluster.sequences:
         ensure(

@@ -68,6 +68,10 @@ def summarize(cluster: Cluster, requests: pa.Table, config_sha256: str, version:
         "hbm_budget": vars(inputs.budget).copy(),
     }
     summary["trace"] = {"name": inputs.trace.name, "source": inputs.trace.source, "requests": len(inputs.trace)}
+    if inputs.trace.closed_loop:
+        summary["trace"]["closed_loop"] = True
+        summary["trace"]["max_parallel"] = inputs.trace.max_parallel
+        summary["trace"]["sender_wait_s"] = cluster.arrivals.sender_wait_s
     summary["metrics"] = metrics.rows(summary)
     summary["assumptions"] = list(ASSUMPTIONS)
     summary["warnings"] = _warnings(cluster, summary)

@@ -55,9 +55,9 @@ class Sequence:
 
     def __init__(self, request: Request, keys: list[int], tiers: int) -> None:
         self.index = request.index
-        self.turn: int = getattr(request, "turn", -1)
-        self.session: int = getattr(request, "session", -1)
-        self.think_s: float | None = getattr(request, "think_s", None)
+        self.turn = request.turn
+        self.session = request.session
+        self.think_s = request.think_s
         self.fetch_level: int | None = None
         """Level of the tier that blocks were fetched into while it queued; tiers behind that are not looked at then."""
         self.fetching = 0

@@ -150,7 +150,6 @@ class Mover:
         def arrived() -> None:
             self.loads -= 1
             for source, copy in reversed(pairs):
-                place.tier.counters.loaded_bytes += copy.size
                 place.give_up([source])
                 target.received(copy)
                 target.tier.unpin(copy)

@@ -112,7 +112,8 @@ BAD = [
     ("tiers.1.offload", "write_back", "tiers.dram.offload: there is no tier behind this one"),
     ("policies", "arkvale", f"policies: naming a system {LATER}, found 'arkvale'"),
     ("policies", ["lru", "arkvale"], f"policies: a list of policies {LATER}"),
-    ("policies", {"prefetch": "lookahead"}, f"policies.prefetch: this policy family {LATER}, found 'lookahead'"),
+    ("policies", {"prefetch": "lookahead"}, "policies.prefetch: unknown prefetch policy, found 'lookahead'"),
+    ("policies", {"selection": "quest"}, f"policies.selection: this policy family {LATER}, found 'quest'"),
     ("trace", {"clients": 8}, "trace.clients: found 8, expected a mapping"),
 ]
 
