@@ -83,7 +83,6 @@ FAMILIES: dict[str, dict[str, type]] = {
 }
 
 LATER_FAMILIES: tuple[str, ...] = (
-    "prefetch",
     "retention",
     "selection",
     "kv_format",

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from sim.cluster import Cluster
+from sim.hierarchy.route import HOST
 from sim.invariants import ensure
 
 
@@ -20,6 +21,7 @@ def check_state(cluster: Cluster) -> None:
 
 def check_end(cluster: Cluster, requests: pa.Table) -> None:
     """What holds when every request is done. Raises InvariantError."""
+    cluster.arrivals.check()
     ensure(len(cluster.sequences) == len(cluster.trace), "requests were lost between trace and engine")
     for seq in cluster.sequences:
         ensure(
@@ -37,12 +39,27 @@ def check_end(cluster: Cluster, requests: pa.Table) -> None:
 
 def _check_bytes(cluster: Cluster) -> None:
     """Every byte that left one side arrived at the other."""
-    moved = {name: sum(e.bytes for e in cluster.links if e.name == name) for name in ("pcie_h2d", "pcie_d2h")}
-    lower = [tier.counters for tiers in cluster.tiers[1:] for tier in tiers]
-    ensure(moved["pcie_d2h"] == sum(c.stored_bytes for c in lower), "stored bytes differ from those on the link")
-    ensure(moved["pcie_h2d"] == sum(c.loaded_bytes for c in lower), "loaded bytes differ from those on the link")
     table = cluster.recorder.transfers.arrays()
-    ensure(sum(moved.values()) == int(np.sum(table["bytes"])), "the transfer table misses bytes")
+    sizes, sources, targets = np.asarray(table["bytes"]), np.asarray(table["src"]), np.asarray(table["dst"])
+    ensure(sum(e.bytes for e in cluster.links) == int(sizes.sum()), "the transfer table misses bytes")
+    counters = {
+        name: [t.counters for t in tiers] for name, tiers in zip(cluster.tier_names, cluster.tiers, strict=True)
+    }
+    lower = [c for name in cluster.tier_names[1:] for c in counters[name]]
+    arrived = {name: int(sizes[targets == name].sum()) for name in cluster.tier_names}
+    left = {name: int(sizes[sources == name].sum()) for name in cluster.tier_names}
+    ensure(
+        arrived[cluster.tier_names[0]] == sum(c.loaded_bytes for c in lower),
+        "loaded bytes differ from those that came to HBM",
+    )
+    for name in cluster.tier_names[1:]:
+        stored = sum(c.stored_bytes for c in counters[name])
+        passed = sum(c.passed_bytes for c in counters[name])
+        ensure(arrived[name] == stored + passed, f"bytes stored in {name} differ from those on the links to it")
+        loaded = sum(c.loaded_bytes for c in counters[name])
+        ensure(left[name] >= loaded + passed, f"bytes loaded from {name} differ from those on the links from it")
+    through = int(sizes[targets == HOST].sum()) - int(sizes[sources == HOST].sum())
+    ensure(through == 0, "bytes stayed in a bounce buffer")
 
 
 def _check_tokens(cluster: Cluster, requests: pa.Table) -> None:

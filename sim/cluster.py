@@ -27,14 +27,14 @@ class Cluster:
         self.inputs = inputs
         self.clock = Clock()
         self.recorder = Recorder()
-        self.topology = Topology(scenario, inputs, self.clock, self.recorder)
+        cost = StepCost(inputs.model, inputs.profile, spec.engine.host_time)
+        self.topology = Topology(scenario, inputs, self.clock, self.recorder, cost)
         self.tier_names = self.topology.tier_names
         self.tiers = self.topology.tiers
         self.links = self.topology.links
         self.sequences: list[Sequence] = []
         self.done = 0
         self.trace = inputs.trace
-        cost = StepCost(inputs.model, inputs.profile, spec.engine.host_time)
         limits = EngineLimits(spec.engine.max_num_seqs, spec.engine.max_num_batched_tokens)
         self.replicas = [
             Replica(
@@ -44,6 +44,7 @@ class Cluster:
                 Batch(self.topology.cache(index), limits, f"replica {index}"),
                 self.recorder,
                 self._ended,
+                prefetch=self.topology.prefetch(),
                 single_step=single_step,
             )
             for index in range(spec.hardware.replicas)

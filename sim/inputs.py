@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
+from hw_profiles.cost_models import CopyModel, DeviceLink, LinkModel
+from hw_profiles.devices import Device, load_device
 from hw_profiles.errors import InputError
 from hw_profiles.loader import load_profile
 from hw_profiles.models import ModelSpec, load_model
@@ -18,6 +21,7 @@ from traces.request import Trace
 from traces.spec import build as build_trace
 
 T = TypeVar("T")
+Link = LinkModel | CopyModel | DeviceLink
 
 NODE_CAPS = ("host_root", "dram")
 """Shared bandwidths of a host that exist only when the scenario gives them: its PCIe root complex, its memory."""
@@ -33,6 +37,11 @@ class Inputs:
     budget: HBMBudget
     caps: Mapping[str, float]
     """Bandwidths that several transfers share, bytes/s, by name: those of CAPS (per GPU) and NODE_CAPS (per node)."""
+    links: Mapping[str, Link]
+    """Links by name: those of the GPU (`pcie_h2d`, `pcie_d2h`), and those of tiers that have their own (`ssd_read`
+    toward the GPU, `ssd_write` away from it, ...)."""
+    devices: Mapping[str, Device]
+    """Devices behind tiers, by name of the tier."""
 
 
 def load_inputs(scenario: Scenario, *, strict: bool = False) -> Inputs:
@@ -42,7 +51,9 @@ def load_inputs(scenario: Scenario, *, strict: bool = False) -> Inputs:
     spec, base = scenario.spec, scenario.base_dir
     model = _named(scenario, "model", lambda: load_model(resolved_path(spec.model, base)))
     profile = _named(scenario, "hardware.profile", lambda: load_profile(resolved_path(spec.hardware.profile, base)))
-    profile, caps = _named(scenario, None, lambda: _with_links(profile, spec.links))
+    profile, caps = _named(scenario, None, lambda: _with_links(profile, spec))
+    devices = _devices(scenario)
+    links = _named(scenario, None, lambda: _gpu_links(spec, profile) | _own_links(spec, devices))
     budget = _named(scenario, None, lambda: _budget(spec, model, profile))
     trace = _named(scenario, "trace", lambda: build_trace(spec.trace, spec.seed, base, strict=strict))
     if trace.block_tokens % spec.engine.block_tokens:
@@ -53,25 +64,88 @@ def load_inputs(scenario: Scenario, *, strict: bool = False) -> Inputs:
             found=spec.engine.block_tokens,
             allowed=f"a divisor of {trace.block_tokens}",
         )
-    return Inputs(trace, model, profile, budget, caps)
+    return Inputs(trace, model, profile, budget, caps, links, devices)
 
 
-def _with_links(profile: Profile, links: Mapping[str, LinkSpec]) -> tuple[Profile, dict[str, float]]:
+def own_links(spec: ScenarioSpec) -> list[str]:
+    """Names of the links of tiers that are not reached over the GPU's own link alone."""
+    return [f"{t.name}_{way}" for t in spec.tiers if t.kind in ("memory", "device") for way in ("read", "write")]
+
+
+GPU_LINKS = ("pcie_h2d", "pcie_d2h")
+
+
+def copy_method(spec: ScenarioSpec, link: str) -> str:
+    """How the GPU's link copies blocks."""
+    return spec.links.get(link, LinkSpec()).method or "loop"
+
+
+def _gpu_links(spec: ScenarioSpec, profile: Profile) -> dict[str, Link]:
+    """The models of the GPU's link by copy method; InputError for a method that the profile does not have."""
+    return {name: profile.copy_model(name, copy_method(spec, name)) for name in GPU_LINKS}
+
+
+def _own_links(spec: ScenarioSpec, devices: Mapping[str, Device]) -> dict[str, Link]:
+    """The models of those links: the device's, or a plain one (no ramp with queue depth) where `links` gives a rate.
+
+    Memory has a latency for each copy, which the GPU's copy engine makes one by one.
+    """
+    models: dict[str, Link] = {}
+    for tier in spec.tiers:
+        if tier.name not in devices:
+            continue
+        device = devices[tier.name]
+        for way, model in (("read", device.read), ("write", device.write)):
+            link = spec.links.get(f"{tier.name}_{way}", LinkSpec())
+            if link.bandwidth is not None:
+                model = DeviceLink(model.latency, link.bandwidth)
+            if link.latency is not None:
+                model = replace(model, latency=link.latency)
+            name = f"{tier.name}_{way}"
+            models[name] = LinkModel(model.latency, model.bandwidth) if tier.kind == "memory" else model
+    return models
+
+
+def _devices(scenario: Scenario) -> dict[str, Device]:
+    """The device behind each tier that has one."""
+    devices = {}
+    for tier in scenario.spec.tiers:
+        if tier.device_name is None:
+            continue
+        path, base = f"tiers.{tier.name}.device", scenario.base_dir
+        device = _named(scenario, path, partial(load_device, resolved_path(tier.device_name, base)))
+        kinds = ("memory",) if tier.kind == "memory" else ("storage", "network")
+        if device.kind not in kinds:
+            problem = f"a device of kind {device.kind} cannot be behind this tier"
+            raise InputError(problem, where=scenario.where, path=path, found=tier.device_name, allowed=kinds)
+        devices[tier.name] = device
+    return devices
+
+
+def _with_links(profile: Profile, spec: ScenarioSpec) -> tuple[Profile, dict[str, float]]:
     """The profile with the scenario's links, and the shared bandwidths."""
-    caps = {name: profile.si(f"caps.{name}") for name in CAPS if f"caps.{name}" in profile.entries}
-    names = (*profile.links, *CAPS, *NODE_CAPS)
+    links, own = spec.links, own_links(spec)
+    caps = {}
+    joint = profile.joint_cap("kernel" if any(copy_method(spec, name) == "kernel" for name in GPU_LINKS) else "loop")
+    if joint is not None:
+        caps["pcie_joint"] = joint
+    names = (*profile.links, *CAPS, *NODE_CAPS, *own)
     for name, link in links.items():
         path = f"links.{name}"
         if name not in names:
             raise InputError("unknown link", path="links", found=name, allowed=names, near=names)
         if link.bandwidth is not None and not link.bandwidth > 0:
             raise InputError("", path=f"{path}.bandwidth", found="0", allowed="a rate > 0, such as '50 GB/s'")
-        if name in profile.links:
-            if link.bandwidth is not None:
-                profile = profile.override(f"{path}.beta", link.bandwidth)
-            if link.latency is not None:
-                profile = profile.override(f"{path}.alpha", link.latency)
+        if name in own:
+            if link.method is not None:
+                raise InputError("only the GPU's own link has a copy method", path=f"{path}.method", found=link.method)
             continue
+        if name in profile.links:
+            method = link.method or "loop"
+            profile = profile.with_link(name, method, bandwidth=link.bandwidth, latency=link.latency)
+            continue
+        if link.method is not None:
+            raise InputError("only the GPU's own link has a copy method", path=f"{path}.method", found=link.method)
         if link.latency is not None:
             raise InputError("a shared bandwidth has no latency", path=f"{path}.latency", found=link.latency)
         if link.bandwidth is not None:

@@ -192,7 +192,10 @@ def config_sha256(scenario: Scenario, inputs: Inputs) -> str:
                 sources += hashlib.sha256(policy_source(policy["name"], base_dir=scenario.base_dir)).digest()
                 policy["name"] = policy["name"].rpartition(":")[2]
     digest = hashlib.sha256()
-    content = (inputs.trace.content_sha256, inputs.model.content_sha256, inputs.profile.content_sha256)
+    devices = [device.content_sha256 for device in inputs.devices.values()]
+    for tier in plain["tiers"]:
+        tier.pop("device", None)
+    content = (*devices, inputs.trace.content_sha256, inputs.model.content_sha256, inputs.profile.content_sha256)
     for part in (installed_version(), json.dumps(plain, sort_keys=True), *content):
         digest.update(part.encode() + b"\0")
     digest.update(sources)

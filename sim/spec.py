@@ -51,11 +51,26 @@ class HardwareSpec(Spec):
         return self
 
 
+class LoadingSpec(Spec):
+    """How a cached prefix comes to HBM when its request is scheduled.
+
+    mode    blocking: the request waits for all of it while others run. layerwise: its prefill starts at once, each
+            layer when its part has arrived, and the batch waits with it (vLLM's connectors: wait_for_layer_load)
+    choose  always: everything that a tier has is loaded. by_cost: as much of the prefix as is faster than computing it
+    """
+
+    mode: Literal["blocking", "layerwise"] = "blocking"
+    choose: Literal["always", "by_cost"] = "always"
+
+
 class EngineSpec(Spec):
     """The serving engine; defaults are vLLM's, but for host_time.
 
     num_gpu_blocks   KV blocks of HBM; derived from memory when not given
     host_time        time per step that the GPU waits for the host; 0 s assumes asynchronous scheduling hides it
+    loading          how cached prefixes are loaded
+    kv_layout        what is contiguous in memory and so one copy: a block of all layers, of one layer, or of the keys
+                     or values of one layer
     """
 
     kind: Literal["vllm", "sglang", "tensorrt_llm"] = "vllm"
@@ -65,6 +80,8 @@ class EngineSpec(Spec):
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.9
     num_gpu_blocks: Count | None = None
     host_time: Seconds = 0.0
+    loading: LoadingSpec = LoadingSpec()
+    kv_layout: Literal["block", "layer", "layer_kv"] = "block"
 
     @model_validator(mode="after")
     def _available(self) -> EngineSpec:
@@ -102,41 +119,80 @@ class PolicySpec(BaseModel):
         return {**self.model_dump(), "name": name}
 
 
+TIER_KINDS: dict[str, str] = {
+    "hbm": "hbm",
+    "dram": "host",
+    "cxl": "memory",
+    "c2c": "memory",
+    "ssd": "device",
+    "remote": "device",
+}
+"""What a tier is, by name: memory on the GPU; memory of the host behind PCIe; memory behind a link of its own; a device
+(disk, network) that fills and drains host memory by itself."""
+
+
+DEFAULT_DEVICES = {"cxl": "cxl", "c2c": "nvlink-c2c", "ssd": "nvme-gen4", "remote": "rdma-200g"}
+"""Device behind a tier that names none (hw_profiles/devices)."""
+
+
 class TierSpec(Spec):
-    """One tier. HBM comes first; its capacity is what the model leaves, unless given."""
+    """One tier. HBM comes first; its capacity is what the model leaves, unless given.
+
+    shared     one per replica (private), per node, or one for the cluster
+    inclusive  false: what is loaded from here toward the GPU leaves, and what comes in is what was evicted above
+    leaf_only  true: a block is not evicted while blocks that follow it in a prefix are here
+    device     what the tier is made of: a shipped device or a YAML file; by name of the tier if not given
+    direct     for a disk or a network: true if it reaches the GPU's memory without passing host memory
+    """
 
     name: str
     capacity: Bytes | None = None
     shared: Literal["private", "node", "cluster"] = "private"
     eviction: PolicySpec | None = None
+    admission: PolicySpec | None = None
     offload: PolicySpec | None = None
     prefetch: PolicySpec | None = None
     block_tokens: int | None = None
     inclusive: bool = True
     leaf_only: bool = False
+    direct: bool = False
+    device: str | None = None
+
+    @property
+    def device_name(self) -> str | None:
+        """The device behind the tier; None for HBM and host memory."""
+        return self.device or DEFAULT_DEVICES.get(self.name)
+
+    @property
+    def kind(self) -> str:
+        """One of the values of TIER_KINDS."""
+        return TIER_KINDS[self.name]
 
     @model_validator(mode="after")
     def _available(self) -> TierSpec:
-        if self.name in ("ssd", "remote", "cxl", "c2c"):
-            raise refuse(self.name, "name", "this tier", ("hbm", "dram"))
-        if self.name not in ("hbm", "dram"):
-            names = ("hbm", "dram", "ssd", "remote")
-            raise InputError("unknown tier", path="name", found=self.name, allowed=names, near=names)
+        if self.name not in TIER_KINDS:
+            raise InputError("unknown tier", path="name", found=self.name, allowed=tuple(TIER_KINDS), near=TIER_KINDS)
         if self.prefetch is not None:
-            raise refuse(self.prefetch.name, "prefetch", "prefetching")
+            raise InputError(
+                "prefetching is for all tiers: name the tier as the option `into` of policies.prefetch",
+                path="prefetch",
+                found=self.prefetch.name,
+            )
         if self.block_tokens is not None:
             raise refuse(self.block_tokens, "block_tokens", "a block size of a tier's own")
-        if not self.inclusive:
-            raise refuse(False, "inclusive", "an exclusive tier", ("true",))
-        if self.leaf_only:
-            raise refuse(True, "leaf_only", "leaf-only eviction", ("false",))
-        if self.name == "hbm" and self.shared != "private":
-            raise InputError("HBM belongs to one replica", path="shared", found=self.shared, allowed="private")
-        if self.name != "hbm":
-            if self.capacity is None:
-                raise InputError("missing", path="capacity", allowed="a size such as '2 TiB'")
-            if self.offload is not None:
-                raise refuse(self.offload.name, "offload", "offload from this tier (there is none below it)")
+        if self.device is not None and self.kind in ("hbm", "host"):
+            raise InputError("this memory belongs to the machine's profile", path="device", found=self.device)
+        if self.direct and self.kind != "device":
+            raise InputError("only for a disk or a network", path="direct", found=True, allowed="false")
+        if self.name == "hbm":
+            if self.shared != "private":
+                raise InputError("HBM belongs to one replica", path="shared", found=self.shared, allowed="private")
+            if not self.inclusive:
+                raise InputError("HBM holds what the GPU uses", path="inclusive", found=False, allowed="true")
+            if self.admission is not None:
+                raise InputError("HBM takes what is computed", path="admission", found=self.admission.name)
+        elif self.capacity is None:
+            raise InputError("missing", path="capacity", allowed="a size such as '2 TiB'")
         return self
 
 
@@ -147,12 +203,16 @@ class LinkSpec(Spec):
     """bytes/s of one long copy."""
     latency: Seconds | None = None
     """Set-up time of each copy."""
+    method: Literal["loop", "batch", "kernel"] | None = None
+    """For the GPU's own link: one copy per block in a loop (the default), one batched call, or a copy kernel."""
 
 
 class PoliciesSpec(Spec):
     """Policies by family, for every tier that does not name its own."""
 
     eviction: PolicySpec = PolicySpec(name="lru")
+    admission: PolicySpec | None = None
+    prefetch: PolicySpec | None = None
     offload: PolicySpec = PolicySpec(name="write_through")
 
     @model_validator(mode="before")
@@ -195,6 +255,22 @@ class ScenarioSpec(Spec):
             raise InputError("the first tier must be hbm", path="tiers", found=names)
         if len(set(names)) < len(names):
             raise InputError("two tiers have the same name", path="tiers", found=names)
+        for above, tier in zip(self.tiers, self.tiers[1:], strict=False):
+            offload = above.offload or self.policies.offload
+            if not tier.inclusive and offload.name.startswith("write_through"):
+                raise InputError(
+                    "an exclusive tier takes what the tier above evicts",
+                    path=f"tiers.{above.name}.offload",
+                    found=offload.name,
+                    allowed=("write_back", "none"),
+                )
+        if self.tiers[-1].offload is not None and len(self.tiers) > 1:
+            last = self.tiers[-1]
+            raise InputError(
+                "there is no tier behind this one",
+                path=f"tiers.{last.name}.offload",
+                found=last.offload.name if last.offload else None,
+            )
         allowed = [f"{metric}_{statistic}" for metric in SLO_METRICS for statistic in SLO_STATISTICS]
         for key, seconds in self.slo.items():
             if key not in allowed:
@@ -210,12 +286,16 @@ class ScenarioSpec(Spec):
         data["trace"] = self.trace.resolved(base_dir).model_dump(mode="json", exclude_none=True)
         data["model"] = resolved_path(self.model, base_dir)
         data["hardware"]["profile"] = resolved_path(self.hardware.profile, base_dir)
+        families = ("eviction", "admission", "prefetch", "offload")
         data["policies"] = {
-            "eviction": self.policies.eviction.resolved(base_dir),
-            "offload": self.policies.offload.resolved(base_dir),
+            family: policy.resolved(base_dir)
+            for family in families
+            if (policy := getattr(self.policies, family)) is not None
         }
         for tier, shown in zip(self.tiers, data["tiers"], strict=True):
-            for family in ("eviction", "offload"):
+            if tier.device_name is not None:
+                shown["device"] = resolved_path(tier.device_name, base_dir)
+            for family in families:
                 policy = getattr(tier, family)
                 if policy is not None:
                     shown[family] = policy.resolved(base_dir)

@@ -11,6 +11,7 @@ from sim import metrics
 from sim.cluster import Cluster
 from sim.hierarchy.link import CopyEngine
 from sim.hierarchy.tier import Tier
+from sim.inputs import GPU_LINKS, copy_method
 from sim.quantiles import latency_ms, pick
 
 SCHEMA = "kvsim-summary/1"
@@ -18,8 +19,8 @@ SCHEMA = "kvsim-summary/1"
 ASSUMPTIONS = (
     "Modelled: arrivals, lengths and prefix sharing of the trace; vLLM v1 scheduling (token budget, chunked prefill, "
     "FCFS, preemption by recompute); prefix caching by chained hashes in full engine blocks; one copy engine per "
-    "direction and GPU over shared bandwidths; one copy per engine block (KV of all layers contiguous); blocking of a "
-    "request (not of its batch) while its prefix is loaded.",
+    "direction and GPU over shared bandwidths; one copy per contiguous piece of an engine block (engine.kv_layout); "
+    "loading of cached prefixes as engine.loading says (by default a request waits for its own, its batch does not).",
     "Step time: matrix products, attention (cold in L2), elementwise kernels and launches from the profile's fitted "
     "models. Host time per step is engine.host_time (0 s: asynchronous scheduling hides it).",
     "Output tokens are private to their request: they hold HBM, stay cached until evicted, and are neither hit by "
@@ -67,6 +68,10 @@ def summarize(cluster: Cluster, requests: pa.Table, config_sha256: str, version:
         "hbm_budget": vars(inputs.budget).copy(),
     }
     summary["trace"] = {"name": inputs.trace.name, "source": inputs.trace.source, "requests": len(inputs.trace)}
+    if inputs.trace.closed_loop:
+        summary["trace"]["closed_loop"] = True
+        summary["trace"]["max_parallel"] = inputs.trace.max_parallel
+        summary["trace"]["sender_wait_s"] = cluster.arrivals.sender_wait_s
     summary["metrics"] = metrics.rows(summary)
     summary["assumptions"] = list(ASSUMPTIONS)
     summary["warnings"] = _warnings(cluster, summary)
@@ -114,6 +119,9 @@ def _tier(tiers: list[Tier]) -> dict[str, Any]:
         "evicted_blocks": sum(c.evicted_blocks for c in counters),
         "evicted_bytes": sum(c.evicted_bytes for c in counters),
         "never_loaded_bytes": sum(c.never_loaded_bytes for c in counters) + left,
+        "moved_bytes": sum(c.moved_bytes for c in counters),
+        "passed_bytes": sum(c.passed_bytes for c in counters),
+        "expired_blocks": sum(c.expired_blocks for c in counters),
         "refused_bytes": sum(c.refused_bytes for c in counters),
     }
 
@@ -148,10 +156,11 @@ def _links(cluster: Cluster, duration: float) -> dict[str, Any]:
 
 
 def _time(cluster: Cluster, end: float) -> dict[str, float]:
-    """Replica-seconds from 0 to the last finish, by what the replica did."""
+    """Replica-seconds from 0 to the last finish, by what the replica did; `layer_wait_s` is a part of `compute_s`."""
     times = [r.times for r in cluster.replicas]
     spent = {name: sum(getattr(t, name) for t in times) for name in ("compute_s", "load_wait_s", "store_wait_s")}
-    return {**spent, "idle_s": max(0.0, end * len(times) - sum(spent.values()))}
+    layers = sum(t.layer_wait_s for t in times)
+    return {**spent, "layer_wait_s": layers, "idle_s": max(0.0, end * len(times) - sum(spent.values()))}
 
 
 def _slo(
@@ -186,7 +195,7 @@ def _slo(
 
 def _profile(cluster: Cluster) -> dict[str, Any]:
     profile = cluster.inputs.profile
-    touched = [v for v in profile.values() if v.rel is not None and _is_used(v.path, bool(cluster.links))]
+    touched = [v for v in profile.values() if v.rel is not None and _is_used(cluster, v.path)]
     widest = max(touched, key=lambda v: v.rel or 0.0, default=None)
     return {
         "name": profile.name,
@@ -203,11 +212,16 @@ def _extrapolated(cluster: Cluster) -> float:
     return sum(r.extrapolated_s for r in cluster.replicas) / busy if busy else 0.0
 
 
-def _is_used(path: str, links: bool) -> bool:
-    """True for profile values that this version's cost model reads."""
-    used = ("kernels.", "capacity.hbm_bytes", "capacity.reserved_bytes", "tiers.hbm.read")
-    copies = [f"links.{link}.{key}" for link in ("pcie_h2d", "pcie_d2h") for key in ("alpha", "beta")]
-    return path.startswith(used) or (links and path in (*copies, "caps.pcie_joint"))
+def _is_used(cluster: Cluster, path: str) -> bool:
+    """True for profile values that this run's cost model read."""
+    if path.startswith(("kernels.", "capacity.hbm_bytes", "capacity.reserved_bytes", "tiers.hbm.read")):
+        return True
+    if not cluster.links:
+        return False
+    spec, profile = cluster.scenario.spec, cluster.inputs.profile
+    small = spec.engine.kv_layout != "block"
+    used = [p for link in GPU_LINKS for p in profile.copy_paths(link, copy_method(spec, link))]
+    return path.startswith("caps.pcie_joint") or (path in used and (small or ".small_" not in path))
 
 
 def _model(model: Any) -> dict[str, Any]:

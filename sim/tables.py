@@ -33,6 +33,8 @@ def requests_table(sequences: Seq[Sequence], tiers: Seq[str]) -> pa.Table:
     data: dict[str, object] = {
         "request_id": column("index", "i8"),
         "replica": column("replica", "i2"),
+        "session": column("session", "i8"),
+        "turn": column("turn", "i4"),
         "status": ["finished" if f else s.status.partition(":")[0] for f, s in zip(finished, sequences, strict=True)],
         "reason": [s.status.partition(": ")[2] for s in sequences],
         "arrival_s": arrival,

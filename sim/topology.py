@@ -6,13 +6,17 @@ from typing import Any
 
 from hw_profiles.errors import InputError
 from hw_profiles.schema import CAPS
-from policies.base import EvictionPolicy, OffloadPolicy, TierInfo
+from policies.base import AdmissionPolicy, EvictionPolicy, OffloadPolicy, PrefetchPolicy, TierInfo
 from policies.build import build_policy
 from sim.clock import Clock
+from sim.cost.step import StepCost
 from sim.hierarchy.cache import ReplicaCache
 from sim.hierarchy.link import CopyEngine
-from sim.hierarchy.mover import LowerTier
+from sim.hierarchy.mover import Source
 from sim.hierarchy.network import Network, Resource
+from sim.hierarchy.offload import Offload
+from sim.hierarchy.place import Behind, Place
+from sim.hierarchy.route import HOST, Hop, Route, RouteCosts
 from sim.hierarchy.tier import Tier
 from sim.inputs import NODE_CAPS, Inputs
 from sim.recorder import Recorder
@@ -23,7 +27,7 @@ from sim.spec import PolicySpec, TierSpec
 class Topology:
     """Builds the cache of each replica; tiers, links and shared bandwidths are made when first used."""
 
-    def __init__(self, scenario: Scenario, inputs: Inputs, clock: Clock, recorder: Recorder) -> None:
+    def __init__(self, scenario: Scenario, inputs: Inputs, clock: Clock, recorder: Recorder, cost: StepCost) -> None:
         self.tier_names = [tier.name for tier in scenario.spec.tiers]
         self.tiers: list[list[Tier]] = [[] for _ in scenario.spec.tiers]
         """Tiers of each level: one per replica, per node, or one."""
@@ -36,56 +40,210 @@ class Topology:
         self._recorder = recorder
         self._network = Network(clock)
         self._by_label: dict[str, Tier] = {}
+        self._places: dict[str, Place] = {}
+        self._engines: dict[tuple[str, str], CopyEngine] = {}
+        self._cost = cost
 
     def cache(self, replica: int) -> ReplicaCache:
         """The cache of a replica over its tiers and links."""
         spec, inputs = self._scenario.spec, self._inputs
-        hbm, *lower = (self._tier(level, tier, replica) for level, tier in enumerate(spec.tiers))
-        engines = [self._engine(name, replica) for name in ("pcie_h2d", "pcie_d2h")] if lower else []
-        offload: OffloadPolicy = self._policy("offload", spec.tiers[0], spec.policies.offload)
+        lower = [self._place(level, replica) for level in range(1, len(spec.tiers))]
+        sources = [Source(place, *self._way_in(level, lower, replica)) for level, place in enumerate(lower, start=1)]
+        behind = {  # a tier of no size is no tier
+            p.tier.name: Behind(p, self._way_out(i, replica)) for i, p in enumerate(lower, start=1) if p.tier.capacity
+        }
+        here = self._make_place(0, self._tier(0, spec.tiers[0], replica), behind, replica)
+        loading = spec.engine.loading
+        by_cost = RouteCosts(self._recompute_s, spec.tiers[0].name, {}, self._loads(replica))
         return ReplicaCache(
-            hbm,
-            [LowerTier(tier, engines[0], engines[1]) for tier in lower],
-            offload,
+            here,
+            sources,
             hash_tokens=inputs.trace.block_tokens,
             block_tokens=spec.engine.block_tokens,
             token_bytes=inputs.model.kv_bytes_per_token,
+            choose=by_cost if loading.choose == "by_cost" else None,
+            layerwise=loading.mode == "layerwise",
         )
+
+    def prefetch(self) -> PrefetchPolicy | None:
+        """The prefetch policy of one replica, if the scenario names one and there is a tier to fetch from."""
+        spec = self._scenario.spec
+        if spec.policies.prefetch is None or len(spec.tiers) == 1:
+            return None
+        policy: PrefetchPolicy = self._policy("prefetch", spec.tiers[0], spec.policies.prefetch)
+        return policy
+
+    # ---- places
+
+    def _place(self, level: int, replica: int) -> Place:
+        """The tier of a level as a replica sees it, with what lies behind it; one for all that share it."""
+        spec = self._scenario.spec
+        tier = self._tier(level, spec.tiers[level], replica)
+        if tier.label not in self._places:
+            behind = {}
+            for further in range(level + 1, len(spec.tiers)):
+                place = self._place(further, replica)
+                if not place.tier.capacity:
+                    continue
+                route = self._way_between(level, further, replica)
+                behind[place.tier.name] = Behind(place, route, self._near_way(level, further, replica))
+            self._places[tier.label] = self._make_place(level, tier, behind, replica)
+        return self._places[tier.label]
+
+    def _make_place(self, level: int, tier: Tier, behind: dict[str, Behind], replica: int) -> Place:
+        spec, policies = self._scenario.spec.tiers[level], self._scenario.spec.policies
+        others = [b.place.tier for b in behind.values()]
+        policy: OffloadPolicy = self._policy("offload", spec, policies.offload)
+        costs = RouteCosts(self._recompute_s, tier.name, {n: b.route for n, b in behind.items()}, self._loads(replica))
+        offload = Offload(policy, tier, others, costs, lambda: self._clock.now)
+        admission: AdmissionPolicy | None = None
+        if level and (spec.admission or policies.admission) is not None:
+            admission = self._policy("admission", spec, policies.admission, self._info(spec, tier.capacity))
+        token_bytes = self._inputs.model.kv_bytes_per_token
+        host = self._host_level(level)
+        near = None if host is None else self._tier(host, self._scenario.spec.tiers[host], replica)
+        return Place(tier, offload, admission, behind, token_bytes, inclusive=spec.inclusive, host=near)
+
+    # ---- ways
+
+    def _loads(self, replica: int) -> dict[str, Route]:
+        """The way from every tier behind HBM to it."""
+        tiers = self._scenario.spec.tiers
+        return {tiers[level].name: self._route_in(level, replica) for level in range(1, len(tiers))}
+
+    def _way_in(self, level: int, lower: list[Place], replica: int) -> tuple[Route, Place | None, dict[int, Route]]:
+        """The way from a tier to HBM, the tier on it that may keep a copy of what passes, the ways to other tiers."""
+        route = self._route_in(level, replica)
+        host = self._host_level(level)
+        stop = lower[host - 1] if len(route) > 1 and host is not None else None
+        return route, stop, {into: self._way_between(level, into, replica) for into in range(1, level)}
+
+    def _host_level(self, level: int) -> int | None:
+        """Host memory nearer to the GPU than `level`, if it is a tier."""
+        return next((i for i, t in enumerate(self._scenario.spec.tiers[:level]) if t.kind == "host"), None)
+
+    def _route_in(self, level: int, replica: int) -> Route:
+        tier = self._scenario.spec.tiers[level]
+        if tier.kind == "host":
+            return (self._hop("pcie_h2d", level, replica, tier.name, "hbm"),)
+        if tier.kind == "memory" or tier.direct:
+            return (self._hop(f"{tier.name}_read", level, replica, tier.name, "hbm"),)
+        host = self._host_name(level)
+        return (
+            self._hop(f"{tier.name}_read", level, replica, tier.name, host),
+            self._hop("pcie_h2d", level, replica, host, "hbm"),
+        )
+
+    def _way_out(self, level: int, replica: int) -> Route:
+        """The way from HBM to a tier."""
+        tier = self._scenario.spec.tiers[level]
+        if tier.kind == "host":
+            return (self._hop("pcie_d2h", level, replica, "hbm", tier.name),)
+        if tier.kind == "memory" or tier.direct:
+            return (self._hop(f"{tier.name}_write", level, replica, "hbm", tier.name),)
+        return (
+            self._hop("pcie_d2h", level, replica, "hbm", HOST),
+            self._hop(f"{tier.name}_write", level, replica, HOST, tier.name),
+        )
+
+    def _way_between(self, level: int, further: int, replica: int) -> Route:
+        """The way from one tier behind HBM to another one behind that: by the devices themselves, not by the GPU."""
+        tiers = self._scenario.spec.tiers
+        source, target = tiers[level], tiers[further]
+        route: Route = ()
+        if source.kind in ("device", "memory"):
+            end = target.name if target.kind == "host" else HOST
+            route = (self._hop(f"{source.name}_read", level, replica, source.name, end),)
+        if target.kind in ("device", "memory"):
+            start = HOST if route else source.name
+            route = (*route, self._hop(f"{target.name}_write", further, replica, start, target.name))
+        return route
+
+    def _near_way(self, level: int, further: int, replica: int) -> Route | None:
+        """The way from host memory to the tier `further` on, for what a device at `level` stores there too."""
+        host = self._host_level(level)
+        if host is None or self._scenario.spec.tiers[level].kind != "device":
+            return None
+        return self._way_between(host, further, replica)
+
+    def _host_name(self, level: int) -> str:
+        host = self._host_level(level)
+        return HOST if host is None else self._scenario.spec.tiers[host].name
+
+    def _hop(self, link: str, level: int, replica: int, src: str, dst: str) -> Hop:
+        """One link of a way. A copy is an engine block, or a piece of one for the GPU where the layout says so."""
+        spec, inputs = self._scenario.spec, self._inputs
+        unit = spec.engine.block_tokens * inputs.model.kv_bytes_per_token
+        if link.startswith("pcie") or spec.tiers[level].kind == "memory":
+            layers = inputs.model.layers
+            unit //= {"block": 1, "layer": layers, "layer_kv": 2 * layers}[spec.engine.kv_layout]
+        return Hop(self._engine(link, level, replica), src, dst, unit)
+
+    def _recompute_s(self, start: int, tokens: int) -> float:
+        cost = self._cost
+        return cost.linear(tokens, 0) + cost.prefill(tokens, start)
+
+    # ---- tiers and links
 
     def _node(self, replica: int) -> str:
         return f"node{replica // self._scenario.spec.hardware.gpus_per_node}"
 
+    def _label(self, tier: TierSpec, replica: int) -> str:
+        owner = {"private": str(replica), "node": self._node(replica), "cluster": "cluster"}[tier.shared]
+        return f"{tier.name}/{owner}"
+
     def _tier(self, level: int, tier: TierSpec, replica: int) -> Tier:
         """The tier object of a replica: its own, or the one of its node or of the cluster."""
-        owner = {"private": str(replica), "node": self._node(replica), "cluster": "cluster"}[tier.shared]
-        label = f"{tier.name}/{owner}"
+        label = self._label(tier, replica)
         if label not in self._by_label:
             capacity = self._inputs.budget.kv if level == 0 else tier.capacity
             assert capacity is not None
-            block_tokens = self._inputs.trace.block_tokens or self._scenario.spec.engine.block_tokens
-            info = TierInfo(tier.name, capacity, block_tokens * self._inputs.model.kv_bytes_per_token)
+            info = self._info(tier, capacity)
             policy: EvictionPolicy = self._policy("eviction", tier, self._scenario.spec.policies.eviction, info)
-            self._by_label[label] = Tier(tier.name, label, capacity, policy)
+            self._by_label[label] = Tier(tier.name, label, capacity, policy, leaf_only=tier.leaf_only)
             self.tiers[level].append(self._by_label[label])
         return self._by_label[label]
 
-    def _policy(self, family: str, tier: TierSpec, default: PolicySpec, *args: object) -> Any:
+    def _info(self, tier: TierSpec, capacity: int) -> TierInfo:
+        block_tokens = self._inputs.trace.block_tokens or self._scenario.spec.engine.block_tokens
+        size = block_tokens * self._inputs.model.kv_bytes_per_token
+        return TierInfo(tier.name, capacity, size, lambda: self._clock.now)
+
+    def _policy(self, family: str, tier: TierSpec, default: PolicySpec | None, *args: object) -> Any:
         own: PolicySpec | None = getattr(tier, family)
         path = f"policies.{family}" if own is None else f"tiers.{tier.name}.{family}"
-        chosen = (own or default).model_dump()
+        named = own or default
+        assert named is not None
+        chosen = named.model_dump()
         try:
             return build_policy(family, chosen, *args, base_dir=self._scenario.base_dir, path=path)
         except InputError as error:
             raise error.at(where=self._scenario.where) from None
 
-    def _engine(self, name: str, replica: int) -> CopyEngine:
-        """One direction of a GPU's link, over the bandwidths that it shares with the other direction and its host."""
-        owners = dict.fromkeys(CAPS, str(replica)) | dict.fromkeys(NODE_CAPS, self._node(replica))
-        path = tuple(self._resource(cap, owner) for cap, owner in owners.items() if cap in self._inputs.caps)
-        model = self._inputs.profile.links[name]
-        engine = CopyEngine(name, replica, model, path, self._network, self._clock, self._recorder)
-        self.links.append(engine)
-        return engine
+    def _engine(self, name: str, level: int, replica: int) -> CopyEngine:
+        """One direction of a link, over the bandwidths that it shares with the other direction and its host.
+
+        A GPU has its own engines for its PCIe link and for memory behind a link of its own; a disk belongs to its
+        tier, a network link to a node.
+        """
+        tier, node = self._scenario.spec.tiers[level], self._node(replica)
+        of_gpu = name.startswith("pcie") or tier.kind == "memory"
+        owner = str(replica) if of_gpu else node if tier.name == "remote" else self._label(tier, replica)
+        if (name, owner) not in self._engines:
+            shared = dict.fromkeys(NODE_CAPS, node)
+            if name.startswith("pcie") or tier.direct:
+                shared = dict.fromkeys(CAPS, str(replica)) | shared
+            elif tier.kind == "memory":
+                shared = {}
+            else:
+                shared = {"dram": node}
+            path = tuple(self._resource(cap, o) for cap, o in shared.items() if cap in self._inputs.caps)
+            model = self._inputs.links[name]
+            index = replica if of_gpu else -1
+            engine = CopyEngine(name, index, model, path, self._network, self._clock, self._recorder)
+            self._engines[name, owner] = engine
+            self.links.append(engine)
+        return self._engines[name, owner]
 
     def _resource(self, name: str, owner: str) -> Resource:
         key = (name, owner)

@@ -88,9 +88,7 @@ def test_an_installation_elsewhere_finds_its_own_data(wheel: Path, tmp_path: Pat
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    where = run(
-        sys.executable, "-c", "import kvsim; print(kvsim.__file__)", cwd=elsewhere, PYTHONPATH=str(target)
-    )
+    where = run(sys.executable, "-c", "import kvsim; print(kvsim.__file__)", cwd=elsewhere, PYTHONPATH=str(target))
     assert Path(where.stdout.strip()).is_relative_to(target)
     assert {row["name"] for row in json.loads(call("list", "profiles", "--json"))} >= {"h100-sxm", "a100-80"}
     assert json.loads(call("show", "llama-3.1-8b", "--json"))["name"] == "llama-3.1-8b"

@@ -37,6 +37,7 @@ class StepCost:
         self._model = model
         self._profile = profile
         self.host_time_s = host_time_s
+        self.layers = model.layers
         self.launch_floor_s = (model.layers * KERNELS_PER_LAYER + 1) * profile.launch.stream
         self._layer_kv_bytes = model.kv_bytes_per_token // model.layers
         self._decode = profile.decode

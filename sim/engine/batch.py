@@ -63,7 +63,7 @@ class Batch:
         self.waiting.append(seq)
 
     def ready(self, seq: Sequence, now: float) -> None:
-        """The cached prefix of the sequence is in HBM: it may start with the next step."""
+        """The cached prefix of the sequence is in HBM (or, layer-wise, on its way): it may start with the next step."""
         self.loading.pop(seq.index, None)
         if not seq.preemptions:
             seq.load_done_s = now
@@ -165,9 +165,10 @@ class Batch:
 
         Without a load, nothing is pinned unless the first chunk (of at most `budget` tokens) fits too.
         """
-        if not self.waiting:
+        place = self._next_waiting()
+        if place is None:
             return False
-        seq, cache = self.waiting[0], self.cache
+        seq, cache = self.waiting[place], self.cache
         found = cache.lookup(seq)
         if not any(f.level for f in found):
             hit = sum(f.tokens for f in found)
@@ -177,14 +178,18 @@ class Batch:
                 return False
         if not cache.admit(seq, found):
             return False
-        self.waiting.popleft()
+        del self.waiting[place]
         if not seq.preemptions:
             seq.admit_s = now
-        if seq.pending:
+        if seq.pending and not cache.layerwise:
             self.loading[seq.index] = seq
         else:
             self.ready(seq, now)
         return True
+
+    def _next_waiting(self) -> int | None:
+        """Place in the queue of the first sequence that need not wait for a fetch of its own."""
+        return next((place for place, seq in enumerate(self.waiting) if not seq.fetching), None)
 
     def _take_back(self) -> bool:
         """Nothing can run and no copy is under way: free what the last ready sequence holds. False if idle.

@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from policies.base import PrefetchPolicy
 from sim.clock import STEP_LAST, Clock
 from sim.cost.step import StepCost
 from sim.engine.batch import Batch, Chunk
 from sim.engine.sequence import Sequence
 from sim.engine.stride import Stride, plan_stride
+from sim.hierarchy.prefetch import Prefetcher
 from sim.invariants import ensure
 from sim.recorder import Recorder
 
@@ -27,6 +29,8 @@ class ReplicaTimes:
     compute_s: float = 0.0
     load_wait_s: float = 0.0
     store_wait_s: float = 0.0
+    layer_wait_s: float = 0.0
+    """Part of compute_s in which a step waited for layers of a prefix on their way (layer-wise loading)."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,10 @@ class Replica:
         recorder: Recorder,
         finished: Callable[[Sequence], None],
         *,
+        prefetch: PrefetchPolicy | None = None,
         single_step: bool = False,
     ) -> None:
+        self.prefetcher = None if prefetch is None else Prefetcher(prefetch, batch.cache, clock, self._wake)
         self.index = index
         self.batch = batch
         self.cache = batch.cache
@@ -71,21 +77,35 @@ class Replica:
         self._plan_number = 0
         self._last_end = 0.0
         self._starting = False
+        self._held_up = False
+        """The step in progress is over but for layers that wait for their part of a prefix."""
         for low in self.cache.lower:
             low.tier.changed.append(self._wake)
-        self.cache.mover.arriving = lambda: self.book(clock.now)
-        self.cache.mover.woken = self._wake
-        self.cache.mover.loaded = lambda seq: batch.ready(seq, clock.now)
+        self.cache.mover.here.arriving = lambda: self.book(clock.now)
+        self.cache.mover.here.woken = self._wake
+        self.cache.mover.loaded = self._loaded
 
     # ---- events from outside
 
     def enqueue(self, seq: Sequence) -> None:
         """A request arrives."""
         seq.replica = self.index
-        behind = bool(self.batch.waiting)
+        behind = bool(self.batch.waiting) and self.prefetcher is None
         self.batch.enqueue(seq)
+        if self.prefetcher is not None:
+            self.prefetcher.arrived(seq)
         if not behind:  # who queues behind a blocked head changes nothing now
             self._wake()
+
+    def _loaded(self, seq: Sequence) -> None:
+        """The last block that the sequence waited for is here."""
+        if not self.cache.layerwise:
+            self.batch.ready(seq, self._clock.now)
+            return
+        seq.arrived_s = self._clock.now
+        if self._stride is not None and self._held_up:
+            self._held_up = False
+            self._end(self._plan_number)
 
     def book(self, now: float) -> None:
         """Reserve the blocks of the steps begun so far, which otherwise is done when the stride ends."""
@@ -158,11 +178,33 @@ class Replica:
         stride = self._stride
         if number != self._plan_number or stride is None:
             return  # the stride was cut, and ended earlier
+        if self.cache.layerwise and not self._layers_are_here(stride):
+            return
         now = float(stride.ends[-1])
         self._commit(stride, now)
         self._stride = None
         self._last_end = now
         self._next(now)
+
+    def _layers_are_here(self, stride: Stride) -> bool:
+        """False if a layer of the step had to wait for its part of a prefix: the step then ends later.
+
+        Layers are loaded and computed in turn, so the step ends when its own time is over or, if that is later, one
+        layer's compute after the last load (the recurrence f_i = max(f_(i-1), l_i) + c of equal layers).
+        """
+        if any(seq.pending for seq, _ in stride.chunks):
+            self._held_up = True
+            return False
+        step_s = (stride.linear + float(stride.attention[0])) / self._cost.layers
+        end = max((seq.arrived_s + step_s for seq, _ in stride.chunks), default=0.0)
+        for seq, _ in stride.chunks:
+            seq.arrived_s = 0.0
+        if end <= float(stride.ends[-1]):
+            return True
+        self.times.layer_wait_s += end - float(stride.ends[-1])
+        stride.ends[-1] = end
+        self._schedule_end(stride)
+        return False
 
     def _commit(self, stride: Stride, now: float) -> None:
         batch, steps = self.batch, len(stride.ends)
@@ -217,6 +259,8 @@ class Replica:
         seq.finish_s = now
         seq.status = "finished"
         self.batch.finish(seq)
+        if self.prefetcher is not None:
+            self.prefetcher.finished(seq)
         self._finished(seq)
 
     def _record(self, stride: Stride, steps: int, now: float) -> None:

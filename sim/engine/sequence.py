@@ -18,10 +18,13 @@ class Sequence:
     __slots__ = (
         "admit_s",
         "arrival_s",
+        "arrived_s",
         "chunk_s",
         "computed",
         "covered",
         "decode_from",
+        "fetch_level",
+        "fetching",
         "filled",
         "finish_s",
         "first_token_s",
@@ -43,12 +46,22 @@ class Sequence:
         "recomputed",
         "replica",
         "resumed",
+        "session",
         "status",
+        "think_s",
         "token_s",
+        "turn",
     )
 
     def __init__(self, request: Request, keys: list[int], tiers: int) -> None:
         self.index = request.index
+        self.turn = request.turn
+        self.session = request.session
+        self.think_s = request.think_s
+        self.fetch_level: int | None = None
+        """Level of the tier that blocks were fetched into while it queued; tiers behind that are not looked at then."""
+        self.fetching = 0
+        """Fetches that it must wait for before it is looked up."""
         self.arrival_s = request.arrival_s
         self.input_tokens = request.input_tokens
         self.output_tokens = request.output_tokens
@@ -83,6 +96,8 @@ class Sequence:
         self.replica = -1
         self.status = "waiting"
         self.admit_s = self.load_done_s = self.chunk_s = self.first_token_s = self.finish_s = math.nan
+        self.arrived_s = 0.0
+        """When the last layer of its prefix arrived, for the step in progress (layer-wise loading)."""
         self.token_s = math.nan
         """When its last token came, if it was preempted after it."""
 

@@ -7,13 +7,14 @@ byte of HBM is free, reserved by a sequence, or part of a cached block.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import NamedTuple
 
-from policies.base import Block, Event, OffloadPolicy
+from policies.base import Block
 from sim.engine.sequence import Sequence as Seq
-from sim.hierarchy.mover import LowerTier, Mover
-from sim.hierarchy.offload import Offload
-from sim.hierarchy.tier import Tier
+from sim.hierarchy.mover import Mover, Source
+from sim.hierarchy.offload import Costs
+from sim.hierarchy.place import Place
 
 
 class Found(NamedTuple):
@@ -30,32 +31,37 @@ class ReplicaCache:
     hash_tokens    tokens per prefix block of the trace (0: the trace says nothing about prefixes)
     block_tokens   tokens per block of the engine
     token_bytes    KV bytes of one token on one GPU
+    choose         prices by which a prefix is loaded only as far as that is faster than computing it; None: always
+    layerwise      a request may start while its prefix is on its way
     """
 
     def __init__(
         self,
-        hbm: Tier,
-        lower: Sequence[LowerTier],
-        offload: OffloadPolicy,
+        here: Place,
+        sources: Sequence[Source],
         *,
         hash_tokens: int,
         block_tokens: int,
         token_bytes: int,
+        choose: Costs | None = None,
+        layerwise: bool = False,
     ) -> None:
-        self.hbm = hbm
-        self.lower = tuple(lower)
+        self.layerwise = layerwise
+        self._choose = choose
+        self.hbm = here.tier
+        self.lower = tuple(source.place for source in sources)
         self.hash_tokens = hash_tokens
         self.block_tokens = block_tokens
         self.block_bytes = block_tokens * token_bytes
         self.token_bytes = token_bytes
-        self._tiers = (hbm, *(low.tier for low in self.lower))
-        self._offload = Offload(offload, hbm, [low.tier for low in self.lower])
-        self.mover = Mover(hbm, self.lower, token_bytes, self.block_bytes)
+        self._here = here
+        self._tiers = (self.hbm, *(low.tier for low in self.lower))
+        self.mover = Mover(here, sources)
 
     @property
     def evicting_copies(self) -> bool:
         """True when an eviction may start a copy."""
-        return self._offload.hears_evicted
+        return self._here.offload.hears_evicted
 
     @property
     def free_blocks(self) -> int:
@@ -79,6 +85,8 @@ class ReplicaCache:
         At most floor((known - 1) / block_tokens) engine blocks, so at least one token is left to compute
         (vLLM: KVCacheManager.get_computed_blocks).
         """
+        for tier in self._tiers:
+            tier.purge()
         limit = (seq.known - 1) // self.block_tokens * self.block_tokens
         found: list[Found] = []
         start = 0
@@ -89,14 +97,40 @@ class ReplicaCache:
             want = min(whole, limit - start)
             if want <= 0:
                 break
-            hit = self._nearest(key, start, want)
+            hit = self._nearest(key, start, want, seq.fetch_level)
             if hit is None:
                 break
             found.append(hit)
             start += hit.tokens
             if hit.tokens < want:
                 break
-        return found
+        return found if self._choose is None else self._worth(found, self._choose)
+
+    def _worth(self, found: list[Found], costs: Costs) -> list[Found]:
+        """As much of the prefix as makes load + recompute seconds least (links idle).
+
+        Within one tier the sum is concave in the place of the cut, since a token is the dearer to compute the more
+        come before it: the best cut lies where the tier changes, or at an end.
+        """
+        ends, start = [], 0
+        for f in found:
+            start += f.tokens
+            ends.append(start)
+        total = start
+        cuts = [i for i, f in enumerate(found) if f.level and (not i or found[i - 1].level != f.level)]
+        if not cuts:
+            return found
+        best, least = len(found), inf
+        for cut in (len(found), *reversed(cuts)):
+            kept = ends[cut - 1] if cut else 0
+            sizes: dict[int, int] = {}
+            for f in found[:cut]:
+                sizes[f.level] = sizes.get(f.level, 0) + f.tokens * self.token_bytes
+            seconds = sum(costs.load_s(self._tiers[level].name, size) for level, size in sizes.items() if level)
+            seconds += costs.recompute_s(kept, total - kept) if kept < total else 0.0
+            if seconds < least:
+                best, least = cut, seconds
+        return found[:best]
 
     def admit(self, seq: Seq, found: list[Found]) -> bool:
         """Pin what was found, start the loads it needs; False (and nothing changed) if HBM has no room for them."""
@@ -112,7 +146,7 @@ class ReplicaCache:
             self._tiers[f.level].pin(f.block)
         self._touch(seq, found)
         if loads:
-            self._make_room(size)
+            self._here.make_room(size)
         seq.held = [self._load_target(f) if f.level else f.block for f in found]
         for f in found:
             if not f.level:
@@ -124,12 +158,8 @@ class ReplicaCache:
             pairs = [(f.block, target) for f, target in zip(found, seq.held, strict=True) if f.level == level]
             if pairs:
                 sources, targets = ([pair[i] for pair in pairs] for i in (0, 1))
-                self.mover.load(seq, self._tiers[level].name, sources, targets)
-        if self._offload.hears_hit:
-            # What the step to come computes, or a load brings, has no bytes to copy yet.
-            hits = [f.block for f in found if not f.level and not f.block.private and f.block.ready == f.block.tokens]
-            if hits:
-                self.mover.store(self._offload.plan(Event.HIT, hits))
+                self.mover.load(seq, level, sources, targets)
+        self._here.hit([f.block for f in found if not f.level])
         return True
 
     def _load_target(self, found: Found) -> Block:
@@ -138,7 +168,8 @@ class ReplicaCache:
         shorter = self.hbm.blocks.get(source.key)
         if shorter is not None:
             self.hbm.drop(shorter)
-        block = Block(source.key, source.start, found.tokens, found.tokens * self.token_bytes, 0)
+        size = found.tokens * self.token_bytes
+        block = Block(source.key, source.start, found.tokens, size, 0, source.parent, source.turn)
         block.pins = 1
         self.hbm.insert(block)
         self.hbm.counters.stored_bytes += block.size
@@ -153,7 +184,7 @@ class ReplicaCache:
     def reserve(self, blocks: int) -> bool:
         """Reserve engine blocks for sequences, evicting as needed; False (nothing changed) if there is no room."""
         size = blocks * self.block_bytes
-        if not self._make_room(size):
+        if not self._here.make_room(size):
             return False
         self.hbm.reserve(size)
         return True
@@ -194,16 +225,7 @@ class ReplicaCache:
         """The step that computed these blocks has ended."""
         for block in blocks:
             block.ready = block.tokens
-        if self._offload.hears_filled:
-            self.mover.store(self._offload.plan(Event.FILLED, blocks))
-
-    def _make_room(self, size: int) -> bool:
-        """Evict until `size` bytes of HBM are free; what the offload policy then copies away holds up the next step."""
-        evicted = self.hbm.make_room(size)
-        if evicted and self._offload.hears_evicted:
-            shareable = [b for b in evicted if not b.private]
-            self.mover.store(self._offload.plan(Event.EVICTED, shareable), leaving=True)
-        return evicted is not None
+        self._here.filled(blocks)
 
     # ---- helpers
 
@@ -211,16 +233,23 @@ class ReplicaCache:
         """Prompt tokens in whole engine blocks that carry a hash of the trace."""
         return seq.input_tokens // self.block_tokens * self.block_tokens if self.hash_tokens else 0
 
-    def _nearest(self, key: int, start: int, want: int) -> Found | None:
-        """The nearest tier that has (or, for HBM, is receiving) the most tokens of the block with this prefix."""
+    def _nearest(self, key: int, start: int, want: int, fetch_level: int | None) -> Found | None:
+        """The nearest tier that has (or, for HBM, is receiving) the most tokens of the block with this prefix.
+
+        After a fetch into the tier of `fetch_level` only what has arrived there, or nearer, counts.
+        """
         best: Found | None = None
-        for level, tier in enumerate(self._tiers):
+        tiers = self._tiers if fetch_level is None else self._tiers[: fetch_level + 1]
+        for level, tier in enumerate(tiers):
             block = tier.blocks.get(key)
             if block is None:
                 continue
             if block.start != start:
                 break  # an id that is not chained: another prefix came before it
-            tokens = min(block.ready if level else block.tokens, want)
+            # In HBM a block on its way is waited for; further away one that is being fetched is, not one being stored.
+            partly = level and (block.waiters is None or fetch_level is not None)
+            held = block.ready if partly else block.tokens
+            tokens = min(held, want)
             if tokens > (best.tokens if best else 0):
                 best = Found(level, block, tokens)
             if tokens == want or (level == 0 and block.pins):
@@ -238,6 +267,7 @@ class ReplicaCache:
     def _touch(self, seq: Seq, found: list[Found]) -> None:
         """Tell every tier's policy of the hits and misses, children before parents."""
         for f in reversed(found):
+            f.block.turn = seq.turn
             if not f.level:
                 self.hbm.hit(f.block)
                 self.hbm.counters.loaded_bytes += f.tokens * self.token_bytes
@@ -261,7 +291,8 @@ class ReplicaCache:
             size = tokens * self.token_bytes
             if block is None:
                 hbm.publish(size)
-                block = Block(key, start, tokens, size, 0)
+                parent = seq.keys[index - 1] if index else None
+                block = Block(key, start, tokens, size, 0, parent, seq.turn)
                 block.pins = 1
                 hbm.insert(block)
                 seq.held.append(block)
@@ -288,7 +319,8 @@ class ReplicaCache:
         block = hbm.blocks.get(seq.own_key)
         if block is None:
             hbm.publish(size)
-            hbm.insert(Block(seq.own_key, self._full_tokens(seq), tokens, size, tokens))
+            parent = seq.keys[-1] if seq.keys else None
+            hbm.insert(Block(seq.own_key, self._full_tokens(seq), tokens, size, tokens, parent, seq.turn))
             hbm.counters.stored_bytes += size
             return size
         grown = size - block.size

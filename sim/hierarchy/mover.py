@@ -1,177 +1,165 @@
-"""Copies between the HBM of one replica and the tiers behind it."""
+"""Copies toward the HBM of one replica, from any tier behind it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from policies.base import Block, Move
+from policies.base import Block
 from sim.engine.sequence import Sequence as Seq
-from sim.hierarchy.link import CopyEngine
-from sim.hierarchy.tier import Tier
-from sim.hierarchy.transfer import Transfer
+from sim.hierarchy.place import Place
+from sim.hierarchy.route import PIPELINE_GROUPS, Route, send
 
 
-class LowerTier(NamedTuple):
-    """A tier behind HBM and this replica's link to and from it."""
+class Source(NamedTuple):
+    """A tier behind HBM as this replica loads from it.
 
-    tier: Tier
-    load: CopyEngine
-    store: CopyEngine
+    route   the links from it to HBM
+    into    the ways from it to the tiers between it and HBM, by level; for fetches ahead of need
+    stop    the tier between the first and the second link, which may keep a copy of what passes; None for a bounce
+            buffer, and for a route of one link
+    """
 
-
-class Part(NamedTuple):
-    """Tokens `start` to `end` of a block, on their way to its copy in another tier."""
-
-    block: Block
-    copy: Block
-    start: int
-    end: int
-
-
-def _land(part: Part) -> None:
-    """The part has arrived. Parts on different links may overtake each other: only what follows on is ready."""
-    copy = part.copy
-    if copy.ready != part.start or copy.parts:
-        copy.parts = sorted([*(copy.parts or ()), (part.start, part.end)])
-        while copy.parts and copy.parts[0][0] <= copy.ready:
-            copy.ready = max(copy.ready, copy.parts.pop(0)[1])
-    else:
-        copy.ready = part.end
+    place: Place
+    route: Route
+    stop: Place | None
+    into: Mapping[int, Route]
 
 
 class Mover:
-    """Executes copies: makes room, pins both ends until the last byte has arrived, keeps the accounts.
+    """Executes loads into HBM; `here` is HBM with its moves away.
 
-    arriving  called when a copy has finished, before anything of it is unpinned
-    woken     called after that, since memory may have become free
     loaded    called with a sequence whose last load has arrived
     """
 
-    def __init__(self, hbm: Tier, lower: tuple[LowerTier, ...], token_bytes: int, block_bytes: int) -> None:
-        self.copying = 0
-        """Transfers queued or in flight."""
-        self.leaving = 0
-        """Those of them that carry evicted blocks, whose memory cannot be used yet."""
-        self.arriving: Callable[[], None] = lambda: None
-        self.woken: Callable[[], None] = lambda: None
+    def __init__(self, here: Place, sources: Sequence[Source]) -> None:
+        self.loads = 0
+        """Loads queued or in flight."""
         self.loaded: Callable[[Seq], None] = lambda _seq: None
-        self._hbm = hbm
-        self._by_name = {low.tier.name: low for low in lower}
-        self._token_bytes = token_bytes
-        self._block_bytes = block_bytes
-        self._held_back: list[Callable[[], None]] = []
+        self.here = here
+        self._sources = tuple(sources)
 
-    # ---- away from the GPU
+    @property
+    def copying(self) -> int:
+        """Copies toward and away from HBM, queued or in flight."""
+        return self.loads + self.here.copying
 
-    def store(self, moves: Iterable[Move], *, leaving: bool = False) -> None:
-        """Start the copies of a plan.
+    @property
+    def leaving(self) -> int:
+        """Transfers that carry blocks evicted from HBM, whose memory cannot be used yet."""
+        return self.here.leaving
 
-        Only tokens that the target does not hold yet are copied, and blocks for which it cannot make room are refused.
-        `leaving` blocks were evicted: they are not pinned, and nobody uses their memory until `leaving` is zero again.
+    def load(self, seq: Seq, level: int, sources: list[Block], targets: list[Block]) -> None:
+        """Copy pinned `sources` of the tier at `level` (1: next to HBM) into HBM blocks `targets`, for `seq`.
+
+        No copy is queued before evicted blocks have left the memory that it goes to. A source that is itself on its
+        way to its tier is waited for, not fetched again.
         """
-        wanted: dict[str, list[Part]] = {}
-        for block, to in moves:
-            copy = self._by_name[to].tier.blocks.get(block.key)
-            if copy is None:
-                copy = Block(block.key, block.start, 0, 0, 0)
-            if copy.tokens < block.tokens:
-                wanted.setdefault(to, []).append(Part(block, copy, copy.tokens, block.tokens))
-        for to, parts in wanted.items():
-            low = self._by_name[to]
-            parts = self._make_room(low.tier, parts)
-            if not parts:
-                continue
-            if not leaving:
-                for part in parts:
-                    self._hbm.pin(part.block)
-            size = self._bytes(parts)
-            transfer = Transfer(self._hbm.name, to, size, size // self._block_bytes, "store")
-            self.copying += 1
-            self.leaving += leaving
-            low.store.submit(transfer, partial(self._stored, low.tier, parts, size, leaving))
-            self._tell_others(low.tier)
-
-    def _bytes(self, parts: list[Part]) -> int:
-        return sum(part.end - part.start for part in parts) * self._token_bytes
-
-    def _make_room(self, tier: Tier, parts: list[Part]) -> list[Part]:
-        """Take memory for the copies, pinned until they have arrived; the parts for which there was room.
-
-        All at once if possible; else one by one, in order.
-        """
-        for part in parts:
-            if part.start:  # its copy is there already, and must not be evicted for the others
-                tier.pin(part.copy)
-        if tier.make_room(self._bytes(parts)) is not None:
-            self._enter(tier, parts)
-            return parts
-        taken = []
-        for part in parts:
-            size = self._bytes([part])
-            if tier.make_room(size) is not None:
-                self._enter(tier, [part])
-                taken.append(part)
-                continue
-            tier.counters.refused_bytes += size
-            if part.start:
-                tier.unpin(part.copy)
-        return taken
-
-    def _enter(self, tier: Tier, parts: list[Part]) -> None:
-        """Put the copies into the memory that was made free."""
-        for block, copy, start, end in parts:
-            if start:
-                tier.grow(copy, end, end * self._token_bytes)
-            else:
-                copy.tokens, copy.size, copy.pins = block.tokens, block.size, 1
-                tier.insert(copy)
-
-    def _stored(self, tier: Tier, parts: list[Part], size: int, leaving: bool) -> None:
-        self.arriving()
-        self.copying -= 1
-        self.leaving -= leaving
-        tier.counters.stored_bytes += size
-        for part in reversed(parts):  # children are released before their parents
-            _land(part)
-            tier.unpin(part.copy)
-            if not leaving:
-                self._hbm.unpin(part.block)
-        self._tell_others(tier)
-        if not self.leaving:
-            held_back, self._held_back = self._held_back, []
-            for submit in held_back:
-                submit()
-        self.woken()
-
-    def _tell_others(self, tier: Tier) -> None:
-        """Wake the other replicas that share the tier: what their queues wait for may have come or gone."""
-        for woken in tier.changed:
-            if woken != self.woken:
-                woken()
-
-    # ---- toward the GPU
-
-    def load(self, seq: Seq, source: str, sources: list[Block], targets: list[Block]) -> None:
-        """Copy pinned `sources` of the tier named `source` into HBM blocks `targets`, for which `seq` waits.
-
-        The copy is not queued before evicted blocks have left the memory that it goes to.
-        """
-        low = self._by_name[source]
-        size = sum(block.size for block in targets)
-        low.tier.counters.loaded_bytes += size
+        place, route, _, _ = self._sources[level - 1]
+        seq.pending += len(targets)
         for original, block in zip(sources, targets, strict=True):
             original.uses += 1
             block.waiters = [seq]
-        seq.pending += len(targets)
-        transfer = Transfer(source, self._hbm.name, size, size // self._block_bytes, "load")
-        self.copying += 1
-        submit = partial(low.load.submit, transfer, partial(self._arrived, low.tier, sources, targets))
-        if self.leaving:
-            self._held_back.append(submit)
-        else:
-            submit()
+            place.tier.counters.loaded_bytes += block.size
+        ready = [pair for pair in zip(sources, targets, strict=True) if pair[0].waiters is None]
+        if ready:
+            self._fetch(level, [s for s, _ in ready], [t for _, t in ready])
+        for source, target in zip(sources, targets, strict=True):
+            if source.waiters is not None:
+                self.loads += 1
+                done = partial(self._arrived, level, [source], [target], [None])
+                source.waiters.append(partial(self.here.when_free, partial(send, route, [target.size], "load", done)))
+        place.hit(sources)
+
+    def _fetch(self, level: int, sources: list[Block], targets: list[Block]) -> None:
+        _, route, stop, _ = self._sources[level - 1]
+        copies: list[Block | None] = [None] * len(sources)
+        if stop is not None:
+            copies = [stop.receive(s, t.tokens) for s, t in zip(sources, targets, strict=True)]
+
+        def passed(item: int) -> None:
+            copy = copies[item]
+            if stop is None:
+                return
+            if copy is None:
+                stop.tier.counters.passed_bytes += targets[item].size
+            else:
+                stop.received(copy)
+
+        sizes = [target.size for target in targets]
+        self.loads += 1
+        done = partial(self._arrived, level, sources, targets, copies)
+        submit = partial(send, route, sizes, "load", done, passed, groups=PIPELINE_GROUPS)
+        if stop is not None and any(copy is not None for copy in copies):
+            submit = partial(stop.when_free, submit)
+        self.here.when_free(submit)
+
+    def fetch(self, keys: Sequence[int], into: int, done: Callable[[], None]) -> None:
+        """Copy blocks of a prefix that lie behind the tier at level `into` into it; `done()` when all have arrived.
+
+        What `into` or a nearer tier has, or is receiving, is skipped; the first block that no tier has ends the fetch.
+        """
+        wanted = self._behind(keys, into)
+        left = sum(bool(blocks) for blocks in wanted.values())
+        if not left:
+            done()
+            return
+
+        def one_done() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                done()
+
+        for level, sources in wanted.items():
+            self._bring(level, into, sources, one_done)
+
+    def _behind(self, keys: Sequence[int], into: int) -> dict[int, list[Block]]:
+        """The blocks to fetch, by the level that has them nearest."""
+        nearer = [self.here.tier, *(source.place.tier for source in self._sources[:into])]
+        wanted: dict[int, list[Block]] = {}
+        for key in keys:
+            if any(key in tier.blocks for tier in nearer):
+                continue
+            for level in range(into + 1, len(self._sources) + 1):
+                block = self._sources[level - 1].place.tier.blocks.get(key)
+                if block is not None and block.ready == block.tokens:
+                    wanted.setdefault(level, []).append(block)
+                    break
+            else:
+                break
+        return wanted
+
+    def _bring(self, level: int, into: int, sources: list[Block], done: Callable[[], None]) -> None:
+        """Into a tier behind HBM, as far as it admits the blocks and has room."""
+        place, target = self._sources[level - 1].place, self._sources[into - 1].place
+        pairs: list[tuple[Block, Block]] = []
+        for source in sources:
+            place.tier.pin(source)
+            copy = target.receive(source, source.tokens)
+            if copy is None:
+                place.tier.unpin(source)
+                break  # a prefix with a gap is of no use
+            pairs.append((source, copy))
+        if not pairs:
+            done()
+            return
+        self.loads += 1
+
+        def arrived() -> None:
+            self.loads -= 1
+            for source, copy in reversed(pairs):
+                place.give_up([source])
+                target.received(copy)
+                target.tier.unpin(copy)
+            target.filled([copy for _, copy in pairs])
+            done()
+            self.here.woken()
+
+        sizes = [copy.size for _, copy in pairs]
+        route = self._sources[level - 1].into[into]
+        target.when_free(partial(send, route, sizes, "prefetch", arrived))
 
     def join(self, seq: Seq, block: Block) -> None:
         """Wait for a block that is on its way already; it is not fetched twice."""
@@ -179,11 +167,14 @@ class Mover:
             block.waiters.append(seq)
             seq.pending += 1
 
-    def _arrived(self, tier: Tier, sources: list[Block], targets: list[Block]) -> None:
-        self.arriving()
-        self.copying -= 1
-        for source, block in zip(reversed(sources), reversed(targets), strict=True):
-            tier.unpin(source)
+    def _arrived(self, level: int, sources: list[Block], targets: list[Block], copies: list[Block | None]) -> None:
+        place, _, stop, _ = self._sources[level - 1]
+        self.here.arriving()
+        self.loads -= 1
+        for source, block, copy in zip(reversed(sources), reversed(targets), reversed(copies), strict=True):
+            place.give_up([source])
+            if copy is not None and stop is not None:
+                stop.tier.unpin(copy)
             block.ready = block.tokens
             waiters, block.waiters = block.waiters, None
             for seq in waiters or ():
@@ -191,4 +182,6 @@ class Mover:
                 seq.pending -= 1
                 if not seq.pending:
                     self.loaded(seq)
-        self.woken()
+        if stop is not None:
+            stop.filled([copy for copy in copies if copy is not None])
+        self.here.woken()

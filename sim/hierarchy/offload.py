@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
 from hw_profiles.errors import InputError
 from policies.base import Block, Event, Move, OffloadPolicy
 from sim.hierarchy.tier import Tier
 
 
-class HBMView:
-    """What an offload policy may see of the HBM tier (policies.base.TierView)."""
+class Costs(Protocol):
+    """Prices of a block in seconds, for policies that weigh them; `size` in bytes."""
 
-    def __init__(self, tier: Tier, below: Tier | None) -> None:
+    def recompute_s(self, start: int, tokens: int) -> float:
+        """To compute `tokens` tokens after a prefix of `start`."""
+
+    def load_s(self, tier: str, size: int) -> float:
+        """To load from the tier named `tier` to the GPU, no link busy."""
+
+    def store_s(self, source: str, target: str, size: int) -> float:
+        """To copy from one tier to another one behind it, no link busy."""
+
+
+class View:
+    """What an offload policy may see of its tier (policies.base.TierView)."""
+
+    def __init__(self, tier: Tier, below: Tier | None, costs: Costs, now: Callable[[], float]) -> None:
         self._tier = tier
         self._below = below
+        self._costs = costs
+        self._now = now
 
     @property
     def name(self) -> str:
@@ -30,22 +48,38 @@ class HBMView:
     def used(self) -> int:
         return self._tier.used + self._tier.reserved
 
+    @property
+    def now(self) -> float:
+        return self._now()
+
     def holds_below(self, block: Block) -> bool:
         copy = None if self._below is None else self._below.blocks.get(block.key)
         return copy is not None and copy.tokens >= block.tokens
 
+    def recompute_s(self, block: Block) -> float:
+        return self._costs.recompute_s(block.start, block.tokens)
+
+    def load_s(self, block: Block, tier: str) -> float:
+        return self._costs.load_s(tier, block.size)
+
+    def store_s(self, block: Block, tier: str) -> float:
+        return self._costs.store_s(self._tier.name, tier, block.size)
+
 
 class Offload:
-    """The policy of a replica's HBM over the tiers behind it; hears nothing when there are none."""
+    """The policy of one tier over the tiers behind it; hears nothing when there are none."""
 
-    def __init__(self, policy: OffloadPolicy, hbm: Tier, lower: list[Tier]) -> None:
-        listens = policy.listens if lower else ()
+    def __init__(
+        self, policy: OffloadPolicy, tier: Tier, behind: Sequence[Tier], costs: Costs, now: Callable[[], float]
+    ) -> None:
+        listens = policy.listens if behind else ()
         self.hears_filled = Event.FILLED in listens
         self.hears_hit = Event.HIT in listens
         self.hears_evicted = Event.EVICTED in listens
         self._policy = policy
-        self._view = HBMView(hbm, lower[0] if lower else None)
-        self._targets = tuple(tier.name for tier in lower)
+        self._view = View(tier, behind[0] if behind else None, costs, now)
+        self._targets = tuple(other.name for other in behind)
+        self._label = tier.label
 
     def plan(self, event: Event, blocks: list[Block]) -> list[Move]:
         """The policy's copies; raises InputError for a plan that breaks the contract."""
@@ -66,4 +100,4 @@ class Offload:
         return plan
 
     def _broken(self, what: str) -> InputError:
-        return InputError(f"offload policy {type(self._policy).__name__} broke its contract: {what}")
+        return InputError(f"offload policy {type(self._policy).__name__} broke its contract in {self._label}: {what}")

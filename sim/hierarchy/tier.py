@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from hw_profiles.errors import InputError
@@ -26,6 +26,12 @@ class TierCounters:
     """Bytes evicted, or left at the end, that no request had reused since they were stored."""
     refused_bytes: int = 0
     """Bytes that a plan wanted to store but for which no room could be made."""
+    passed_bytes: int = 0
+    """Bytes that passed on their way to the GPU without leaving a copy."""
+    moved_bytes: int = 0
+    """Bytes that left an exclusive tier because they were loaded toward the GPU."""
+    expired_blocks: int = 0
+    """Blocks dropped because their policy no longer let them be used."""
     peak_bytes: int = 0
 
 
@@ -34,9 +40,13 @@ class Tier:
 
     `used` counts the bytes of cached blocks, `reserved` the bytes that requests hold privately (HBM only), `pinned`
     the part of `used` that cannot be evicted now. Always `used + reserved <= capacity`.
+    `leaf_only`: a block is never evicted before the blocks that follow it in a prefix (SGLang's radix tree does this,
+    vLLM does not).
     """
 
-    def __init__(self, name: str, label: str, capacity: int, policy: EvictionPolicy) -> None:
+    def __init__(
+        self, name: str, label: str, capacity: int, policy: EvictionPolicy, *, leaf_only: bool = False
+    ) -> None:
         self.name = name
         self.label = label
         """Which one of several equal tiers this is: "hbm/0" (replica 0) or "dram/node0"."""
@@ -49,6 +59,10 @@ class Tier:
         self.counters = TierCounters()
         self.changed: list[Callable[[], None]] = []
         """Called when copies have come or gone, for replicas whose next decision may depend on it."""
+        self._leaf_only = leaf_only
+        self._children: dict[int, int] = {}
+        """Resident children by key of the parent, which need not be resident; kept for `leaf_only` alone."""
+        self._expires = type(policy).expired is not EvictionPolicy.expired
         hook = type(policy).miss
         self._miss = None if hook is EvictionPolicy.miss else policy.miss
 
@@ -78,12 +92,16 @@ class Tier:
             return NOTHING
         if size > self.capacity - self.pinned - self.reserved:
             return None
-        victims = self._victims(need)
+        victims = self._leaves(need) if self._leaf_only else self._victims(need)
+        if victims is None:
+            return None
         counters = self.counters
         for block in victims:
             self.policy.remove(block)
             if self.blocks.pop(block.key, None) is not block:
                 raise self._broken(f"victims() yielded {block} twice")
+            if self._leaf_only:
+                self._orphan(block)
             self.used -= block.size
             counters.evicted_blocks += 1
             counters.evicted_bytes += block.size
@@ -108,6 +126,68 @@ class Tier:
             raise self._broken(f"victims() must yield blocks: {error}") from None
         raise self._broken(f"victims() ended {need} bytes short although unpinned blocks remain")
 
+    def _leaves(self, need: int) -> list[Block] | None:
+        """As `_victims`, but only blocks without resident children; None if pinned children keep too much.
+
+        A block that is skipped for its children is taken as soon as the last of them is, since it is colder than all
+        that the policy offers later: no block is looked at twice, so skipping is O(1) amortised.
+        """
+        victims: list[Block] = []
+        skipped: dict[int, Block] = {}
+        gone: dict[int, int] = {}  # children taken so far, by parent
+        held, children = self.blocks, self._children
+        for block in self._offers():
+            if block.pins:
+                continue
+            if children.get(block.key, 0) > gone.get(block.key, 0):
+                skipped[block.key] = block
+                continue
+            leaf: Block | None = block
+            while leaf is not None:
+                victims.append(leaf)
+                need -= leaf.size
+                if need <= 0:
+                    return victims
+                parent = held.get(leaf.parent) if leaf.parent is not None else None
+                leaf = None
+                if parent is not None:
+                    gone[parent.key] = gone.get(parent.key, 0) + 1
+                    if parent.key in skipped and children[parent.key] == gone[parent.key]:
+                        leaf = skipped.pop(parent.key)
+        return None
+
+    def _offers(self) -> Iterator[Block]:
+        """The policy's order, each block checked to be in the tier."""
+        held = self.blocks
+        seen: set[int] = set()
+        try:
+            for block in self.policy.victims():
+                if held.get(block.key) is not block:
+                    raise self._broken(f"victims() yielded {block}, which is not in the tier")
+                if block.key in seen:
+                    raise self._broken(f"victims() yielded {block} twice")
+                seen.add(block.key)
+                yield block
+        except (AttributeError, TypeError) as error:
+            raise self._broken(f"victims() must yield blocks: {error}") from None
+
+    def _orphan(self, block: Block) -> None:
+        if block.parent is not None:
+            left = self._children.pop(block.parent) - 1
+            if left:
+                self._children[block.parent] = left
+
+    def purge(self) -> None:
+        """Drop what the policy no longer lets anyone use. A no-op for policies whose blocks do not expire."""
+        if not self._expires:
+            return
+        for block in list(self.policy.expired()):
+            if not block.pins:
+                self.counters.expired_blocks += 1
+                if not block.uses:
+                    self.counters.never_loaded_bytes += block.size
+                self.drop(block)
+
     def _broken(self, what: str) -> InputError:
         return InputError(f"eviction policy {type(self.policy).__name__} broke its contract in {self.label}: {what}")
 
@@ -115,11 +195,15 @@ class Tier:
         """Remove an unpinned block without counting it as evicted."""
         self.policy.remove(block)
         del self.blocks[block.key]
+        if self._leaf_only:
+            self._orphan(block)
         self.used -= block.size
 
     def insert(self, block: Block) -> None:
         """Add a block; the caller has made room."""
         self.blocks[block.key] = block
+        if self._leaf_only:
+            self._adopt(block)
         self.used += block.size
         if block.pins:
             self.pinned += block.size
@@ -127,6 +211,10 @@ class Tier:
         total = self.used + self.reserved
         if total > self.counters.peak_bytes:
             self.counters.peak_bytes = total
+
+    def _adopt(self, block: Block) -> None:
+        if block.parent is not None:
+            self._children[block.parent] = self._children.get(block.parent, 0) + 1
 
     def grow(self, block: Block, tokens: int, size: int) -> None:
         """Let a resident block hold `tokens` in `size` bytes; the caller has made room."""

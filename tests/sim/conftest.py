@@ -98,7 +98,8 @@ class Hand:
         return max(busy, kernels * self.value("kernels.launch.stream"))
 
     def copy(self, link: str, tokens: int, block: int = 16) -> float:
-        alpha, beta = self.group(f"links.{link}", "alpha", "beta")
+        """Blocks of all layers, one by one: larger than the cut between small and large copies."""
+        alpha, beta = self.group(f"links.{link}.loop", "alpha", "beta")
         return tokens // block * alpha + tokens * self.token_bytes / beta
 
 

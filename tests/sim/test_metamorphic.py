@@ -90,11 +90,11 @@ def test_pcie_without_cost_means_no_load_wait(chat):
     assert real.summary["load_ms"]["max"] > 1
 
 
-def test_latency_of_a_link_is_charged_per_copy(chat):
+def test_latency_of_a_link_is_charged_per_copy(chat, hand):
     plain, slow = chat(), chat(links={"pcie_h2d": {"latency": "100 us"}})
     loads = slow.frames["transfers"].query("link == 'pcie_h2d'")
     assert mean(slow, "load") > 2 * mean(plain, "load")
-    beta = 52.46e9
+    beta = hand.value("links.pcie_h2d.loop.beta")
     seconds = loads.copies * 100e-6 + loads.bytes / beta
     assert ((loads.end_s - loads.start_s - seconds).abs() < 1e-9).all()
 

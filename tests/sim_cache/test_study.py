@@ -34,9 +34,7 @@ def test_belady_is_run_when_asked_for_or_wanted(make_trace):
 
 
 def test_options_and_own_policies(make_trace, tmp_path):
-    (tmp_path / "mine.py").write_text(
-        "from policies.eviction.fifo import FIFO\n\nclass Mine(FIFO):\n    pass\n"
-    )
+    (tmp_path / "mine.py").write_text("from policies.eviction.fifo import FIFO\n\nclass Mine(FIFO):\n    pass\n")
     specs = [{"name": "s3fifo", "small_ratio": 0.5}, "mine.py:Mine", "fifo"]
     study = run_study(make_trace(ROWS), specs, [8], base_dir=tmp_path)
     assert study.policies == ("s3fifo(small_ratio=0.5)", "mine.py:Mine", "fifo")

@@ -1,0 +1,114 @@
+"""A prefetch policy at work for one replica: what it may see, and the fetches that it plans."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from hw_profiles.errors import InputError
+from policies.base import STOP_RULES, Fetch, PrefetchPolicy, Trigger
+from sim.clock import Clock
+from sim.engine.sequence import Sequence as Seq
+from sim.hierarchy.cache import ReplicaCache
+
+
+class CacheView:
+    """What a prefetch policy may see of a replica's tiers (policies.base.CacheView)."""
+
+    def __init__(self, cache: ReplicaCache, clock: Clock) -> None:
+        self._tiers = {tier.name: tier for tier in (cache.hbm, *(place.tier for place in cache.lower))}
+        self._clock = clock
+        self.tiers: Sequence[str] = tuple(self._tiers)
+        self.block_bytes = (cache.hash_tokens or cache.block_tokens) * cache.token_bytes
+
+    @property
+    def now(self) -> float:
+        return self._clock.now
+
+    def capacity(self, tier: str) -> int:
+        return self._tiers[tier].capacity
+
+    def free(self, tier: str) -> int:
+        return self._tiers[tier].free
+
+    def holds(self, key: int, tier: str) -> bool:
+        return key in self._tiers[tier].blocks
+
+
+class Prefetcher:
+    """Asks the policy when requests arrive and finish, and starts its fetches.
+
+    woken  called when a request need not wait for its fetch any more
+    """
+
+    def __init__(self, policy: PrefetchPolicy, cache: ReplicaCache, clock: Clock, woken: Callable[[], None]) -> None:
+        self._policy = policy
+        self._cache = cache
+        self._clock = clock
+        self._woken = woken
+        self._view = CacheView(cache, clock)
+        self._waits = policy.stop in ("wait_complete", "timeout")
+        self._arrived = Trigger.ARRIVED in policy.listens
+        self._finished = Trigger.FINISHED in policy.listens
+        if policy.stop not in STOP_RULES:
+            raise self._broken(f"stop is {policy.stop!r}, expected one of {', '.join(STOP_RULES)}")
+
+    def arrived(self, seq: Seq) -> None:
+        """The request is in the queue: what the policy fetches for it, the scheduler may have to wait for."""
+        if not self._arrived:
+            return
+        for fetch in self._plan(Trigger.ARRIVED, seq):
+            into = self._view.tiers.index(fetch.into)
+            seq.fetch_level = into if seq.fetch_level is None else max(into, seq.fetch_level)
+            if self._waits:
+                seq.fetching += 1
+            self._start(fetch, into, lambda: self._complete(seq))
+        if seq.fetching and self._policy.stop == "timeout":
+            self._clock.at(self._clock.now + self._policy.timeout_s, lambda: self._give_up(seq))
+
+    def finished(self, seq: Seq) -> None:
+        """The request has its last token."""
+        if self._finished:
+            for fetch in self._plan(Trigger.FINISHED, seq):
+                self._start(fetch, self._view.tiers.index(fetch.into), lambda: None)
+
+    def _start(self, fetch: Fetch, into: int, done: Callable[[], None]) -> None:
+        def begin() -> None:
+            self._cache.mover.fetch(fetch.keys, into, done)
+
+        if fetch.after_s > 0:
+            self._clock.at(self._clock.now + fetch.after_s, begin)
+        else:
+            begin()
+
+    def _complete(self, seq: Seq) -> None:
+        if seq.fetching:
+            seq.fetching -= 1
+            if not seq.fetching:
+                self._woken()
+
+    def _give_up(self, seq: Seq) -> None:
+        if seq.fetching:
+            seq.fetching = 0
+            self._woken()
+
+    def _plan(self, trigger: Trigger, seq: Seq) -> list[Fetch]:
+        plan = list(self._policy.plan(trigger, seq, self._view))
+        for fetch in plan:
+            if not isinstance(fetch, Fetch):
+                raise self._broken(f"plan() must return fetches, not {fetch!r}")
+            if fetch.into not in self._view.tiers:
+                raise self._broken(f"a fetch into {fetch.into!r}, expected one of {', '.join(self._view.tiers)}")
+            if fetch.into == self._view.tiers[0]:
+                behind = ", ".join(self._view.tiers[1:])
+                raise InputError(
+                    f"a prefetch into {fetch.into} is not available in this version: set the policy's `into`",
+                    path="policies.prefetch",
+                    found=fetch.into,
+                    allowed=behind,
+                )
+            if not fetch.after_s >= 0:
+                raise self._broken(f"a fetch after {fetch.after_s} s")
+        return plan
+
+    def _broken(self, what: str) -> InputError:
+        return InputError(f"prefetch policy {type(self._policy).__name__} broke its contract: {what}")

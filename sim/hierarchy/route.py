@@ -1,0 +1,107 @@
+"""How bytes get from one tier to another: the copy engines on the way, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sim.hierarchy.link import CopyEngine
+from sim.hierarchy.transfer import Transfer
+
+
+class Hop(NamedTuple):
+    """One link of a route: `engine` copies from `src` to `dst` (names of tiers, or "host" for a bounce buffer) in
+    copies of `unit` bytes."""
+
+    engine: CopyEngine
+    src: str
+    dst: str
+    unit: int
+
+    def transfer(self, size: int, reason: str) -> Transfer:
+        """The record of `size` bytes over this link."""
+        return Transfer(self.src, self.dst, size, -(-size // self.unit), reason)
+
+
+Route = tuple[Hop, ...]
+
+HOST = "host"
+"""Where bytes wait between two links when no tier keeps them: a bounce buffer in host memory."""
+
+
+PIPELINE_GROUPS = 8
+"""Groups into which a load over several links is cut: the last link ends one group after the slowest one."""
+
+
+def send(
+    route: Route,
+    sizes: Sequence[int],
+    reason: str,
+    done: Callable[[], None],
+    passed: Callable[[int], None] | None = None,
+    *,
+    groups: int = 1,
+) -> None:
+    """Copy items of `sizes` bytes over the route; `done()` when the last byte of the last has arrived.
+
+    Over one link they are one transfer. Over several they are cut into at most `groups` groups of consecutive items,
+    each of which goes on by itself when it has crossed a link, so the links work at the same time. `passed(i)` is
+    called when item i has crossed the first link of several.
+    """
+    if len(route) == 1:
+        hop = route[0]
+        hop.engine.submit(hop.transfer(sum(sizes), reason), done)
+        return
+    length = -(-len(sizes) // groups)
+    left = -(-len(sizes) // length)
+
+    def forward(first: int, size: int, stage: int) -> None:
+        hop = route[stage]
+
+        def arrived() -> None:
+            nonlocal left
+            if stage + 1 < len(route):
+                if passed is not None and not stage:
+                    for item in range(first, min(first + length, len(sizes))):
+                        passed(item)
+                forward(first, size, stage + 1)
+                return
+            left -= 1
+            if not left:
+                done()
+
+        hop.engine.submit(hop.transfer(size, reason), arrived)
+
+    for first in range(0, len(sizes), length):
+        forward(first, sum(sizes[first : first + length]), 0)
+
+
+def alone_s(route: Route, size: int) -> float:
+    """Seconds that `size` bytes take over the route when no link is busy, as one item (the slowest link decides)."""
+    return max(hop.engine.service_s(hop.transfer(size, "estimate")) for hop in route)
+
+
+@dataclass(frozen=True)
+class RouteCosts:
+    """Prices of blocks for policies (sim.hierarchy.offload.Costs), seconds with no link busy.
+
+    recompute  seconds to compute `tokens` after a prefix of `start`
+    source     name of the tier that the policy decides for
+    stores     ways from it to the tiers behind it
+    loads      ways from tiers to HBM
+    """
+
+    recompute: Callable[[int, int], float]
+    source: str
+    stores: Mapping[str, Route]
+    loads: Mapping[str, Route]
+
+    def recompute_s(self, start: int, tokens: int) -> float:
+        return self.recompute(start, tokens)
+
+    def load_s(self, tier: str, size: int) -> float:
+        return alone_s(self.loads[tier], size)
+
+    def store_s(self, source: str, target: str, size: int) -> float:
+        return alone_s(self.stores[target], size)

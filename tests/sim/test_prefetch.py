@@ -1,0 +1,90 @@
+"""Fetches into host memory while a request queues, and what the scheduler does when they are not complete."""
+
+import pytest
+
+from hw_profiles.errors import InputError
+
+A, B, C = 1600, 2000, 4000
+BLOCKS = 256
+DISK = {"ssd_read": {"bandwidth": "2 GB/s"}, "ssd_write": {"bandwidth": "2 GB/s"}}
+WHOLE = A // 16 * 16
+
+
+@pytest.fixture
+def go(run, prompt):
+    """A's blocks are on the disk alone (host memory holds one prompt); A comes back behind a long prefill."""
+
+    def simulate(prefetch, **keywords):
+        rows = [(0, A, 1, prompt(1, A)), (10, B, 1, prompt(2, B)), (20, C, 1, prompt(3, C))]
+        rows += [(30.0, 3900, 200, prompt(4, 3900)), (30.001, A, 1, prompt(1, A)), (30.002, 64, 1, prompt(6, 64))]
+        tiers = [{"name": "hbm"}, {"name": "dram", "capacity": "540 MiB"}, {"name": "ssd", "capacity": "10 GiB"}]
+        policies = {"offload": "write_through", **({"prefetch": prefetch} if prefetch else {})}
+        engine = {"max_num_batched_tokens": 512}
+        return run(rows, blocks=400, tiers=tiers, links=DISK, policies=policies, engine=engine, **keywords)
+
+    return simulate
+
+
+def fetched(result):
+    table = result.frames["transfers"]
+    return table[table.reason == "prefetch"]
+
+
+def test_a_fetch_starts_when_the_request_arrives_and_shortens_its_load(go):
+    plain, early = go(None), go({"name": "on_arrival", "into": "dram", "stop": "wait_complete"})
+    (transfer,) = fetched(early).itertuples()
+    assert (transfer.src, transfer.dst, transfer.queued_s) == ("ssd", "dram", 30.001)
+    assert fetched(plain).empty
+    row, before = early.frames["requests"].iloc[4], plain.frames["requests"].iloc[4]
+    assert row.hit_dram_tokens == before.hit_ssd_tokens > 0
+    assert row.hit_ssd_tokens == 0
+    assert row.load_s < before.load_s
+    assert row.admit_s >= transfer.end_s
+
+
+def test_best_effort_computes_what_has_not_arrived(go):
+    row = go({"name": "on_arrival", "into": "dram"}).frames["requests"].iloc[4]
+    assert row.hit_ssd_tokens == row.hit_dram_tokens == 0
+    assert row.computed_tokens == A
+
+
+def test_others_go_ahead_of_one_that_waits_for_its_fetch(go):
+    requests = go({"name": "on_arrival", "into": "dram", "stop": "wait_complete"}).frames["requests"]
+    assert requests.admit_s[5] < requests.admit_s[4]
+
+
+def test_a_timeout_ends_the_wait(go):
+    waits = {}
+    for timeout in ("20 ms", "92 ms", "10 s"):
+        policy = {"name": "on_arrival", "into": "dram", "stop": "timeout", "timeout": timeout}
+        waits[timeout] = go(policy).frames["requests"].iloc[4]
+    complete = go({"name": "on_arrival", "into": "dram", "stop": "wait_complete"}).frames["requests"].iloc[4]
+    assert waits["10 s"].admit_s == complete.admit_s
+    assert waits["20 ms"].admit_s < waits["92 ms"].admit_s < complete.admit_s
+    assert waits["20 ms"].admit_s >= 30.001 + 0.020
+
+
+def test_next_turn_needs_a_tier_behind_hbm(go):
+    with pytest.raises(InputError, match=r"a prefetch into hbm is not available"):
+        go({"name": "on_arrival", "into": "hbm"})
+
+
+@pytest.mark.parametrize("stop", ["best_effort", "wait_complete", "timeout"])
+def test_strides_equal_single_steps(go, stop):
+    policy = {"name": "on_arrival", "into": "dram", "stop": stop}
+    assert go(policy).frames["requests"].equals(go(policy, single_step=True).frames["requests"])
+
+
+@pytest.mark.parametrize("admission", [{"name": "by_size", "most_tokens": 100}, "second_hit"])
+def test_admission_keeps_blocks_out(run, prompt, admission):
+    rows = [(10.0 * i, A, 1, prompt(i, A)) for i in range(4)]
+    all_in = run(rows, blocks=BLOCKS, dram="10 GiB")
+    few = run(rows, blocks=BLOCKS, dram="10 GiB", policies={"admission": admission})
+    assert all_in.summary["tiers"]["dram"]["stored_bytes"] > 0
+    assert few.summary["tiers"]["dram"]["stored_bytes"] < all_in.summary["tiers"]["dram"]["stored_bytes"] / 2
+
+
+def test_blocks_expire(run, prompt):
+    rows = [(10.0 * i, A, 1, prompt(1, A)) for i in range(3)] + [(100.0, A, 1, prompt(1, A))]
+    hits = run(rows, blocks=BLOCKS, policies={"eviction": {"name": "ttl", "ttl": "30 s"}}).frames["requests"]
+    assert list(hits.hit_hbm_tokens > 0) == [False, True, True, False]
