@@ -46,7 +46,8 @@ class _Job:
         """Copies that it makes before it goes back to the end of the queue."""
         size = transfer.size
         if chunk is not None and size > chunk:
-            self.copies = max(self.copies, -(-size // chunk))  # longer copies are split, each part with its set-up time
+            # Copies longer than a chunk are split, each part with its own set-up time.
+            self.copies = min(max(self.copies, -(-size // chunk)), size)
             self.per_turn = max(1, chunk * self.copies // size)
 
     def part(self, turns: int) -> tuple[int, int]:

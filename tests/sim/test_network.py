@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.clock import Clock
-from sim.hierarchy.network import Network, Resource
+from sim.clock import STEP_LAST, Clock
+from sim.hierarchy.network import Flow, Network, Resource
 
 
 class Bench:
@@ -78,6 +78,52 @@ def test_the_three_link_example_of_max_min_fairness() -> None:
     assert ends == {name: pytest.approx(30.0) for name in "abc"} | {"d": pytest.approx(15.0)}
 
 
+def test_staggered_flows_share_as_they_come_and_go() -> None:
+    """100 B/s. a from 0, b from 1, c from 2 s, 300 B each at most 100 B/s: a has 100, then 50, then 33 1/3.
+
+    At 2 s a has 150 B left, b 250, c 300. At 6.5 s a ends; then b (100) and c (150) have 50 B/s each: b ends at 8.5 s;
+    c has 50 B left and the link alone: 9 s.
+    """
+    bench, link = Bench(), Resource("link", 100.0)
+    for at, name in enumerate("abc"):
+        bench.flow(name, float(at), [link], 300, 3.0)
+    assert bench.run() == {"a": pytest.approx(6.5), "b": pytest.approx(8.5), "c": pytest.approx(9.0)}
+
+
+def test_four_gpus_behind_one_root_complex() -> None:
+    """Four links of 50 GB/s under a root of 120: 30 each; two that want 10 leave 50 for the others, who have room."""
+    bench, root = Bench(), Resource("root", 120e9)
+    for i, gigabytes in enumerate((50, 50, 10, 10)):
+        bench.flow(str(i), 0.0, [Resource(f"gpu{i}", 50e9), root], gigabytes * 10**9, 1.0)
+    assert bench.run() == dict.fromkeys("0123", 1.0)  # 50 + 50 + 10 + 10 = 120: nobody is held up
+    bench, root = Bench(), Resource("root", 120e9)
+    for i in range(4):
+        bench.flow(str(i), 0.0, [Resource(f"gpu{i}", 50e9), root], 50 * 10**9, 1.0)
+    assert bench.run() == dict.fromkeys("0123", pytest.approx(200 / 120))
+
+
+def test_a_bottleneck_elsewhere_leaves_bandwidth_to_others() -> None:
+    """h2d and d2h of GPU 0 under a joint cap of 60, h2d of GPU 1 beside them under a root of 100: 30, 30 and 50."""
+    bench = Bench()
+    joint, root = Resource("joint0", 60.0), Resource("root", 100.0)
+    bench.flow("up0", 0.0, [joint, root], 300, 6.0)
+    bench.flow("down0", 0.0, [joint], 300, 6.0)
+    bench.flow("up1", 0.0, [root], 500, 10.0)
+    assert bench.run() == {"up0": pytest.approx(10), "down0": pytest.approx(10), "up1": pytest.approx(10)}
+
+
+def test_what_is_left_falls_at_the_share_it_gets() -> None:
+    """Own pace 100 B/s; half of it from 0.5 s on: 0.25 s of work are left at 1 s."""
+    clock, link = Clock(), Resource("link", 100.0)
+    network, left = Network(clock), []
+    flow = network.start(0.0, [link], 100, 1.0, lambda: None)
+    clock.at(0.5, lambda: network.start(0.5, [link], 100, 1.0, lambda: None))
+    for at in (0.25, 0.5, 1.0, 1.5):
+        clock.at(at, lambda at=at: left.append(network.left_s(flow, at)))
+    clock.drain(None, lambda: None)
+    assert left == pytest.approx([0.75, 0.5, 0.25, 0.0])
+
+
 def test_no_bytes_is_refused() -> None:
     with pytest.raises(ValueError, match="0 B"):
         Network(Clock()).start(0.0, [], 0, 1.0, lambda: None)
@@ -110,6 +156,54 @@ def test_bytes_arrive_no_faster_than_any_link_allows(flows, capacities) -> None:
         if used:  # what crossed the link had time to cross it
             span = max(end for *_, end in used) - min(at for at, *_ in used)
             assert sum(size for _, size, _ in used) <= span * capacities[j] * (1 + 1e-9)
+
+
+@settings(max_examples=150, deadline=None)
+@given(FLOWS, st.lists(st.floats(10, 500), min_size=4, max_size=4), st.lists(st.floats(0, 12), max_size=8))
+def test_shares_are_max_min_fair_at_any_time(flows, capacities, times) -> None:
+    """No link above its capacity; each flow at its own pace, or on a full link where none is faster than it."""
+    clock = Clock()
+    network = Network(clock)
+    links = [Resource(str(i), capacity) for i, capacity in enumerate(capacities)]
+    going: dict[int, Flow] = {}
+    for i, (at, path, size, service) in enumerate(flows):
+
+        def begin(i=i, path=path, size=size, service=service) -> None:
+            over = [links[j] for j in sorted(path)]
+            going[i] = network.start(clock.now, over, size, service, lambda: going.pop(i) and None)
+
+        clock.at(at, begin)
+
+    def look() -> None:
+        rates = {flow: flow.speed * flow.pace for flow in going.values()}
+        used = {link: sum(rates[flow] for flow in link.flows) for link in links}
+        assert all(total <= link.capacity * (1 + 1e-9) for link, total in used.items())
+        for flow, rate in rates.items():
+            assert 0 < flow.speed <= 1 + 1e-12
+            bottlenecks = [
+                link
+                for link in flow.path
+                if used[link] >= link.capacity * (1 - 1e-9)
+                and rate >= max(rates[other] for other in link.flows) * (1 - 1e-9)
+            ]
+            assert bottlenecks or rate >= flow.pace * (1 - 1e-12)
+
+    for at in (*times, *(at for at, *_ in flows)):
+        clock.at(at, look, STEP_LAST)
+    clock.drain(None, lambda: None)
+    assert not going
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 3), st.integers(1, 1000)), min_size=1, max_size=10), st.floats(20, 400))
+def test_a_shared_link_works_as_long_as_there_is_work(flows, capacity) -> None:
+    """Flows that could each fill the link end when a FIFO server of its capacity would: no bandwidth is wasted."""
+    bench, link = Bench(), Resource("link", capacity)
+    end = 0.0
+    for i, (at, size) in enumerate(sorted(flows)):
+        bench.flow(str(i), at, [link], size, size / (2 * capacity))
+        end = max(at, end) + size / capacity
+    assert max(bench.run().values()) == pytest.approx(end)
 
 
 @settings(max_examples=60, deadline=None)
