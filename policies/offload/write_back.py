@@ -11,7 +11,7 @@ class WriteBack(OffloadPolicy):
     """Copies a block to the tier below when it is evicted, unless it is already there.
 
     Stores less than write-through, but the step that needs the memory waits for the copy, as SGLang HiCache's
-    `write_back` does.
+    `write_back` does. In a tier behind HBM what waits is the copy that needs the memory.
     """
 
     listens = (Event.EVICTED,)

@@ -11,7 +11,7 @@ class WriteThrough(OffloadPolicy):
     """Copies each prompt block to the tier below at the end of the step that computed it.
 
     Eviction is then free, at the price of storing blocks that are never loaded. Default of vLLM's offloading
-    connector and of SGLang HiCache (`write_through`).
+    connector and of SGLang HiCache (`write_through`). In a tier behind HBM it passes on what has just arrived.
     """
 
     listens = (Event.FILLED,)

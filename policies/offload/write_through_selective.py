@@ -11,7 +11,7 @@ from policies.options import whole
 class WriteThroughSelective(OffloadPolicy):
     """Copies a block to the tier below once requests have hit it `after` times; never one that nobody asked for again.
 
-    after   hits in the tier above that earn a block its copy
+    after   hits in the tier above that earn a block its copy; in a tier behind HBM, loads from it
 
     Stores less than write-through, and no step waits for a copy as with write-back; the price is that a block that is
     evicted before its `after`-th hit is lost. Hits are counted while a block is resident: one that was evicted and
