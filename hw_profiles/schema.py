@@ -63,7 +63,10 @@ OPTIONAL: Mapping[str, Mapping[str, Quantity]] = MappingProxyType(
         "tiers.hbm": {"peak": RATE, "latency": TIME},
         "caps": {"pcie_joint": RATE, "pcie_joint_kernel": RATE},
         "tiers.l2": {
-            **{"read": RATE, "full_hit_bytes": SIZE, "full_miss_bytes": SIZE, "latency": TIME},
+            "read": RATE,
+            "full_hit_bytes": SIZE,
+            "full_miss_bytes": SIZE,
+            "latency": TIME,
             "measured_bytes": SIZE,  # L2 of the GPU on which the footprints were measured
         },
         # HBM time that a copied byte takes from kernels, by direction, as a multiple of its own

@@ -203,6 +203,8 @@ class LinkSpec(Spec):
     """bytes/s of one long copy."""
     latency: Seconds | None = None
     """Set-up time of each copy."""
+    chunk: Annotated[Bytes, Field(ge=1)] | None = None
+    """Longer transfers are cut into parts of about this size, between which others take turns."""
     method: Literal["loop", "batch", "kernel"] | None = None
     """For the GPU's own link: one copy per block in a loop (the default), one batched call, or a copy kernel."""
 

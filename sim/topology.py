@@ -21,7 +21,7 @@ from sim.hierarchy.tier import Tier
 from sim.inputs import NODE_CAPS, Inputs
 from sim.recorder import Recorder
 from sim.scenario import Scenario
-from sim.spec import PolicySpec, TierSpec
+from sim.spec import LinkSpec, PolicySpec, TierSpec
 
 
 class Topology:
@@ -240,7 +240,8 @@ class Topology:
             path = tuple(self._resource(cap, o) for cap, o in shared.items() if cap in self._inputs.caps)
             model = self._inputs.links[name]
             index = replica if of_gpu else -1
-            engine = CopyEngine(name, index, model, path, self._network, self._clock, self._recorder)
+            chunk = self._scenario.spec.links.get(name, LinkSpec()).chunk
+            engine = CopyEngine(name, index, model, path, self._network, self._clock, self._recorder, chunk_bytes=chunk)
             self._engines[name, owner] = engine
             self.links.append(engine)
         return self._engines[name, owner]

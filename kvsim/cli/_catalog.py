@@ -48,9 +48,7 @@ def _profiles() -> list[Entry]:
         profile = load_profile(name)
         values = profile.values()
         sources = len({value.src_key for value in values})
-        entries.append(
-            Entry(name, profile.kind, f"{len(values)} values", f"{sources} sources (`kvsim show {name}`)")
-        )
+        entries.append(Entry(name, profile.kind, f"{len(values)} values", f"{sources} sources (`kvsim show {name}`)"))
     return entries
 
 
@@ -74,10 +72,7 @@ def _models() -> list[Entry]:
 def _traces() -> list[Entry]:
     from traces.catalog import CATALOG
 
-    return [
-        Entry(entry.name, entry.format, entry.description, entry.home)
-        for entry in CATALOG.values()
-    ]
+    return [Entry(entry.name, entry.format, entry.description, entry.home) for entry in CATALOG.values()]
 
 
 def _metrics() -> list[Entry]:

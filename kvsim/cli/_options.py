@@ -18,9 +18,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdou
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no tables.")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", metavar="PATH=VALUE", help="Change the scenario: tiers.dram.capacity=1TiB. Repeatable."
-    ),
+    typer.Option("--set", metavar="PATH=VALUE", help="Change the scenario: tiers.dram.capacity=1TiB. Repeatable."),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse a trace that needs a warning.")]
 
@@ -29,9 +27,7 @@ def parse_setting(text: str) -> tuple[str, str]:
     """Split "a.b=value". Raises InputError."""
     path, equals, value = (part.strip() for part in text.partition("="))
     if not (path and equals and value):
-        raise InputError(
-            "", where="--set", found=text, allowed="PATH=VALUE, such as tiers.dram.capacity=1TiB"
-        )
+        raise InputError("", where="--set", found=text, allowed="PATH=VALUE, such as tiers.dram.capacity=1TiB")
     return path, value
 
 
@@ -47,9 +43,7 @@ def set_path(tree: dict[str, Any], path: str, text: str) -> None:
     for key in [*parents, last]:
         if not isinstance(node, dict) or key not in node:
             names = list(node) if isinstance(node, dict) else []
-            raise InputError(
-                "no such setting", where="--set", path=path, found=key, allowed=names, near=names
-            )
+            raise InputError("no such setting", where="--set", path=path, found=key, allowed=names, near=names)
         parent, node = node, node[key]
     try:
         parent[last] = yaml.safe_load(text)

@@ -25,9 +25,7 @@ def list_names(
     group = KINDS[kind].group
     entries = KINDS[kind].entries()
     if as_json:
-        _print.document(
-            [{"name": e.name, group: e.group, "what": e.what, "source": e.source} for e in entries]
-        )
+        _print.document([{"name": e.name, group: e.group, "what": e.what, "source": e.source} for e in entries])
         return
     source = "definition" if kind == "metrics" else "source"
     _print.table(["name", group, _print.Column("what", fold=True), _print.Column(source, fold=True)], entries)

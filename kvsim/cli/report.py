@@ -12,9 +12,7 @@ from kvsim.cli._options import AsJson
 
 
 def report(
-    run_dir: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A run directory, as `kvsim run --out` wrote it.")
-    ],
+    run_dir: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory, as `kvsim run --out` wrote it.")],
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="Write report.html here. [default: DIR itself]"),

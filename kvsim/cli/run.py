@@ -25,12 +25,8 @@ def run(
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of every random stream.")] = None,
     as_json: AsJson = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="Do not write report.html.")] = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="Check invariants all along, not only at the end.")
-    ] = False,
-    fail_on_slo: Annotated[
-        bool, typer.Option("--fail-on-slo", help="Exit with 1 when the SLO is missed.")
-    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Check invariants all along, not only at the end.")] = False,
+    fail_on_slo: Annotated[bool, typer.Option("--fail-on-slo", help="Exit with 1 when the SLO is missed.")] = False,
     strict: Strict = False,
     quiet: Quiet = False,
 ) -> None:

@@ -14,9 +14,7 @@ from kvsim.cli._sheets import READERS
 
 
 def show(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="A name from `kvsim list`, a profile, a config.json.")
-    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name from `kvsim list`, a profile, a config.json.")],
     kind: Annotated[str | None, typer.Option("--kind", help=f"One of {', '.join(READERS)}.")] = None,
     as_json: AsJson = False,
 ) -> None:

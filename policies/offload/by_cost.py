@@ -29,8 +29,9 @@ class ByCost(OffloadPolicy):
     A sight of a block is settled when the block is seen again, or when it is forgotten because so many others came
     since. Until the first ones are forgotten P is high, so a run starts like write-through.
 
-    weight          what a second of a link is worth in seconds of the GPU; 0 stores whatever is loaded sooner than
-                    computed, a large one stores nothing
+    weight          what a second of a link is worth in seconds of the GPU. Copies run beside the computation, so less
+                    than 1 unless the link is what everything waits for; 0 stores whatever is loaded sooner than
+                    computed. The default is assumed
     history_ratio   blocks remembered, as a multiple of the blocks that fit the tier: how far apart two uses of a block
                     may lie to count as a reuse. It should be no less than what the tier below holds
 
@@ -44,7 +45,7 @@ class ByCost(OffloadPolicy):
     Complexity: O(1) amortised per block, memory bounded by `history_ratio`.
     """
 
-    def __init__(self, *, weight: float = 1.0, history_ratio: float = 16.0) -> None:
+    def __init__(self, *, weight: float = 0.1, history_ratio: float = 16.0) -> None:
         self._weight = number("weight", weight, 0)
         self._history_ratio = number("history_ratio", history_ratio, 0, 1000, above=True)
         self._seen: OrderedDict[int, tuple[Kind, bool]] = OrderedDict()

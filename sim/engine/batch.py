@@ -198,6 +198,8 @@ class Batch:
         """
         if self.cache.mover.copying or not (self.waiting or self.loaded):
             return False
+        if any(seq.fetching for seq in self.waiting):
+            return False
         ensure(len(self.loaded) > 1, f"{self._name} is stuck: nothing runs and nothing can be admitted")
         last = max(self.loaded, key=lambda entry: entry[0])
         self.loaded.remove(last)

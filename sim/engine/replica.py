@@ -60,7 +60,9 @@ class Replica:
         prefetch: PrefetchPolicy | None = None,
         single_step: bool = False,
     ) -> None:
-        self.prefetcher = None if prefetch is None else Prefetcher(prefetch, batch.cache, clock, self._wake)
+        self.prefetcher = (
+            None if prefetch is None else Prefetcher(prefetch, batch.cache, clock, self._wake, self._between_steps)
+        )
         self.index = index
         self.batch = batch
         self.cache = batch.cache
@@ -77,6 +79,7 @@ class Replica:
         self._plan_number = 0
         self._last_end = 0.0
         self._starting = False
+        self._between: list[Callable[[], None]] = []
         self._held_up = False
         """The step in progress is over but for layers that wait for their part of a prefix."""
         for low in self.cache.lower:
@@ -141,6 +144,16 @@ class Replica:
             self._starting = True
             self._clock.at(now, self._start, STEP_LAST)
 
+    def _between_steps(self, call: Callable[[], None]) -> None:
+        """Call back before the next step is decided, which is as soon as the step in progress has ended."""
+        self._between.append(call)
+        if self._stride is not None:
+            if self._stride.cut(self._clock.now):
+                self._schedule_end(self._stride)
+        elif self._decided is None and not self._starting:
+            self._starting = True
+            self._clock.at(self._clock.now, self._start, STEP_LAST)
+
     def _start(self) -> None:
         self._starting = False
         if self._stride is not None or self._decided is not None:
@@ -155,6 +168,8 @@ class Replica:
 
     def _next(self, now: float) -> None:
         batch = self.batch
+        while self._between:
+            self._between.pop(0)()
         chunks, settled = batch.schedule(now)
         if not chunks and not batch.decoding.count:
             return  # idle until something arrives

@@ -113,7 +113,10 @@ class Mover:
                 done()
 
         for level, sources in wanted.items():
-            self._bring(level, into, sources, one_done)
+            if into:
+                self._bring(level, into, sources, one_done)
+            else:
+                self._bring_to_hbm(level, sources, one_done)
 
     def _behind(self, keys: Sequence[int], into: int) -> dict[int, list[Block]]:
         """The blocks to fetch, by the level that has them nearest."""
@@ -161,6 +164,54 @@ class Mover:
         route = self._sources[level - 1].into[into]
         target.when_free(partial(send, route, sizes, "prefetch", arrived))
 
+    def _bring_to_hbm(self, level: int, sources: list[Block], done: Callable[[], None]) -> None:
+        """Into HBM, as far as room can be made; whoever looks the blocks up meanwhile waits for them."""
+        place, route, stop, _ = self._sources[level - 1]
+        hbm = self.here.tier
+        pairs: list[tuple[Block, Block]] = []
+        for source in sources:
+            if not self.here.make_room(source.size):
+                break
+            place.tier.pin(source)
+            block = Block(source.key, source.start, source.tokens, source.size, 0, source.parent, source.turn)
+            block.pins = 1
+            block.waiters = []
+            hbm.insert(block)
+            hbm.counters.stored_bytes += block.size
+            place.tier.counters.loaded_bytes += block.size
+            pairs.append((source, block))
+        if not pairs:
+            done()
+            return
+        self.loads += 1
+
+        def arrived() -> None:
+            self.here.arriving()
+            self.loads -= 1
+            for source, block in reversed(pairs):
+                place.give_up([source])
+                self._ready(block)
+                hbm.unpin(block)
+            done()
+            self.here.woken()
+
+        def passed(item: int) -> None:
+            if stop is not None:
+                stop.tier.counters.passed_bytes += pairs[item][1].size
+
+        sizes = [block.size for _, block in pairs]
+        self.here.when_free(partial(send, route, sizes, "prefetch", arrived, passed, groups=PIPELINE_GROUPS))
+
+    def _ready(self, block: Block) -> None:
+        """The block's bytes are in HBM: tell the sequences that wait for it."""
+        block.ready = block.tokens
+        waiters, block.waiters = block.waiters, None
+        for seq in waiters or ():
+            assert isinstance(seq, Seq)
+            seq.pending -= 1
+            if not seq.pending:
+                self.loaded(seq)
+
     def join(self, seq: Seq, block: Block) -> None:
         """Wait for a block that is on its way already; it is not fetched twice."""
         if block.waiters is not None:
@@ -175,13 +226,7 @@ class Mover:
             place.give_up([source])
             if copy is not None and stop is not None:
                 stop.tier.unpin(copy)
-            block.ready = block.tokens
-            waiters, block.waiters = block.waiters, None
-            for seq in waiters or ():
-                assert isinstance(seq, Seq)
-                seq.pending -= 1
-                if not seq.pending:
-                    self.loaded(seq)
+            self._ready(block)
         if stop is not None:
             stop.filled([copy for copy in copies if copy is not None])
         self.here.woken()

@@ -37,10 +37,19 @@ class CacheView:
 class Prefetcher:
     """Asks the policy when requests arrive and finish, and starts its fetches.
 
-    woken  called when a request need not wait for its fetch any more
+    woken          called when a request need not wait for its fetch any more
+    between_steps  calls back before the next step is decided: what takes HBM must not take it from steps under way
     """
 
-    def __init__(self, policy: PrefetchPolicy, cache: ReplicaCache, clock: Clock, woken: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        policy: PrefetchPolicy,
+        cache: ReplicaCache,
+        clock: Clock,
+        woken: Callable[[], None],
+        between_steps: Callable[[Callable[[], None]], None],
+    ) -> None:
+        self._between_steps = between_steps
         self._policy = policy
         self._cache = cache
         self._clock = clock
@@ -72,8 +81,14 @@ class Prefetcher:
                 self._start(fetch, self._view.tiers.index(fetch.into), lambda: None)
 
     def _start(self, fetch: Fetch, into: int, done: Callable[[], None]) -> None:
-        def begin() -> None:
+        def fetch_now() -> None:
             self._cache.mover.fetch(fetch.keys, into, done)
+
+        def begin() -> None:
+            if into:
+                fetch_now()
+            else:
+                self._between_steps(fetch_now)
 
         if fetch.after_s > 0:
             self._clock.at(self._clock.now + fetch.after_s, begin)
@@ -98,14 +113,6 @@ class Prefetcher:
                 raise self._broken(f"plan() must return fetches, not {fetch!r}")
             if fetch.into not in self._view.tiers:
                 raise self._broken(f"a fetch into {fetch.into!r}, expected one of {', '.join(self._view.tiers)}")
-            if fetch.into == self._view.tiers[0]:
-                behind = ", ".join(self._view.tiers[1:])
-                raise InputError(
-                    f"a prefetch into {fetch.into} is not available in this version: set the policy's `into`",
-                    path="policies.prefetch",
-                    found=fetch.into,
-                    allowed=behind,
-                )
             if not fetch.after_s >= 0:
                 raise self._broken(f"a fetch after {fetch.after_s} s")
         return plan

@@ -30,7 +30,11 @@ SCENARIOS = {
     ),
     "unknown profile": ("h100-sxm", "h100-smx", ["found 'h100-smx'", "did you mean 'h100-sxm'"]),
     "unknown tier": ("name: dram", "name: drum", ["tiers", "found 'drum'", "did you mean 'dram'"]),
-    "later tier": ("name: dram", "name: ssd", ["tiers", "not available in this version"]),
+    "later tier": (
+        "name: dram",
+        "name: dram, block_tokens: 64",
+        ["tiers.dram.block_tokens", "not available in this version"],
+    ),
     "unknown SLO": ("ttft_p99", "ttft_p98", ["slo", "found 'ttft_p98'", "did you mean"]),
     "time without unit": ("30s", "30", ["slo.ttft_p99", "found 30"]),
     "the same key twice": ("slo:", "model: x\nslo:", ["small.yaml", "model"]),

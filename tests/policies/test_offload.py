@@ -97,7 +97,7 @@ class TestByCost:
 
     def test_it_goes_on_storing_what_comes_back(self) -> None:
         """The heads of prompts are computed again and again, the tails never: HBM is too small for both."""
-        policy, view = ByCost(history_ratio=3), View()
+        policy, view = ByCost(weight=1, history_ratio=3), View()
         heads, tails = [], []
         for n in range(300):
             view.stored.clear()

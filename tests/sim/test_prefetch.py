@@ -2,8 +2,6 @@
 
 import pytest
 
-from hw_profiles.errors import InputError
-
 A, B, C = 1600, 2000, 4000
 BLOCKS = 256
 DISK = {"ssd_read": {"bandwidth": "2 GB/s"}, "ssd_write": {"bandwidth": "2 GB/s"}}
@@ -64,14 +62,27 @@ def test_a_timeout_ends_the_wait(go):
     assert waits["20 ms"].admit_s >= 30.001 + 0.020
 
 
-def test_next_turn_needs_a_tier_behind_hbm(go):
-    with pytest.raises(InputError, match=r"a prefetch into hbm is not available"):
-        go({"name": "on_arrival", "into": "hbm"})
+def test_a_fetch_into_hbm_leaves_nothing_to_load(run, prompt):
+    """Host memory has A, HBM lost it; A waits behind a prefill and finds its blocks in HBM, or joins them."""
+    rows = [(0, A, 1, prompt(1, A)), (10, C, 1, prompt(3, C)), (30.0, 2000, 100, prompt(4, 2000))]
+    rows.append((30.001, A, 1, prompt(1, A)))
+    policies = {"prefetch": {"name": "on_arrival", "into": "hbm", "stop": "wait_complete"}}
+    engine = {"max_num_batched_tokens": 512}
+    for single_step in (False, True):
+        plain = run(rows, blocks=BLOCKS, dram="10 GiB", engine=engine)
+        early = run(rows, blocks=BLOCKS, dram="10 GiB", engine=engine, policies=policies, single_step=single_step)
+        (transfer,) = fetched(early).itertuples()
+        assert (transfer.src, transfer.dst) == ("dram", "hbm")
+        assert 30.001 <= transfer.queued_s < plain.frames["requests"].admit_s[3]
+        assert early.frames["requests"].hit_hbm_tokens[3] == plain.frames["requests"].hit_dram_tokens[3] > 0
+        assert early.frames["requests"].load_s[3] == 0
+        assert early.frames["requests"].ttft_s[3] < plain.frames["requests"].ttft_s[3]
 
 
+@pytest.mark.parametrize("into", ["hbm", "dram"])
 @pytest.mark.parametrize("stop", ["best_effort", "wait_complete", "timeout"])
-def test_strides_equal_single_steps(go, stop):
-    policy = {"name": "on_arrival", "into": "dram", "stop": stop}
+def test_strides_equal_single_steps(go, stop, into):
+    policy = {"name": "on_arrival", "into": into, "stop": stop}
     assert go(policy).frames["requests"].equals(go(policy, single_step=True).frames["requests"])
 
 
