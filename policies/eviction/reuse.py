@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
+Chance = tuple[float, float, float]
+"""p, the mean in s, and the share of the time looked ahead, of one category; see ReuseModel."""
 CONFIDENCE = 8.0
 """Uses of a category that count as much as what all categories together suggest (assumed)."""
 
@@ -80,7 +83,7 @@ class ReuseModel:
         """Mean age at which blocks have left the cache, s; infinite while none has."""
         return self._ages / self._leavers if self._leavers else math.inf
 
-    def chance(self, category: object, life: float) -> tuple[float, float, float]:
+    def chance(self, category: object, life: float) -> Chance:
         """p, the mean in s (0: no time passes here) and the share of `life` (see the class) for a category."""
         everything, own = self._all, self._by_category[category]
         p_all = (everything.followed + 1) / (everything.uses + 2)
@@ -91,6 +94,11 @@ class ReuseModel:
         p = (own.followed + CONFIDENCE * p_all) / (own.uses + CONFIDENCE)
         mean = (own.seconds + CONFIDENCE * mean_all) / (own.followed + CONFIDENCE)
         return min(p, 1.0), mean, -math.expm1(-life / mean) if mean > 0 and life > 0 else 1.0
+
+
+def likelihood(chances: Iterable[Chance], age: float) -> float:
+    """The greatest of the probabilities that several categories have at one age, s."""
+    return max(probability(p, mean, within, age) for p, mean, within in chances)
 
 
 def probability(p: float, mean: float, within: float, age: float) -> float:

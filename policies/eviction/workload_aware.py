@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from heapq import heapify, heappop, heapreplace
 
 from policies.base import Block, EvictionPolicy, TierInfo
-from policies.eviction.reuse import ReuseModel, probability
+from policies.eviction.reuse import Chance, ReuseModel, likelihood
 from policies.options import number, seconds, whole
 
 Category = tuple[int, int]
@@ -21,8 +21,10 @@ class WorkloadAware(EvictionPolicy):
 
     The kind of a block is the turn of the conversation that used it last and its depth in the prompt, in powers of four
     tokens. For each kind the policy learns from the uses it sees how many are followed by another and how long that
-    takes; `policies.eviction.reuse.ReuseModel` has the formula. Of one kind the block used longest ago is always the
-    least likely, so a scan compares one block of each kind; of equals the deeper kind leaves first.
+    takes; `policies.eviction.reuse.ReuseModel` has the formula. A block is never less likely to be used than the ones
+    behind it in its prompts, so it is given the greatest probability that its kind or a deeper one of the same turn
+    has at its age; of equals the deeper kind leaves first. Of one kind the block used longest ago is always the least
+    likely, so a scan compares one block of each kind.
 
     interval      how far ahead to look: text with a unit or a number of seconds. None: the mean age at which blocks
                   have left the tier, which is what a block that stays can hope for
@@ -36,11 +38,13 @@ class WorkloadAware(EvictionPolicy):
     are exponential, one queue in order of last use for each, of which only the head is judged. What differs: their
     categories are the request's type (text, file, ...) and its turn, and traces here name no type, so depth stands in;
     they fit the distributions to an earlier part of the trace, here they are learnt on the way, evicted blocks that
-    come back included; and the probability here is conditional on the block not having been used since.
+    come back included; the probability here is conditional on the block not having been used since; and it is kept
+    from growing with depth, which categories without depth do not need.
 
     Without a clock (`kvsim cache`) ages are 0, and kinds are ordered by the share of uses that others followed alone.
 
-    Complexity: O(1) amortised per hook; O(k) per scan and O(log k) per victim for k kinds, at most about 12 x `turns`.
+    Complexity: O(1) amortised per hook; O(k) per victim for the k depths of a turn (at most about 12), times the turns
+    told apart for the first of a scan.
     """
 
     def __init__(
@@ -82,20 +86,21 @@ class WorkloadAware(EvictionPolicy):
         now = self.tier.now()
         life = self._model.life if self._interval is None else self._interval
         heads = []
-        for kind, queue in self._queues.items():
-            rest = iter(queue.values())
+        deeper: dict[int, tuple[Chance, ...]] = {}
+        for kind in sorted(self._queues, key=lambda kind: -kind[1]):
+            turn, depth = kind
+            chances = deeper[turn] = (*deeper.get(turn, ()), self._model.chance(kind, life))
+            rest = iter(self._queues[kind].values())
             for used, block in rest:
-                p, mean, within = self._model.chance(kind, life)
-                rank = (probability(p, mean, within, now - used), -kind[1], kind[0])
-                heads.append((rank, block, rest, (p, mean, within)))
+                # The last two parts of the rank are different for every kind, so it decides every comparison.
+                heads.append(((likelihood(chances, now - used), -depth, turn), block, rest, chances))
                 break
         heapify(heads)
         while heads:
-            rank, block, rest, chance = heads[0]
+            rank, block, rest, chances = heads[0]
             yield block
             for used, following in rest:
-                # Of one kind: the rank's other parts, which are different for every kind, stay.
-                heapreplace(heads, ((probability(*chance, now - used), *rank[1:]), following, rest, chance))
+                heapreplace(heads, ((likelihood(chances, now - used), *rank[1:]), following, rest, chances))
                 break
             else:
                 heappop(heads)

@@ -36,13 +36,15 @@ class ByCost(OffloadPolicy):
                     may lie to count as a reuse. It should be no less than what the tier below holds
 
     Blocks are judged when their bytes are there and at each hit, never when they leave, so no step waits for a copy.
+    Of the blocks judged together, those before one that is worth its copy are copied with it: a block whose prefix is
+    gone cannot be loaded.
     Two departures in a row mean that the block was loaded in between, which counts as seen. (Blocks that a prefetch
     brought in vain count so too.)
 
     Source: the rule weighs an expected saving against a cost, as in N. Beckmann, D. Sanchez, "Maximizing cache
     performance under uncertainty", HPCA 2017; its form and the estimate here are our own.
 
-    Complexity: O(1) amortised per block, memory bounded by `history_ratio`.
+    Complexity: O(log n) amortised for each of n blocks judged together, memory bounded by `history_ratio`.
     """
 
     def __init__(self, *, weight: float = 0.1, history_ratio: float = 16.0) -> None:
@@ -63,11 +65,17 @@ class ByCost(OffloadPolicy):
             for block in blocks:
                 self._leave(block)
             return ()
-        plan = []
         for block in blocks:
             self._see(event, block, tier)
-            if not tier.holds_below(block) and self._worth(block, tier, tier.below):
-                plan.append(Move(block, tier.below))
+        plan = []
+        wanted: set[int | None] = set()
+        for block in sorted(blocks, key=lambda block: -block.start):
+            held = tier.holds_below(block)
+            if block.key in wanted or (not held and self._worth(block, tier, tier.below)):
+                wanted.add(block.parent)
+                if not held:
+                    plan.append(Move(block, tier.below))
+        plan.reverse()
         return plan
 
     def chance(self, kind: Kind) -> float:

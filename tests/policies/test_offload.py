@@ -81,6 +81,21 @@ class TestByCost:
         assert self.stores(ByCost(weight=0), view)
         assert not self.stores(ByCost(), view)
 
+    def test_a_prefix_is_copied_with_what_follows_it(self) -> None:
+        """Deep blocks take longest to compute again; without the ones before them their copies would be useless."""
+
+        class Deep(View):
+            def recompute_s(self, block: Block) -> float:
+                return 1.0 if block.start >= 30 else 0.0
+
+        blocks = [Block(key, 10 * key, SIZE, SIZE, SIZE, key - 1 if key else None) for key in range(5)]
+        other = Block(9, 10, SIZE, SIZE, SIZE, 8)
+        view = Deep()
+        view.stored.add(1)
+        plan = list(ByCost().plan(Event.FILLED, [*blocks, other], view))
+        assert sorted(move.block.key for move in plan) == [0, 2, 3, 4]
+        assert [b.start for b, _ in plan] == sorted(b.start for b, _ in plan)
+
     def test_what_is_there_already_is_left_alone(self) -> None:
         view = View()
         view.stored.add(1)

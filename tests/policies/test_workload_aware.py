@@ -5,6 +5,8 @@ import random
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from policies.base import Block, TierInfo
 from policies.contract import ModelTier
@@ -76,6 +78,38 @@ def test_a_block_whose_time_has_passed_leaves_before_one_whose_time_is_to_come()
     bench.time = 500_090.0
     order = bench.order()
     assert order.index(9_000) < order.index(9_001)  # LRU would have it the other way round
+
+
+def test_depth_does_not_break_prefixes() -> None:
+    """Most prompts are short and never come back, long ones always do: that must not cost a long one its head."""
+    bench = Bench(10_000)
+    for n in range(200):
+        bench.use(n, turn=0, at=float(n))
+        bench.use(1_000 + n, turn=0, start=50_000)
+        bench.use(1_000 + n, turn=0, start=50_000)
+    bench.use(5_001, turn=0, start=50_000)  # children before parents
+    bench.use(5_000, turn=0)
+    order = bench.order()
+    assert order.index(5_001) < order.index(5_000)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3), st.floats(0, 100)), max_size=30),
+    st.sampled_from([None, 1.0, 30.0]),
+)
+def test_conversations_leave_from_their_ends(turns: list[tuple[int, int, float]], interval: float | None) -> None:
+    """Each turn uses all blocks of its conversation so far and some new ones; conversations share nothing."""
+    bench = Bench(10_000, interval=interval)
+    lengths, counts = dict.fromkeys(range(5), 1), dict.fromkeys(range(5), -1)
+    for session, new, wait in turns:
+        lengths[session] += new
+        counts[session] += 1
+        bench.time += wait
+        for depth in reversed(range(lengths[session])):
+            bench.use(100 * session + depth, turn=counts[session], start=512 * depth)
+        for other in range(5):
+            depths = [key % 100 for key in bench.order() if key // 100 == other]
+            assert depths == sorted(depths, reverse=True)
 
 
 def test_later_turns_are_one_kind() -> None:
