@@ -36,6 +36,16 @@ class Clock(simpy.Environment):
         queue: list[Any] = self._queue  # typed for SimPy's own priorities
         heappush(queue, (time, priority, next(self._eid), event))
 
+    def skip(self, time: float) -> bool:
+        """Go on to `time` (s) at once if nothing else happens until then; False if something does.
+
+        Saves an event where a call has only one thing left to do, a moment later.
+        """
+        if time < self._now or (self._queue and self._queue[0][0] <= time):
+            return False
+        self._now = time
+        return True
+
     @property
     def idle(self) -> bool:
         """True when no event is left."""

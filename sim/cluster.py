@@ -45,6 +45,7 @@ class Cluster:
                 self.recorder,
                 self._ended,
                 prefetch=self.topology.prefetch(),
+                links=[link for link in self.topology.links if link.replica == index],
                 single_step=single_step,
             )
             for index in range(spec.hardware.replicas)

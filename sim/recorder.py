@@ -25,6 +25,7 @@ STEP_COLUMNS: dict[str, str] = {
     "attention_s": "float64",
     "launch_s": "float64",
     "stall_s": "float64",
+    "interference_s": "float64",
 }
 TRANSFER_COLUMNS: dict[str, str] = {
     "link": "str",

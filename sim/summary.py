@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from sim import metrics
 from sim.cluster import Cluster
+from sim.cost.interference import direction_of
 from sim.hierarchy.link import CopyEngine
 from sim.hierarchy.tier import Tier
 from sim.inputs import GPU_LINKS, copy_method
@@ -25,7 +26,9 @@ ASSUMPTIONS = (
     "models. Host time per step is engine.host_time (0 s: asynchronous scheduling hides it).",
     "Output tokens are private to their request: they hold HBM, stay cached until evicted, and are neither hit by "
     "another request nor offloaded.",
-    "Not modelled in this version: interference of copies with kernels, L2 residency, bandwidth that GPUs of a host "
+    "Copies slow the kernels of their GPU, by bytes moved during a step and the profile's interference factors "
+    "(estimates unless the profile says otherwise).",
+    "Not modelled in this version: L2 residency (but for a prefetch into L2), bandwidth that GPUs of a host "
     "share (unless `links:` gives it), tensor parallelism, speculation, tokenisation, client network.",
 )
 
@@ -158,7 +161,8 @@ def _links(cluster: Cluster, duration: float) -> dict[str, Any]:
 def _time(cluster: Cluster, end: float) -> dict[str, float]:
     """Replica-seconds from 0 to the last finish, by what the replica did; `layer_wait_s` is a part of `compute_s`."""
     times = [r.times for r in cluster.replicas]
-    spent = {name: sum(getattr(t, name) for t in times) for name in ("compute_s", "load_wait_s", "store_wait_s")}
+    names = ("compute_s", "interference_s", "load_wait_s", "store_wait_s")
+    spent = {name: sum(getattr(t, name) for t in times) for name in names}
     layers = sum(t.layer_wait_s for t in times)
     return {**spent, "layer_wait_s": layers, "idle_s": max(0.0, end * len(times) - sum(spent.values()))}
 
@@ -221,6 +225,9 @@ def _is_used(cluster: Cluster, path: str) -> bool:
     spec, profile = cluster.scenario.spec, cluster.inputs.profile
     small = spec.engine.kv_layout != "block"
     used = [p for link in GPU_LINKS for p in profile.copy_paths(link, copy_method(spec, link))]
+    for link in GPU_LINKS:
+        factor = f"interference.{direction_of(link)}"
+        used.append(f"{factor}_kernel" if copy_method(spec, link) == "kernel" else factor)
     return path.startswith("caps.pcie_joint") or (path in used and (small or ".small_" not in path))
 
 

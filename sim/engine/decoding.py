@@ -55,6 +55,8 @@ class DecodeGroup:
 
     def blocks(self, steps: int) -> int:
         """Blocks that the next `steps` steps fill for the first time."""
+        if steps == 1:
+            return self._residues[-self._done % self._block]
         cycles, rest = divmod(steps, self._block)
         done, block, residues = self._done, self._block, self._residues
         return cycles * self.count + sum(residues[-(done + i) % block] for i in range(rest))

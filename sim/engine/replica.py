@@ -6,17 +6,19 @@ The loop's cost is per decision, not per step or running sequence.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from policies.base import PrefetchPolicy
 from sim.clock import STEP_LAST, Clock
+from sim.cost.interference import watch
 from sim.cost.step import StepCost
 from sim.engine.batch import Batch, Chunk
 from sim.engine.sequence import Sequence
 from sim.engine.stride import Stride, plan_stride
+from sim.hierarchy.link import CopyEngine
 from sim.hierarchy.prefetch import Prefetcher
 from sim.invariants import ensure
 from sim.recorder import Recorder
@@ -27,6 +29,9 @@ class ReplicaTimes:
     """Where a replica's time went, in seconds; the rest is idle."""
 
     compute_s: float = 0.0
+    """Steps, as they would have been without copies."""
+    interference_s: float = 0.0
+    """What copies added to them."""
     load_wait_s: float = 0.0
     store_wait_s: float = 0.0
     layer_wait_s: float = 0.0
@@ -45,6 +50,7 @@ class Decision:
 class Replica:
     """One engine with its queue, its batch and its cache.
 
+    `links` are those of its GPU: copies over them slow its steps.
     `single_step` advances every step on its own: the same results, slower (for the test that proves it).
     """
 
@@ -58,6 +64,7 @@ class Replica:
         finished: Callable[[Sequence], None],
         *,
         prefetch: PrefetchPolicy | None = None,
+        links: Iterable[CopyEngine] = (),
         single_step: bool = False,
     ) -> None:
         self.prefetcher = (
@@ -82,6 +89,7 @@ class Replica:
         self._between: list[Callable[[], None]] = []
         self._held_up = False
         """The step in progress is over but for layers that wait for their part of a prefix."""
+        self._interference = watch(cost.interference, links, self._copy_started)
         for low in self.cache.lower:
             low.tier.changed.append(self._wake)
         self.cache.mover.here.arriving = lambda: self.book(clock.now)
@@ -164,6 +172,15 @@ class Replica:
         self._last_end = now
         self._next(now)
 
+    def _copy_started(self) -> None:
+        """Copies are charged by step, so only the step in progress stays planned while one runs."""
+        stride, now = self._stride, self._clock.now
+        if stride is None or self._interference is None:
+            return
+        self._interference.started(now)
+        if stride.cut(now):
+            self._schedule_end(stride)
+
     # ---- one round: decide, wait, commit
 
     def _next(self, now: float) -> None:
@@ -181,7 +198,9 @@ class Replica:
         """Start what was decided; later than decided if evicted blocks had to be copied away first."""
         self._decided = None
         stall = now - decision.at
-        self._stride = plan_stride(self.batch, decision.chunks, self._cost, now, stall, single=decision.single)
+        copying = self._interference is not None and self._interference.begin(now)
+        single = decision.single or copying
+        self._stride = plan_stride(self.batch, decision.chunks, self._cost, now, stall, single=single)
         self._schedule_end(self._stride)
 
     def _schedule_end(self, stride: Stride) -> None:
@@ -193,6 +212,11 @@ class Replica:
         stride = self._stride
         if number != self._plan_number or stride is None:
             return  # the stride was cut, and ended earlier
+        copies = self._interference
+        longer = copies is not None and stride.slow_down(copies, self._cost, self._clock.now)
+        if longer and not self._clock.skip(float(stride.ends[-1])):
+            self._schedule_end(stride)
+            return
         if self.cache.layerwise and not self._layers_are_here(stride):
             return
         now = float(stride.ends[-1])
@@ -280,8 +304,9 @@ class Replica:
 
     def _record(self, stride: Stride, steps: int, now: float) -> None:
         chunks = [(n, seq.computed) for seq, n in stride.chunks]
+        slowed = stride.slowed or 0.0
         if self._cost.extrapolated(stride.decode_seqs, stride.context, chunks):
-            self.extrapolated_s += now - stride.start
+            self.extrapolated_s += now - stride.start - slowed
         self._recorder.steps.append(
             self.index,
             self.steps,
@@ -295,10 +320,12 @@ class Replica:
             len(self.batch.running),
             self.batch.queue_length,
             stride.linear * steps,
-            float(stride.attention[:steps].sum()),
+            float(stride.attention[:steps].sum() if steps > 1 else stride.attention[0]),
             stride.launch * steps,
             stride.stall,
+            slowed,
         )
         self.steps += steps
-        self.times.compute_s += now - stride.start
+        self.times.compute_s += now - stride.start - slowed
+        self.times.interference_s += slowed
         self.times.store_wait_s += stride.stall

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sim.cost.bound import Bound
+from sim.cost.interference import Interference
 from sim.cost.step import MAX_STRIDE, Floats, StepCost
 from sim.engine.batch import Batch, Chunk
 from sim.engine.decoding import DecodeGroup
@@ -26,6 +28,10 @@ class Stride:
     """Tokens that the decoding sequences attend in the first step."""
     chunks: list[Chunk]
     """Prefill chunks; only strides of one step have any."""
+    tokens: int
+    """Tokens of a step, prefill and decode."""
+    rows: int
+    """Those of them that are sampled."""
     linear: float
     """Seconds of matrix products and elementwise kernels, per step."""
     attention: Floats
@@ -34,10 +40,35 @@ class Stride:
     """Seconds that a step waits for kernel launches."""
     booked: int = 1
     """Steps whose blocks are reserved."""
+    slowed: float | None = None
+    """Seconds by which copies slowed the last step, the only one that may have any; None until they are charged."""
 
     def begun(self, now: float) -> int:
         """Steps that have begun by `now`, the one in progress included."""
-        return min(int(np.searchsorted(self.ends, now, side="left")) + 1, len(self.ends))
+        steps = len(self.ends)
+        return 1 if steps == 1 else min(int(np.searchsorted(self.ends, now, side="left")) + 1, steps)
+
+    def slow_down(self, interference: Interference, cost: StepCost, now: float) -> bool:
+        """Charge the last step, which would end `now`, for the copies that ran during it, once; True if it goes on.
+
+        Time that the step waits for launches anyway hides as much.
+        """
+        if self.slowed is not None:
+            return False
+        self.slowed = 0.0
+        if interference.quiet:
+            return False
+        before = len(self.ends) - 1
+        start = float(self.ends[-2]) if before else self.start
+
+        def bound() -> Bound:
+            chunks = [(n, seq.computed) for seq, n in self.chunks]
+            context = self.context + self.decode_seqs * before
+            return cost.bound(self.tokens, self.rows, self.decode_seqs, context, chunks)
+
+        self.slowed = max(0.0, interference.extra_s(now, now - start, bound) - self.launch)
+        self.ends[-1] += self.slowed
+        return self.slowed > 0
 
     def cut(self, now: float) -> bool:
         """Drop the steps after the one in progress at `now`; True if there were any."""
@@ -62,19 +93,25 @@ def plan_stride(
     if not chunks:
         steps = 1 if single else _stride_length(batch, group)
         linear = cost.linear(seqs, seqs)
-        attention = cost.decode_stride(seqs, context, steps)
-        times = attention + (linear + cost.host_time_s)
-        times[0] += start
-        return Stride(start, stall, np.add.accumulate(times), seqs, context, chunks, linear, attention, 0.0)
+        if steps == 1:  # the same sums without the cost of small arrays
+            attended = cost.decode(seqs, context)
+            ends, attention = np.array([start + (attended + (linear + cost.host_time_s))]), np.array([attended])
+        else:
+            attention = cost.decode_stride(seqs, context, steps)
+            times = attention + (linear + cost.host_time_s)
+            times[0] += start
+            ends = np.add.accumulate(times)
+        return Stride(start, stall, ends, seqs, context, chunks, seqs, seqs, linear, attention, 0.0)
     tokens = seqs + sum(n for _, n in chunks)
     rows = seqs + sum(seq.computed + n == seq.known for seq, n in chunks)
     linear = cost.linear(tokens, rows)
     attended = sum(cost.prefill(n, seq.computed) for seq, n in chunks)
     if seqs:
-        attended += cost.decode(seqs, context)
+        attended += cost.decode(seqs, context, tokens)
     launch = max(0.0, cost.launch_floor_s - linear - attended)
     end = start + (linear + attended + launch + cost.host_time_s)
-    return Stride(start, stall, np.array([end]), seqs, context, chunks, linear, np.array([attended]), launch)
+    ends, attention = np.array([end]), np.array([attended])
+    return Stride(start, stall, ends, seqs, context, chunks, tokens, rows, linear, attention, launch)
 
 
 def _stride_length(batch: Batch, group: DecodeGroup) -> int:

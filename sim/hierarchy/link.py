@@ -145,6 +145,10 @@ class CopyEngine:
             total += self._size * (1.0 - self._network.left_s(self._flow, now) / self._work)
         return total
 
+    def served(self, now: float) -> float:
+        """Seconds until `now` (not before the last event) in which anything was in service."""
+        return self.busy_s + (now - self._since if self.busy else 0.0)
+
     def _ahead_s(self, turns: int, joining: int) -> float:
         """Seconds at own paces until the last of the `turns` turns of a transfer of `joining` copies submitted now."""
         if self._flow is None or self._job is None:

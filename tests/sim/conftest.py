@@ -1,6 +1,7 @@
 """Builders shared by the tests of the simulator: tiny traces, scenarios over them, and step times by hand."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from pathlib import Path
@@ -107,6 +108,17 @@ class Hand:
 def hand() -> Hand:
     """Hand arithmetic for llama-3.1-8b on h100-sxm."""
     return Hand(ROOT / "profiles" / "h100-sxm.yaml", ROOT / "models" / "llama-3.1-8b" / "config.json")
+
+
+@pytest.fixture(scope="session")
+def quiet_profile(hand: Hand, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The path of h100-sxm as it would be if copies did not slow kernels."""
+    path = tmp_path_factory.mktemp("profiles") / "h100-sxm.yaml"
+    raw = {**hand.raw, "interference": {}}
+    used = set(re.findall(r"src['\"]?: ['\"]?(\w+)", repr(raw)))
+    raw["sources"] = {name: source for name, source in raw["sources"].items() if name in used}
+    path.write_text(yaml.safe_dump(raw, sort_keys=False))
+    return str(path)
 
 
 @pytest.fixture(scope="session")

@@ -70,9 +70,11 @@ def check_books(result):
 
     steps = result.frames["steps"]
     assert int(steps.prefill_tokens.sum()) == int(requests.computed_tokens.sum())
-    parts = steps.linear_s + steps.attention_s + steps.launch_s
+    parts = steps.linear_s + steps.attention_s + steps.launch_s + steps.interference_s
     assert np.allclose(parts, steps.end_s - steps.start_s, rtol=1e-9, atol=1e-12)  # host_time is 0
-    assert summary["time"]["compute_s"] == pytest.approx(float((steps.end_s - steps.start_s).sum()), rel=1e-9)
+    busy = summary["time"]["compute_s"] + summary["time"]["interference_s"]
+    assert busy == pytest.approx(float((steps.end_s - steps.start_s).sum()), rel=1e-9)
+    assert summary["time"]["interference_s"] == pytest.approx(float(steps.interference_s.sum()), rel=1e-9)
 
     for link in ("pcie_h2d", "pcie_d2h"):
         for _, rows in transfers[transfers.link == link].groupby("replica"):

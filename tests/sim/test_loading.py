@@ -21,7 +21,7 @@ LOADED = 1536
 
 
 @pytest.mark.parametrize("rate", ["50 GB/s", "1 GB/s", "0.1 GB/s"])
-def test_layers_are_loaded_while_earlier_ones_are_computed(run, hand, again, rate):
+def test_layers_are_loaded_while_earlier_ones_are_computed(run, hand, again, quiet_profile, rate):
     """Equal layers: done after the compute, or one layer's compute after the last load, whichever is later."""
     result = run(
         again,
@@ -29,6 +29,7 @@ def test_layers_are_loaded_while_earlier_ones_are_computed(run, hand, again, rat
         dram="100 GiB",
         engine={"loading": {"mode": "layerwise"}},
         links={"pcie_h2d": {"bandwidth": rate, "latency": "0 s"}},
+        hardware={"profile": quiet_profile},
     )
     row = result.frames["requests"].iloc[3]
     assert row.hit_dram_tokens == LOADED

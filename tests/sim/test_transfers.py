@@ -39,10 +39,10 @@ def test_load_blocks_a_request_until_its_last_byte(run, hand, prompt, evicted):
     assert result.summary["time"]["load_wait_s"] == pytest.approx(load, rel=1e-9)
 
 
-def test_others_run_while_one_loads(run, hand, prompt, evicted):
+def test_others_run_while_one_loads(run, hand, prompt, evicted, quiet_profile):
     load = hand.copy("pcie_h2d", hit(A))
     rows = [*evicted, (30, A, 1, prompt(1, A)), (30, 200, 1, prompt(4, 200)), (30 + load / 4, 100, 1, prompt(5, 100))]
-    requests = run(rows, blocks=BLOCKS, dram="100 GiB").frames["requests"]
+    requests = run(rows, blocks=BLOCKS, dram="100 GiB", hardware={"profile": quiet_profile}).frames["requests"]
     other = hand.mixed_step([(200, 0)], sampled=1)
     assert requests.first_chunk_s[4] == 30
     assert requests.ttft_s[4] == pytest.approx(other, rel=1e-9)

@@ -1,0 +1,27 @@
+"""What bounds a step: the part of its time that waits for HBM, and the part that waits for arithmetic."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from hw_profiles.cost_models import GemmModel
+
+
+class Bound(NamedTuple):
+    """Seconds of a kernel or a step by what they wait for; fixed times (launches, ramps, floors) are in neither."""
+
+    hbm_s: float
+    compute_s: float
+
+
+def gemm_bound(model: GemmModel, nbytes: float, flops: float) -> Bound:
+    """How a product's time t0 + (m^p + c^p)^(1/p) splits, m = bytes / bandwidth, c = flops / rate.
+
+    Each part is what the time would change by in proportion: m dT/dm and c dT/dc. They add up to T - t0 (Euler's
+    theorem for homogeneous functions), so a product that is bound by memory alone is HBM time as a whole.
+    """
+    p = model.p
+    memory, compute = (nbytes / model.bandwidth) ** p, (flops / model.flops) ** p
+    both = memory + compute
+    scale = both ** (1 / p) / both
+    return Bound(scale * memory, scale * compute)
