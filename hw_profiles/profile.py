@@ -181,10 +181,15 @@ class Profile:
         path = f"links.{link}.pageable"
         return self.si(path) if path in self.entries else None
 
+    def joint_path(self, method: str = "loop") -> str | None:
+        """Path of `joint_cap`; None if the profile has none."""
+        names = ("caps.pcie_joint_kernel", "caps.pcie_joint") if method == "kernel" else ("caps.pcie_joint",)
+        return next((path for path in names if path in self.entries), None)
+
     def joint_cap(self, method: str = "loop") -> float | None:
         """Bytes/s of both directions of one GPU's link together, by copy method; None if the profile has none."""
-        names = ("pcie_joint_kernel", "pcie_joint") if method == "kernel" else ("pcie_joint",)
-        return next((self.si(f"caps.{name}") for name in names if f"caps.{name}" in self.entries), None)
+        path = self.joint_path(method)
+        return None if path is None else self.si(path)
 
     def _group(self, group: str, *keys: str) -> list[float]:
         return [self.si(f"{group}.{key}") for key in keys]

@@ -27,7 +27,7 @@ class Cluster:
         self.inputs = inputs
         self.clock = Clock()
         self.recorder = Recorder()
-        cost = StepCost(inputs.model, inputs.profile, spec.engine.host_time)
+        cost = StepCost(inputs.model, inputs.profile, spec.engine.host_time, spec.engine.l2_prefetch)
         self.topology = Topology(scenario, inputs, self.clock, self.recorder, cost)
         self.tier_names = self.topology.tier_names
         self.tiers = self.topology.tiers

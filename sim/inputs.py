@@ -10,13 +10,16 @@ from typing import TypeVar
 from hw_profiles.cost_models import CopyModel, DeviceLink, LinkModel
 from hw_profiles.devices import Device, load_device
 from hw_profiles.errors import InputError
+from hw_profiles.l2 import l2_model
 from hw_profiles.loader import load_profile
 from hw_profiles.models import ModelSpec, load_model
 from hw_profiles.profile import Profile
 from hw_profiles.schema import CAPS
 from sim.cost.memory import HBMBudget, hbm_budget
 from sim.scenario import Scenario
-from sim.spec import LinkSpec, ScenarioSpec, resolved_path
+from sim.spec import ScenarioSpec
+from sim.spec_base import resolved_path
+from sim.tier_spec import LinkSpec
 from traces.request import Trace
 from traces.spec import build as build_trace
 
@@ -52,6 +55,7 @@ def load_inputs(scenario: Scenario, *, strict: bool = False) -> Inputs:
     model = _named(scenario, "model", lambda: load_model(resolved_path(spec.model, base)))
     profile = _named(scenario, "hardware.profile", lambda: load_profile(resolved_path(spec.hardware.profile, base)))
     profile, caps = _named(scenario, None, lambda: _with_links(profile, spec))
+    _check_l2(scenario, profile)
     devices = _devices(scenario)
     links = _named(scenario, None, lambda: _gpu_links(spec, profile) | _own_links(spec, devices))
     budget = _named(scenario, None, lambda: _budget(spec, model, profile))
@@ -65,6 +69,17 @@ def load_inputs(scenario: Scenario, *, strict: bool = False) -> Inputs:
             allowed=f"a divisor of {trace.block_tokens}",
         )
     return Inputs(trace, model, profile, budget, caps, links, devices)
+
+
+def _check_l2(scenario: Scenario, profile: Profile) -> None:
+    """InputError if KV is to be prefetched into an L2 that the profile says too little of."""
+    needed = ("tiers.l2.read", "tiers.l2.full_hit_bytes", "tiers.l2.full_miss_bytes", "tiers.hbm.latency")
+    missing = [path for path in needed if path not in profile.entries]
+    if scenario.spec.engine.l2_prefetch and missing:
+        problem = f"profile {profile.name} does not say how its L2 behaves: it has no {' and no '.join(missing)}"
+        raise InputError(problem, where=scenario.where, path="engine.l2_prefetch")
+    if scenario.spec.engine.l2_prefetch:
+        l2_model(profile)
 
 
 def own_links(spec: ScenarioSpec) -> list[str]:
@@ -126,9 +141,9 @@ def _with_links(profile: Profile, spec: ScenarioSpec) -> tuple[Profile, dict[str
     """The profile with the scenario's links, and the shared bandwidths."""
     links, own = spec.links, own_links(spec)
     caps = {}
-    joint = profile.joint_cap("kernel" if any(copy_method(spec, name) == "kernel" for name in GPU_LINKS) else "loop")
+    joint = profile.joint_path("kernel" if any(copy_method(spec, name) == "kernel" for name in GPU_LINKS) else "loop")
     if joint is not None:
-        caps["pcie_joint"] = joint
+        caps["pcie_joint"] = profile.si(joint)
     names = (*profile.links, *CAPS, *NODE_CAPS, *own)
     for name, link in links.items():
         path = f"links.{name}"
@@ -150,8 +165,8 @@ def _with_links(profile: Profile, spec: ScenarioSpec) -> tuple[Profile, dict[str
             raise InputError("a shared bandwidth has no latency", path=f"{path}.latency", found=link.latency)
         if link.bandwidth is not None:
             caps[name] = link.bandwidth
-            if f"caps.{name}" in profile.entries:
-                profile = profile.override(f"caps.{name}", link.bandwidth)
+            if name in CAPS and joint is not None:
+                profile = profile.override(joint, link.bandwidth)
     return profile, caps
 
 

@@ -24,6 +24,7 @@ from policies.tables import FAMILIES
 from sim import checks
 from sim.cluster import Cluster
 from sim.inputs import Inputs, load_inputs
+from sim.provenance import value_rows
 from sim.sampler import Sampler
 from sim.scenario import Progress, Scenario
 from sim.summary import SCHEMA, summarize
@@ -149,21 +150,7 @@ def simulate(
         "steps": sum(r.steps for r in cluster.replicas),
         "requests_per_cpu_s": len(cluster.sequences) / cpu_s,
     }
-    values = [
-        {
-            "path": v.path,
-            "value_si": v.value_si,
-            "si_unit": v.si_unit,
-            "text": v.text,
-            "rel": v.rel,
-            "lo": v.lo,
-            "hi": v.hi,
-            "src": v.src_key,
-            "source": v.source_text,
-        }
-        for v in inputs.profile.values()
-    ]
-    return Result(summary, tables, scenario.to_yaml(), values)
+    return Result(summary, tables, scenario.to_yaml(), value_rows(cluster))
 
 
 def policy_failure(error: Exception, now: float, where: str) -> InputError | None:

@@ -6,34 +6,23 @@ reason, so a file written for a later version never runs as something else.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from hw_profiles.errors import InputError
-from hw_profiles.units import Bytes, Rate, Seconds
+from hw_profiles.units import Bytes, Seconds
 from policies.tables import FAMILIES, LATER_FAMILIES
+from sim.spec_base import Count, PolicySpec, Spec, refuse, resolved_path
+from sim.tier_spec import LinkSpec, TierSpec
 from traces.spec import TraceSpec
 
 SCHEMA = "kvsim-scenario/1"
-Count = Annotated[int, Field(ge=1, strict=True)]
 MOST_REPLICAS = 4096
 
 SLO_METRICS = ("ttft", "tpot", "itl", "e2e", "queue")
 SLO_STATISTICS = ("mean", "p50", "p90", "p95", "p99", "max")
-
-
-class Spec(BaseModel):
-    """Base of every part: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def refuse(value: Any, path: str | None, what: str, available: tuple[str, ...] = ()) -> InputError:
-    """The error for a part of the schema that this version does not run."""
-    return InputError(f"{what} is not available in this version", path=path, found=value, allowed=available or None)
 
 
 class HardwareSpec(Spec):
@@ -71,6 +60,7 @@ class EngineSpec(Spec):
     loading          how cached prefixes are loaded
     kv_layout        what is contiguous in memory and so one copy: a block of all layers, of one layer, or of the keys
                      or values of one layer
+    l2_prefetch      KV per layer that is prefetched into L2 ahead of decode attention (sim.cost.l2_prefetch); 0: none
     """
 
     kind: Literal["vllm", "sglang", "tensorrt_llm"] = "vllm"
@@ -82,6 +72,7 @@ class EngineSpec(Spec):
     host_time: Seconds = 0.0
     loading: LoadingSpec = LoadingSpec()
     kv_layout: Literal["block", "layer", "layer_kv"] = "block"
+    l2_prefetch: Bytes = 0
 
     @model_validator(mode="after")
     def _available(self) -> EngineSpec:
@@ -95,118 +86,6 @@ class EngineSpec(Spec):
                 allowed=f"a whole number >= {self.max_num_seqs}",
             )
         return self
-
-
-class PolicySpec(BaseModel):
-    """A policy and its options: `lru`, `{name: lru}`, or `{name: "my_policy.py:MyPolicy", option: value}`."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-    name: str
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return {"name": value}
-        if not isinstance(value, dict) or "name" not in value:
-            raise InputError("", found=value, allowed="a policy name, or {name: ..., option: value}")
-        return value
-
-    def resolved(self, base_dir: Path) -> dict[str, Any]:
-        """With an absolute path, if the name is a file."""
-        source, colon, attribute = self.name.rpartition(":")
-        name = f"{(base_dir / source).resolve()}:{attribute}" if colon and source.endswith(".py") else self.name
-        return {**self.model_dump(), "name": name}
-
-
-TIER_KINDS: dict[str, str] = {
-    "hbm": "hbm",
-    "dram": "host",
-    "cxl": "memory",
-    "c2c": "memory",
-    "ssd": "device",
-    "remote": "device",
-}
-"""What a tier is, by name: memory on the GPU; memory of the host behind PCIe; memory behind a link of its own; a device
-(disk, network) that fills and drains host memory by itself."""
-
-
-DEFAULT_DEVICES = {"cxl": "cxl", "c2c": "nvlink-c2c", "ssd": "nvme-gen4", "remote": "rdma-200g"}
-"""Device behind a tier that names none (hw_profiles/devices)."""
-
-
-class TierSpec(Spec):
-    """One tier. HBM comes first; its capacity is what the model leaves, unless given.
-
-    shared     one per replica (private), per node, or one for the cluster
-    inclusive  false: what is loaded from here toward the GPU leaves, and what comes in is what was evicted above
-    leaf_only  true: a block is not evicted while blocks that follow it in a prefix are here
-    device     what the tier is made of: a shipped device or a YAML file; by name of the tier if not given
-    direct     for a disk or a network: true if it reaches the GPU's memory without passing host memory
-    """
-
-    name: str
-    capacity: Bytes | None = None
-    shared: Literal["private", "node", "cluster"] = "private"
-    eviction: PolicySpec | None = None
-    admission: PolicySpec | None = None
-    offload: PolicySpec | None = None
-    prefetch: PolicySpec | None = None
-    block_tokens: int | None = None
-    inclusive: bool = True
-    leaf_only: bool = False
-    direct: bool = False
-    device: str | None = None
-
-    @property
-    def device_name(self) -> str | None:
-        """The device behind the tier; None for HBM and host memory."""
-        return self.device or DEFAULT_DEVICES.get(self.name)
-
-    @property
-    def kind(self) -> str:
-        """One of the values of TIER_KINDS."""
-        return TIER_KINDS[self.name]
-
-    @model_validator(mode="after")
-    def _available(self) -> TierSpec:
-        if self.name not in TIER_KINDS:
-            raise InputError("unknown tier", path="name", found=self.name, allowed=tuple(TIER_KINDS), near=TIER_KINDS)
-        if self.prefetch is not None:
-            raise InputError(
-                "prefetching is for all tiers: name the tier as the option `into` of policies.prefetch",
-                path="prefetch",
-                found=self.prefetch.name,
-            )
-        if self.block_tokens is not None:
-            raise refuse(self.block_tokens, "block_tokens", "a block size of a tier's own")
-        if self.device is not None and self.kind in ("hbm", "host"):
-            raise InputError("this memory belongs to the machine's profile", path="device", found=self.device)
-        if self.direct and self.kind != "device":
-            raise InputError("only for a disk or a network", path="direct", found=True, allowed="false")
-        if self.name == "hbm":
-            if self.shared != "private":
-                raise InputError("HBM belongs to one replica", path="shared", found=self.shared, allowed="private")
-            if not self.inclusive:
-                raise InputError("HBM holds what the GPU uses", path="inclusive", found=False, allowed="true")
-            if self.admission is not None:
-                raise InputError("HBM takes what is computed", path="admission", found=self.admission.name)
-        elif self.capacity is None:
-            raise InputError("missing", path="capacity", allowed="a size such as '2 TiB'")
-        return self
-
-
-class LinkSpec(Spec):
-    """Values of a link in place of the profile's."""
-
-    bandwidth: Rate | None = None
-    """bytes/s of one long copy."""
-    latency: Seconds | None = None
-    """Set-up time of each copy."""
-    chunk: Annotated[Bytes, Field(ge=1)] | None = None
-    """Longer transfers are cut into parts of about this size, between which others take turns."""
-    method: Literal["loop", "batch", "kernel"] | None = None
-    """For the GPU's own link: one copy per block in a loop (the default), one batched call, or a copy kernel."""
 
 
 class PoliciesSpec(Spec):
@@ -243,9 +122,9 @@ class ScenarioSpec(Spec):
     engine: EngineSpec = EngineSpec()
     routing: Literal["round_robin", "least_loaded", "prefix_aware"] = "round_robin"
     tiers: tuple[TierSpec, ...] = (TierSpec(name="hbm"),)
-    links: dict[str, LinkSpec] = {}
+    links: dict[str, LinkSpec] = Field(default_factory=dict)
     policies: PoliciesSpec = PoliciesSpec()
-    slo: dict[str, Seconds] = {}
+    slo: dict[str, Seconds] = Field(default_factory=dict)
     seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
 
     @model_validator(mode="after")
@@ -302,10 +181,3 @@ class ScenarioSpec(Spec):
                 if policy is not None:
                     shown[family] = policy.resolved(base_dir)
         return data
-
-
-def resolved_path(name_or_path: str, base_dir: Path) -> str:
-    """`name_or_path` made absolute if it looks like a path (has a slash or a file ending); else unchanged."""
-    if "/" in name_or_path or re.search(r"\.(ya?ml|json)$", name_or_path):
-        return str((base_dir / Path(name_or_path).expanduser()).resolve())
-    return name_or_path

@@ -8,29 +8,14 @@ import numpy as np
 import pyarrow as pa
 
 from sim import metrics
+from sim.assumptions import assumptions
 from sim.cluster import Cluster
-from sim.cost.interference import direction_of
 from sim.hierarchy.link import CopyEngine
 from sim.hierarchy.tier import Tier
-from sim.inputs import GPU_LINKS, copy_method
+from sim.provenance import profile_summary
 from sim.quantiles import latency_ms, pick
 
 SCHEMA = "kvsim-summary/1"
-
-ASSUMPTIONS = (
-    "Modelled: arrivals, lengths and prefix sharing of the trace; vLLM v1 scheduling (token budget, chunked prefill, "
-    "FCFS, preemption by recompute); prefix caching by chained hashes in full engine blocks; one copy engine per "
-    "direction and GPU over shared bandwidths; one copy per contiguous piece of an engine block (engine.kv_layout); "
-    "loading of cached prefixes as engine.loading says (by default a request waits for its own, its batch does not).",
-    "Step time: matrix products, attention (cold in L2), elementwise kernels and launches from the profile's fitted "
-    "models. Host time per step is engine.host_time (0 s: asynchronous scheduling hides it).",
-    "Output tokens are private to their request: they hold HBM, stay cached until evicted, and are neither hit by "
-    "another request nor offloaded.",
-    "Copies slow the kernels of their GPU, by bytes moved during a step and the profile's interference factors "
-    "(estimates unless the profile says otherwise).",
-    "Not modelled in this version: L2 residency (but for a prefetch into L2), bandwidth that GPUs of a host "
-    "share (unless `links:` gives it), tensor parallelism, speculation, tokenisation, client network.",
-)
 
 
 def summarize(cluster: Cluster, requests: pa.Table, config_sha256: str, version: str) -> dict[str, Any]:
@@ -62,7 +47,7 @@ def summarize(cluster: Cluster, requests: pa.Table, config_sha256: str, version:
         "preemptions": sum(r.batch.preemptions for r in cluster.replicas),
     }
     summary["slo"] = _slo(cluster, summary, columns, finished, duration)
-    summary["profile"] = _profile(cluster)
+    summary["profile"] = profile_summary(cluster)
     summary["model"] = _model(inputs.model)
     summary["hardware"] = {
         "profile": inputs.profile.name,
@@ -76,7 +61,7 @@ def summarize(cluster: Cluster, requests: pa.Table, config_sha256: str, version:
         summary["trace"]["max_parallel"] = inputs.trace.max_parallel
         summary["trace"]["sender_wait_s"] = cluster.arrivals.sender_wait_s
     summary["metrics"] = metrics.rows(summary)
-    summary["assumptions"] = list(ASSUMPTIONS)
+    summary["assumptions"] = assumptions(spec)
     summary["warnings"] = _warnings(cluster, summary)
     return summary
 
@@ -195,40 +180,6 @@ def _slo(
         "attainment": float(meets.mean()) if targets else None,
         "goodput_per_s": _rate(int(meets.sum()), duration),
     }
-
-
-def _profile(cluster: Cluster) -> dict[str, Any]:
-    profile = cluster.inputs.profile
-    touched = [v for v in profile.values() if v.rel is not None and _is_used(cluster, v.path)]
-    widest = max(touched, key=lambda v: v.rel or 0.0, default=None)
-    return {
-        "name": profile.name,
-        "kind": profile.kind,
-        "widest_uncertainty": widest.rel if widest else None,
-        "widest_value": widest.path if widest else None,
-        "extrapolated_fraction": _extrapolated(cluster),
-    }
-
-
-def _extrapolated(cluster: Cluster) -> float:
-    """Share of the step time that was spent in steps outside the range that the profile was measured on."""
-    busy = sum(r.times.compute_s for r in cluster.replicas)
-    return sum(r.extrapolated_s for r in cluster.replicas) / busy if busy else 0.0
-
-
-def _is_used(cluster: Cluster, path: str) -> bool:
-    """True for profile values that this run's cost model read."""
-    if path.startswith(("kernels.", "capacity.hbm_bytes", "capacity.reserved_bytes", "tiers.hbm.read")):
-        return True
-    if not cluster.links:
-        return False
-    spec, profile = cluster.scenario.spec, cluster.inputs.profile
-    small = spec.engine.kv_layout != "block"
-    used = [p for link in GPU_LINKS for p in profile.copy_paths(link, copy_method(spec, link))]
-    for link in GPU_LINKS:
-        factor = f"interference.{direction_of(link)}"
-        used.append(f"{factor}_kernel" if copy_method(spec, link) == "kernel" else factor)
-    return path.startswith("caps.pcie_joint") or (path in used and (small or ".small_" not in path))
 
 
 def _model(model: Any) -> dict[str, Any]:

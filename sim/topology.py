@@ -21,7 +21,8 @@ from sim.hierarchy.tier import Tier
 from sim.inputs import NODE_CAPS, Inputs
 from sim.recorder import Recorder
 from sim.scenario import Scenario
-from sim.spec import LinkSpec, PolicySpec, TierSpec
+from sim.spec_base import PolicySpec
+from sim.tier_spec import LinkSpec, TierSpec
 
 
 class Topology:

@@ -1,13 +1,10 @@
 """The L2 knee and prefetch into L2, against the formula written out by hand; without a prefetch L2 must not matter."""
 
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
-import pandas as pd
 import pytest
 
-import sim.cluster
 from hw_profiles.errors import InputError
 from hw_profiles.l2 import L2Model, l2_model
 from hw_profiles.loader import load_profile
@@ -237,19 +234,3 @@ def test_gains_are_of_the_published_size(profile, attention, step):
     best = min(cost(profile, ahead * MB).decode(seqs, context) for ahead in (1, 2, 4, 6, 8, 12, 16, 20, 24, 28, 32))
     assert attention[0] < cold / best < attention[1]
     assert step[0] < (linear + cold) / (linear + best) < step[1]
-
-
-# ---- in the engine
-
-
-def test_a_run_with_a_prefetch(run, prompt, monkeypatch):
-    """Decoding is faster, everything before the first token is as it was; strides are exactly single steps."""
-    rows = [(0, 1000 + 40 * i, 300, prompt(i, 1000 + 40 * i)) for i in range(6)]
-    plain = run(rows)
-    monkeypatch.setattr(sim.cluster, "StepCost", partial(StepCost, l2_prefetch_bytes=4 * MB))
-    strides, singles = run(rows), run(rows, single_step=True)
-    for name in ("requests", "transfers", "samples"):
-        pd.testing.assert_frame_equal(strides.frames[name], singles.frames[name], check_exact=True)
-    before, after = plain.frames["requests"], strides.frames["requests"]
-    assert list(before.ttft_s) == list(after.ttft_s)
-    assert (after.tpot_s < before.tpot_s).all()

@@ -1,0 +1,84 @@
+"""Where a run's hardware numbers come from, which of them it used, and how sure they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from hw_profiles.schema import ProfileValue
+from sim.cluster import Cluster
+from sim.cost.interference import direction_of
+from sim.inputs import GPU_LINKS, copy_method
+from sim.spec import ScenarioSpec
+
+STEP_VALUES = ("kernels.", "capacity.hbm_bytes", "capacity.reserved_bytes", "tiers.hbm.read")
+"""Starts of the paths that the step times of every run are made from."""
+L2_PREFETCH_VALUES = ("tiers.l2.full_", "tiers.l2.measured_bytes", "tiers.l2.read", "capacity.l2_bytes")
+"""Those that `sim.cost.l2_prefetch` reads besides, with the latency of HBM."""
+
+
+def value_rows(cluster: Cluster) -> list[dict[str, Any]]:
+    """Every value of the hardware profile for `profile.json`, in its order; `used`: this run's cost model read it."""
+    return [_row(value, used) for value, used in _values(cluster)]
+
+
+def profile_summary(cluster: Cluster) -> dict[str, Any]:
+    """The profile in `summary.json`: the widest stated uncertainty (relative half-width of a 90 % interval) among the
+    values that the run used, and the share of its step time outside the range that the profile was fitted on."""
+    profile = cluster.inputs.profile
+    stated = [value for value, used in _values(cluster) if used and value.rel is not None]
+    widest = max(stated, key=lambda value: value.rel or 0.0, default=None)
+    return {
+        "name": profile.name,
+        "kind": profile.kind,
+        "widest_uncertainty": widest.rel if widest else None,
+        "widest_value": widest.path if widest else None,
+        "extrapolated_fraction": _extrapolated(cluster),
+    }
+
+
+def _values(cluster: Cluster) -> Iterator[tuple[ProfileValue, bool]]:
+    starts, links = _starts(cluster.scenario.spec), _link_paths(cluster)
+    for value in cluster.inputs.profile.values():
+        yield value, value.path.startswith(starts) or value.path in links
+
+
+def _row(value: ProfileValue, used: bool) -> dict[str, Any]:
+    return {
+        "path": value.path,
+        "value_si": value.value_si,
+        "si_unit": value.si_unit,
+        "text": value.text,
+        "rel": value.rel,
+        "lo": value.lo,
+        "hi": value.hi,
+        "src": value.src_key,
+        "source": value.source_text,
+        "used": used,
+    }
+
+
+def _starts(spec: ScenarioSpec) -> tuple[str, ...]:
+    ahead = (*L2_PREFETCH_VALUES, "tiers.hbm.latency") if spec.engine.l2_prefetch else ()
+    return (*STEP_VALUES, *ahead)
+
+
+def _link_paths(cluster: Cluster) -> set[str]:
+    """Paths of the values that the copies over the GPU's own link read."""
+    if not cluster.links:
+        return set()
+    spec, profile = cluster.scenario.spec, cluster.inputs.profile
+    small = spec.engine.kv_layout != "block"
+    methods = {link: copy_method(spec, link) for link in GPU_LINKS}
+    used = set()
+    for link, method in methods.items():
+        used |= {path for path in profile.copy_paths(link, method) if small or ".small_" not in path}
+        factor = f"interference.{direction_of(link)}"
+        used |= {f"{factor}_kernel", "capacity.sms"} if method == "kernel" else {factor}
+    joint = profile.joint_path("kernel" if "kernel" in methods.values() else "loop")
+    return used if joint is None else used | {joint}
+
+
+def _extrapolated(cluster: Cluster) -> float:
+    busy = sum(r.times.compute_s for r in cluster.replicas)
+    return sum(r.extrapolated_s for r in cluster.replicas) / busy if busy else 0.0
