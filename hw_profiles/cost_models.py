@@ -1,73 +1,109 @@
 """The fitted cost formulas of a profile: the one place where they are written down.
 
 The simulator charges them and the fitting code fits them. Each `seconds` takes scalars or numpy arrays of one
-shape, in SI units (`DeviceLink`: scalars). SOURCE of the forms: roofline with a smooth maximum for matrix products,
-linear branch with a floor for decode attention, quadratic prefill attention, alpha-beta copies in up to two segments by
-block size, a linear queue-depth ramp for devices; the `sources` of a profile say how well they fit public measurements.
+shape, in SI units (`DeviceLink`: scalars). A kernel model may carry a table of measured / formula
+(`hw_profiles.residual`), which its `seconds` multiplies in. SOURCE of the forms: roofline with a smooth maximum for
+matrix products, linear branch with a floor for decode attention, quadratic prefill attention, alpha-beta copies in up
+to two segments by block size, a linear queue-depth ramp for devices; the `sources` of a profile say how well they fit
+public measurements.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-Number = TypeVar("Number", float, NDArray[np.float64])
+from hw_profiles.residual import Number, Residual
 
 
 @dataclass(frozen=True)
 class GemmModel:
     """Matrix product: t0 + ((bytes / bandwidth)^p + (flops / rate)^p)^(1/p), a smooth max(memory, compute).
 
-    t0 in s, bandwidth in bytes/s, flops in FLOP/s, p >= 1 (large p = sharp corner).
+    t0 in s, bandwidth in bytes/s, flops in FLOP/s, p >= 1 (large p = sharp corner). residual: over m, n, k.
     """
 
     t0: float
     bandwidth: float
     flops: float
     p: float
+    residual: Residual | None = None
 
-    def seconds(self, nbytes: Number, flops: Number) -> Number:
-        """Time of a product that moves `nbytes` (2 * (m*k + k*n + m*n) in bf16), does `flops` = 2*m*n*k."""
+    def seconds(self, nbytes: Number, flops: Number, shape: tuple[Number, Number, Number] | None = None) -> Number:
+        """Time of a product that moves `nbytes` (2 * (m*k + k*n + m*n) in bf16), does `flops` = 2*m*n*k.
+
+        shape: (m, n, k) of [m, k] x [k, n]; without it the formula alone, without the table.
+        """
         p = self.p
         smooth: Number = ((nbytes / self.bandwidth) ** p + (flops / self.flops) ** p) ** (1 / p)
-        return self.t0 + smooth
+        seconds = self.t0 + smooth
+        return seconds if self.residual is None or shape is None else seconds * self.residual.at(*shape)
 
 
 @dataclass(frozen=True)
 class DecodeModel:
-    """Decode attention of one layer, KV cold in L2: max(floor, t0 + per_seq * batch + bytes / bandwidth)."""
+    """Decode attention of one layer, KV cold in L2: max(floor, t0 + per_seq * batch + bytes / bandwidth).
+
+    residual: over batch, bytes; its batch counts sequences of as many KV heads as `kernel_groups.BASE_KV_HEADS`, of
+    which a sequence on this rank has `share`.
+    """
 
     floor: float
     t0: float
     per_seq: float
     bandwidth: float
+    residual: Residual | None = None
+    share: float = 1.0
 
     def seconds(self, batch: Number, nbytes: Number) -> Number:
         """Time for `batch` sequences whose keys and values in one layer are `nbytes` together."""
         linear = self.t0 + self.per_seq * batch + nbytes / self.bandwidth
-        return np.maximum(self.floor, linear) if isinstance(linear, np.ndarray) else max(self.floor, linear)
+        seconds = np.maximum(self.floor, linear) if isinstance(linear, np.ndarray) else max(self.floor, linear)
+        return seconds if self.residual is None else seconds * self.ratio(batch, nbytes)
+
+    def ratio(self, batch: Number, nbytes: Number) -> Number | float:
+        """Measured / formula at this work, 1 without a table."""
+        return 1.0 if self.residual is None else self.residual.at(batch * self.share, nbytes)
 
 
 @dataclass(frozen=True)
 class PrefillModel:
-    """Prefill attention of one layer and chunk: t0 + per_token * tokens + flops / flops_per_s."""
+    """Prefill attention of one layer, one launch: t0 + per_token * tokens + flops / flops_per_s.
+
+    residual: over tokens, flops.
+    """
 
     t0: float
     per_token: float
     flops: float
+    residual: Residual | None = None
 
     def seconds(self, tokens: Number, flops: Number) -> Number:
-        """Time for a chunk of `tokens` new tokens; `flops` from `prefill_flops`."""
-        return self.t0 + self.per_token * tokens + flops / self.flops
+        """Time for `tokens` new tokens; `flops` from `prefill_flops`. Chunks of one launch add up in both."""
+        seconds = self.t0 + self.per_token * tokens + flops / self.flops
+        return seconds if self.residual is None else seconds * self.residual.at(tokens, flops)
 
 
 def prefill_flops(tokens: Number, prefix: Number, heads: int, head_dim: int) -> Number:
     """FLOP of causal attention, S tokens after P cached, one layer: 4 * heads * head_dim * (S*P + S*S/2)."""
     return 4 * heads * head_dim * (tokens * prefix + tokens * tokens / 2)
+
+
+@dataclass(frozen=True)
+class AllReduceModel:
+    """Sum over `ranks` GPUs of a buffer that each of them holds: alpha + bytes / beta. residual: over bytes."""
+
+    ranks: int
+    alpha: float
+    beta: float
+    residual: Residual | None = None
+
+    def seconds(self, nbytes: Number) -> Number:
+        """Time for a buffer of `nbytes` on every rank."""
+        seconds = self.alpha + nbytes / self.beta
+        return seconds if self.residual is None else seconds * self.residual.at(nbytes)
 
 
 @dataclass(frozen=True)

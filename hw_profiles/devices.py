@@ -14,22 +14,23 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from hw_profiles import schema
+from hw_profiles import quantity
 from hw_profiles.cost_models import DeviceLink
 from hw_profiles.errors import InputError
 from hw_profiles.loader import read_group, read_sources, read_word
-from hw_profiles.schema import ProfileValue, Quantity, check_keys, mapping, overridden
+from hw_profiles.quantity import Quantity
+from hw_profiles.schema import ProfileValue, check_keys, mapping, overridden
 from hw_profiles.yaml_io import parse_yaml, read_text
 
 SCHEMA = "kvsim-device/1"
 KINDS = ("memory", "storage", "network")
 DIRECTIONS = ("read", "write")
 _SHIPPED = Path(__file__).parent / "devices"
-_REQUIRED: Mapping[str, Quantity] = MappingProxyType({"latency": schema.TIME, "bandwidth": schema.RATE})
+_REQUIRED: Mapping[str, Quantity] = MappingProxyType({"latency": quantity.TIME, "bandwidth": quantity.RATE})
 _VALUES: Mapping[str, Quantity] = MappingProxyType(
-    {**_REQUIRED, "single": schema.SHARE, "saturation": schema.COUNT, "per_io": schema.TIME}
+    {**_REQUIRED, "single": quantity.SHARE, "saturation": quantity.COUNT, "per_io": quantity.TIME}
 )
-_SHARED: Mapping[str, Quantity] = MappingProxyType({"joint": schema.RATE})
+_SHARED: Mapping[str, Quantity] = MappingProxyType({"joint": quantity.RATE})
 _TOP_KEYS = ("schema", "name", "kind", "what", "sources", "read", "write", "caps")
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hw_profiles.cost_models import Number
 from hw_profiles.errors import InputError
 from hw_profiles.profile import Profile
+from hw_profiles.residual import Number
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,9 @@ from typing import Any
 
 from hw_profiles import schema
 from hw_profiles.errors import InputError
-from hw_profiles.profile import HeldOut, Profile, Validity
+from hw_profiles.kernel_reader import kernel_notes, kernel_values
+from hw_profiles.profile import Profile, Validity
+from hw_profiles.quantity import Quantity
 from hw_profiles.schema import ProfileValue, check_keys, mapping
 from hw_profiles.yaml_io import parse_yaml, read_text
 
@@ -52,13 +54,14 @@ def _profile(document: Mapping[str, Any], source: str, sha256: str) -> Profile:
     if kind not in schema.KINDS:
         raise InputError("", path="kind", found=kind, allowed=schema.KINDS)
     sources = read_sources(document)
+    entries = {value.path: value for value in _values(document, sources)}
     return Profile(
         name=read_word(document, "name"),
         kind=kind,
         vendor=read_word(document, "vendor"),
-        entries={value.path: value for value in _values(document, sources)},
+        entries=entries,
         sources=sources,
-        heldout=dict(_heldout(document)),
+        kernels=kernel_notes(mapping(document.get("kernels"), "kernels")),
         validity=_validity(document),
         source=source,
         content_sha256=sha256,
@@ -87,26 +90,26 @@ def read_sources(document: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _values(document: Mapping[str, Any], sources: Mapping[str, str]) -> Iterator[ProfileValue]:
-    groups = {name: {**keys, **schema.OPTIONAL.get(name, {})} for name, keys in schema.REQUIRED.items()}
-    groups |= {name: dict(keys) for name, keys in schema.OPTIONAL.items() if name not in groups}
-    sections = {}
-    for name in groups:
-        section = name.partition(".")[0]
-        required = any(group.partition(".")[0] == section for group in schema.REQUIRED)
-        default: dict[str, Any] | None = None if required else {}
-        sections[section] = mapping(document.get(section, default), section)
-    for section, node in sections.items():
-        subgroups = [name.partition(".")[2] for name in groups if name.startswith(f"{section}.")]
-        if subgroups:
-            check_keys(node, subgroups, section)
-    links = mapping(document.get("links"), "links")
+    """Every value of the document: capacity and tiers, kernels, what is optional, links."""
+    required: dict[str, Mapping[str, Quantity]] = {
+        name: {**keys, **schema.OPTIONAL.get(name, {})} for name, keys in schema.REQUIRED.items()
+    }
+    optional = {name: keys for name, keys in schema.OPTIONAL.items() if name not in required}
+    tiers = mapping(document.get("tiers"), "tiers")
+    check_keys(tiers, [name[6:] for name in (*required, *optional) if name.startswith("tiers.")], "tiers")
+    kernels, links = (mapping(document.get(name), name) for name in ("kernels", "links"))
     for name in schema.REQUIRED_LINKS:
         if name not in links:
             raise InputError(f"missing link {name!r}", path="links")
-    for name, keys in groups.items():
-        section, _, group = name.partition(".")
-        node = sections[section].get(group, {}) if group else sections[section]
-        yield from read_group(name, node, keys, schema.REQUIRED.get(name, {}), sources)
+
+    def group(name: str, default: object) -> object:
+        return tiers.get(name[6:], {}) if name.startswith("tiers.") else document.get(name, default)
+
+    for name, keys in required.items():
+        yield from read_group(name, group(name, None), keys, schema.REQUIRED[name], sources)
+    yield from kernel_values(kernels, sources)
+    for name, keys in optional.items():
+        yield from read_group(name, group(name, {}), keys, {}, sources)
     for name, node in links.items():
         yield from _link(f"links.{schema.link_name(name)}", mapping(node, f"links.{name}"), sources)
 
@@ -131,36 +134,19 @@ def _link(path: str, node: Mapping[str, Any], sources: Mapping[str, str]) -> Ite
 def read_group(
     path: str,
     node: object,
-    keys: Mapping[str, schema.Quantity],
-    required: Mapping[str, schema.Quantity],
+    keys: Mapping[str, Quantity],
+    required: Mapping[str, Quantity],
     sources: Mapping[str, str],
 ) -> Iterator[ProfileValue]:
     """Values of one group at `path`: which `keys` it may have and which of them it must. InputError names the path."""
     entry = mapping(node, path)
-    extra = ("heldout",) if path.startswith("kernels.") else ()
-    check_keys(entry, (*keys, *extra), path)
+    check_keys(entry, keys, path)
     for key in required:
         if key not in entry:
             raise InputError(f"missing value {key!r}", path=path)
     for key, value in entry.items():
         if key in keys:
             yield schema.read_value(f"{path}.{key}", value, keys[key], sources)
-
-
-def _heldout(document: Mapping[str, Any]) -> Iterator[tuple[str, HeldOut]]:
-    for kernel, node in mapping(document.get("kernels"), "kernels").items():
-        if "heldout" not in node:
-            continue
-        path = f"kernels.{kernel}.heldout"
-        entry = mapping(node["heldout"], path)
-        check_keys(entry, schema.HELDOUT_KEYS, path)
-        for key in ("mape", "n", "what"):
-            if key not in entry:
-                raise InputError(f"missing key {key!r}", path=path)
-        for key in entry:
-            if key != "what" and (isinstance(entry[key], bool) or not isinstance(entry[key], int | float)):
-                raise InputError("", path=f"{path}.{key}", found=entry[key], allowed="a number")
-        yield kernel, HeldOut(**entry)
 
 
 def _validity(document: Mapping[str, Any]) -> Validity:

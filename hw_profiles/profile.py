@@ -6,21 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from hw_profiles.cost_models import CopyModel, DecodeModel, GemmModel, LaunchModel, LinkModel, PrefillModel
+from hw_profiles import picks
+from hw_profiles.cost_models import (
+    AllReduceModel,
+    CopyModel,
+    DecodeModel,
+    GemmModel,
+    LaunchModel,
+    LinkModel,
+    PrefillModel,
+)
 from hw_profiles.errors import InputError
+from hw_profiles.kernel_groups import BASE_GROUP, BASE_HEAD_DIM, BASE_KV_HEADS
+from hw_profiles.kernel_reader import HeldOut, KernelNotes
 from hw_profiles.schema import COPY, COPY_METHODS, ProfileValue, overridden
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """How well a fitted model predicts points not used in the fit (relative errors); `what` says which."""
-
-    mape: float
-    n: int
-    what: str
-    p90: float | None = None
-    max: float | None = None
-    bias: float | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Profile:
     vendor: str
     entries: Mapping[str, ProfileValue]
     sources: Mapping[str, str]
-    heldout: Mapping[str, HeldOut]
+    kernels: KernelNotes
     validity: Validity
     source: str
     content_sha256: str
@@ -54,6 +53,11 @@ class Profile:
         if path not in self.entries:
             raise InputError("no such value", where=self.source, found=path, near=self.entries)
         return self.entries[path].value_si
+
+    @property
+    def heldout(self) -> Mapping[str, HeldOut]:
+        """Score of each kernel group on measurements that its fit has not seen."""
+        return self.kernels.heldout
 
     def values(self) -> list[ProfileValue]:
         """Every value with its source, in the order of the file."""
@@ -103,28 +107,60 @@ class Profile:
     @cached_property
     def gemm(self) -> GemmModel:
         """Cost of bf16 matrix products."""
-        return GemmModel(*self._group("kernels.gemm_bf16", "t0", "bandwidth", "flops", "p"))
+        return self.gemm_for("bf16")
 
     @cached_property
     def decode(self) -> DecodeModel:
-        """Cost of decode attention with KV cold in L2."""
-        return DecodeModel(*self._group("kernels.decode_attn", "floor", "t0", "per_seq", "bandwidth"))
+        """Cost of decode attention with KV cold in L2: bf16, 4 query heads per KV head, heads of 128."""
+        return self.decode_for()
 
     @cached_property
     def prefill(self) -> PrefillModel:
-        """Cost of prefill attention."""
-        return PrefillModel(*self._group("kernels.prefill_attn", "t0", "per_token", "flops"))
+        """Cost of prefill attention: bf16, heads of 128."""
+        return self.prefill_for()
+
+    def gemm_for(self, dtype: str) -> GemmModel:
+        """Cost of matrix products with weights of a type; `picks.gemm` says where it comes from."""
+        return picks.gemm(self, dtype).model
+
+    def moe_for(self, dtype: str) -> GemmModel:
+        """Cost of the fused experts of a layer (bytes of the experts that are read, their FLOP); see `picks.moe`."""
+        return picks.moe(self, dtype).model
+
+    def decode_for(
+        self,
+        kv_dtype: str = "bf16",
+        group: int = BASE_GROUP,
+        head_dim: int = BASE_HEAD_DIM,
+        kv_heads: int = BASE_KV_HEADS,
+    ) -> DecodeModel:
+        """Cost of decode attention, KV cold in L2: `group` query heads for each of the rank's `kv_heads`."""
+        return picks.decode(self, kv_dtype, group, head_dim, kv_heads).model
+
+    def prefill_for(self, dtype: str = "bf16", head_dim: int = BASE_HEAD_DIM) -> PrefillModel:
+        """Cost of prefill attention over KV of a type."""
+        return picks.prefill(self, dtype, head_dim).model
+
+    def mla_decode(self, kv_dtype: str = "bf16") -> DecodeModel | None:
+        """Cost of decode attention over a shared latent; None if the profile has none."""
+        found = picks.mla_decode(self, kv_dtype)
+        return found.model if found else None
+
+    def allreduce(self, ranks: int) -> AllReduceModel | None:
+        """Cost of a sum over `ranks` GPUs of a node; None if the profile has none for that many."""
+        found = picks.allreduce(self, ranks)
+        return found.model if found else None
 
     @cached_property
     def launch(self) -> LaunchModel:
         """Kernel launch times."""
-        return LaunchModel(*self._group("kernels.launch", "graph", "stream"))
+        return LaunchModel(*self.group_si("kernels.launch", "graph", "stream"))
 
     @cached_property
     def links(self) -> dict[str, LinkModel]:
         """Links by name, one line through all block sizes; "pcie_h2d" and "pcie_d2h" are always there."""
         names = [path[6:-6] for path in self.entries if path.startswith("links.") and path.endswith(".alpha")]
-        return {name: LinkModel(*self._group(f"links.{name}", "alpha", "beta")) for name in names if "." not in name}
+        return {name: LinkModel(*self.group_si(f"links.{name}", "alpha", "beta")) for name in names if "." not in name}
 
     def copy_methods(self, link: str) -> tuple[str, ...]:
         """Copy methods that the profile has for a link; every link has "loop"."""
@@ -191,5 +227,6 @@ class Profile:
         path = self.joint_path(method)
         return None if path is None else self.si(path)
 
-    def _group(self, group: str, *keys: str) -> list[float]:
+    def group_si(self, group: str, *keys: str) -> list[float]:
+        """The values `keys` of a group in SI units."""
         return [self.si(f"{group}.{key}") for key in keys]

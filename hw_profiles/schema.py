@@ -16,51 +16,31 @@ from typing import Any
 
 from hw_profiles import units
 from hw_profiles.errors import InputError
+from hw_profiles.kernel_groups import group_form
+from hw_profiles.quantity import COMPUTE, COUNT, FACTOR, NUMBER_UNITS, RATE, SIZE, TIME, Quantity
 
 SCHEMA = "kvsim-hw/1"
 KINDS = ("datasheet", "public_fit", "measured")
 REQUIRED_LINKS = ("pcie_h2d", "pcie_d2h")
 HELDOUT_KEYS = ("mape", "p90", "max", "bias", "n", "what")
-_NUMBER_UNITS: Mapping[str, Fraction] = MappingProxyType({"1": Fraction(1)})
 _LINK_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
-@dataclass(frozen=True)
-class Quantity:
-    """What kind of number a value is: its units, the SI unit it is kept in, and its bounds."""
+PEAK_DTYPES = ("bf16", "fp8", "int8", "fp4")
+"""Types of arithmetic that a datasheet gives a peak for; one not given is not done in hardware."""
 
-    units: Mapping[str, Fraction]
-    si_unit: str
-    whole: bool = False
-    least: float = 0.0
-    above_zero: bool = False
-    most: float = math.inf
-
-
-SIZE = Quantity(units.BYTE_UNITS, "B", whole=True, above_zero=True)
-RATE = Quantity(units.RATE_UNITS, "B/s", above_zero=True)
-COMPUTE = Quantity(units.FLOPS_UNITS, "FLOP/s", above_zero=True)
-TIME = Quantity(units.SECOND_UNITS, "s")
-COUNT = Quantity(_NUMBER_UNITS, "1", whole=True, above_zero=True)
-SHARE = Quantity(_NUMBER_UNITS, "1", above_zero=True, most=1.0)
-EXPONENT = Quantity(_NUMBER_UNITS, "1", least=1.0)
-FACTOR = Quantity(_NUMBER_UNITS, "1")
-
-# Every value a profile must have, by section and group (None = the section has no groups).
+# Every value a profile must have besides kernels and links, by group.
 REQUIRED: Mapping[str, Mapping[str, Quantity]] = MappingProxyType(
     {
         "capacity": {"hbm_bytes": SIZE, "l2_bytes": SIZE, "sms": COUNT, "reserved_bytes": SIZE},
         "tiers.hbm": {"read": RATE},
-        "kernels.gemm_bf16": {"t0": TIME, "bandwidth": RATE, "flops": COMPUTE, "p": EXPONENT},
-        "kernels.decode_attn": {"floor": TIME, "t0": TIME, "per_seq": TIME, "bandwidth": RATE},
-        "kernels.prefill_attn": {"t0": TIME, "per_token": TIME, "flops": COMPUTE},
-        "kernels.launch": {"stream": TIME, "graph": TIME},
     }
 )
 # Values it may have besides.
 OPTIONAL: Mapping[str, Mapping[str, Quantity]] = MappingProxyType(
     {
         "tiers.hbm": {"peak": RATE, "latency": TIME},
+        "peaks": dict.fromkeys(PEAK_DTYPES, COMPUTE),  # of the datasheet, dense
         "caps": {"pcie_joint": RATE, "pcie_joint_kernel": RATE},
         "tiers.l2": {
             "read": RATE,
@@ -94,7 +74,7 @@ CAPS = ("pcie_joint",)
 """Bandwidths that the directions of one GPU's link share. With copy kernels `pcie_joint_kernel` takes its place."""
 TOP_KEYS = (
     *("schema", "name", "kind", "vendor", "target", "created", "calibration", "sources"),
-    *("capacity", "tiers", "links", "caps", "interference", "kernels", "validity"),
+    *("capacity", "peaks", "tiers", "links", "caps", "interference", "kernels", "validity"),
 )
 
 
@@ -124,6 +104,9 @@ def quantity_of(path: str) -> Quantity | None:
         if method:
             return COPY.get(key) if method in COPY_METHODS else None
         return LINK.get(key) or LINK_OPTIONAL.get(key)
+    if group.startswith("kernels."):
+        form = group_form(group[8:])
+        return form[0].get(key) if form else None
     return REQUIRED.get(group, {}).get(key) or OPTIONAL.get(group, {}).get(key)
 
 
@@ -206,7 +189,7 @@ def _interval(
 ) -> tuple[float | None, float | None, float | None]:
     """(lo, hi, rel) of the 90 % interval, all None when the file gives none."""
     if "rel" in entry:
-        rel = _scaled(entry["rel"], "1", Quantity(_NUMBER_UNITS, "1"), f"{path}.rel")
+        rel = _scaled(entry["rel"], "1", Quantity(NUMBER_UNITS, "1"), f"{path}.rel")
         if "lo" in entry or "hi" in entry:
             raise InputError("both rel and lo/hi given", path=path)
         return value * (1 - rel), value * (1 + rel), rel

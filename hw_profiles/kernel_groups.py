@@ -1,0 +1,77 @@
+"""The groups of values below `kernels:` in a profile: their names, their values, the axes of their residual tables.
+
+`gemm_bf16`, `decode_attn` (bf16 KV, 4 query heads per KV head, heads of 128), `prefill_attn` (bf16, heads of 128) and
+`launch` are in every profile. Others are named by what they were measured on: `gemm_fp8`, `decode_attn_fp8_g8_d128`,
+`prefill_attn_bf16_d64`, `mla_decode_bf16`, `mla_prefill_bf16`, `moe_fp8_block`, `allreduce_4` (ranks).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from hw_profiles.quantity import COMPUTE, EXPONENT, RATE, TIME, Quantity
+
+GEMM: Mapping[str, Quantity] = MappingProxyType({"t0": TIME, "bandwidth": RATE, "flops": COMPUTE, "p": EXPONENT})
+DECODE: Mapping[str, Quantity] = MappingProxyType({"floor": TIME, "t0": TIME, "per_seq": TIME, "bandwidth": RATE})
+PREFILL: Mapping[str, Quantity] = MappingProxyType({"t0": TIME, "per_token": TIME, "flops": COMPUTE})
+ALLREDUCE: Mapping[str, Quantity] = MappingProxyType({"alpha": TIME, "beta": RATE})
+LAUNCH: Mapping[str, Quantity] = MappingProxyType({"stream": TIME, "graph": TIME})
+
+REQUIRED_GROUPS: Mapping[str, Mapping[str, Quantity]] = MappingProxyType(
+    {"gemm_bf16": GEMM, "decode_attn": DECODE, "prefill_attn": PREFILL, "launch": LAUNCH}
+)
+BASE_GROUP, BASE_HEAD_DIM, BASE_KV_HEADS = 4, 128, 8
+"""Query heads per KV head, head width and KV heads that `decode_attn` and `prefill_attn` stand for."""
+
+GEMM_AXES, DECODE_AXES, PREFILL_AXES, ALLREDUCE_AXES = (
+    ("m", "n", "k"),
+    ("batch", "bytes"),
+    ("tokens", "flops"),
+    ("bytes",),
+)
+_DTYPE = r"(?:bf16|fp8|fp8_block|int8|int4|mxfp4|nvfp4)"
+_NAMES: tuple[tuple[re.Pattern[str], Mapping[str, Quantity], tuple[str, ...]], ...] = (
+    (re.compile(rf"(?:gemm|moe)_{_DTYPE}"), GEMM, GEMM_AXES),
+    (re.compile(rf"decode_attn(?:_{_DTYPE}_g\d+_d\d+)?"), DECODE, DECODE_AXES),
+    (re.compile(rf"mla_decode_{_DTYPE}"), DECODE, DECODE_AXES),
+    (re.compile(rf"prefill_attn(?:_{_DTYPE}_d\d+)?"), PREFILL, PREFILL_AXES),
+    (re.compile(rf"mla_prefill_{_DTYPE}"), PREFILL, PREFILL_AXES),
+    (re.compile(r"allreduce_\d+"), ALLREDUCE, ALLREDUCE_AXES),
+    (re.compile(r"launch"), LAUNCH, ()),
+)
+EXAMPLES = (*REQUIRED_GROUPS, "gemm_fp8", "decode_attn_fp8_g8_d128", "prefill_attn_bf16_d64", "allreduce_4")
+"""Names for error messages."""
+
+
+def group_form(name: str) -> tuple[Mapping[str, Quantity], tuple[str, ...]] | None:
+    """The values of a kernel group and the axes that its residual table has; None if no group may be called so."""
+    return next(((values, axes) for pattern, values, axes in _NAMES if pattern.fullmatch(name)), None)
+
+
+def decode_name(kv_dtype: str, group: int, head_dim: int) -> str:
+    """The group of decode attention over KV of a type, `group` query heads per KV head, heads of `head_dim`."""
+    base = (kv_dtype, group, head_dim) == ("bf16", BASE_GROUP, BASE_HEAD_DIM)
+    return "decode_attn" if base else f"decode_attn_{kv_dtype}_g{group}_d{head_dim}"
+
+
+def prefill_name(dtype: str, head_dim: int) -> str:
+    """The group of prefill attention over KV of a type with heads of `head_dim`."""
+    return "prefill_attn" if (dtype, head_dim) == ("bf16", BASE_HEAD_DIM) else f"prefill_attn_{dtype}_d{head_dim}"
+
+
+def decode_key(name: str) -> tuple[str, int, int] | None:
+    """(KV type, query heads per KV head, head width) of a group of decode attention; None for another group."""
+    if name == "decode_attn":
+        return "bf16", BASE_GROUP, BASE_HEAD_DIM
+    found = re.fullmatch(rf"decode_attn_({_DTYPE})_g(\d+)_d(\d+)", name)
+    return (found[1], int(found[2]), int(found[3])) if found else None
+
+
+def prefill_key(name: str) -> tuple[str, int] | None:
+    """(KV type, head width) of a group of prefill attention; None for another group."""
+    if name == "prefill_attn":
+        return "bf16", BASE_HEAD_DIM
+    found = re.fullmatch(rf"prefill_attn_({_DTYPE})_d(\d+)", name)
+    return (found[1], int(found[2])) if found else None

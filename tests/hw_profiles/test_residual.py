@@ -1,0 +1,85 @@
+"""Residual tables: exact at their points, bounded between them, held outside, the same bits for scalars and arrays."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hw_profiles.cost_models import AllReduceModel, DecodeModel, GemmModel, PrefillModel
+from hw_profiles.errors import InputError
+from hw_profiles.loader import load_profile
+from hw_profiles.residual import Residual, octaves
+from hw_profiles.yaml_io import dump_yaml, load_yaml
+
+TABLE = Residual((("batch", (1.0, 8.0, 64.0)), ("bytes", (1e6, 4e6))), (1.0, 1.2, 0.9, 1.1, 1.3, 0.8))
+CUBE = Residual((("m", (1.0, 16.0)), ("n", (1024.0, 4096.0)), ("k", (1024.0,))), (1.0, 2.0, 3.0, 4.0))
+SHIPPED = Path(__file__).parents[2] / "hw_profiles" / "profiles"
+positive = st.floats(1e-3, 1e12, allow_nan=False)
+
+
+def test_exact_at_its_points_and_held_outside() -> None:
+    for i, batch in enumerate((1.0, 8.0, 64.0)):
+        for j, nbytes in enumerate((1e6, 4e6)):
+            assert TABLE.at(batch, nbytes) == TABLE.ratio[2 * i + j]
+    assert TABLE.at(0.5, 1.0) == 1.0
+    assert TABLE.at(1e5, 1e12) == 0.8
+    assert TABLE.at(0.0, 4e6) == 1.2
+
+
+def test_between_points_it_is_linear_in_octaves() -> None:
+    assert TABLE.at(4.0, 1e6) == pytest.approx(1.0 + (0.9 - 1.0) * 2 / 3)
+    assert CUBE.at(4.0, 2048.0, 7.0) == pytest.approx((1 + 2 + 3 + 4) / 4)
+
+
+@given(x=positive, y=positive)
+def test_octaves_rise_and_stay_near_log2(x: float, y: float) -> None:
+    assert abs(octaves(x) - math.log2(x)) < 0.0861
+    assert (octaves(x) < octaves(y)) == (x < y) or math.isclose(x, y, rel_tol=1e-12)
+
+
+@given(st.lists(st.tuples(positive, positive), min_size=1, max_size=9))
+def test_arrays_give_the_bits_of_scalars(points: list[tuple[float, float]]) -> None:
+    batch, nbytes = np.array(points).T
+    assert TABLE.at(batch, nbytes).tolist() == [TABLE.at(*point) for point in points]
+    assert TABLE.at(np.array(points[0][0]), nbytes).tolist() == [TABLE.at(points[0][0], y) for _, y in points]
+    assert all(0.8 - 1e-12 <= ratio <= 1.3 + 1e-12 for ratio in TABLE.at(batch, nbytes))
+
+
+def test_models_multiply_it_in() -> None:
+    decode = DecodeModel(1e-5, 5e-6, 1e-7, 3e12)
+    with_table = DecodeModel(1e-5, 5e-6, 1e-7, 3e12, TABLE)
+    assert with_table.seconds(64, 4e6) == 0.8 * decode.seconds(64, 4e6)
+    fewer_heads = DecodeModel(1e-5, 5e-6, 1e-7, 3e12, TABLE, share=1 / 8)
+    assert fewer_heads.ratio(64, 4e6) == 1.1
+    steps = np.array([1e6, 2e6, 4e6])
+    assert with_table.seconds(np.array(64.0), steps).tolist() == [with_table.seconds(64.0, x) for x in steps.tolist()]
+    gemm = GemmModel(4e-6, 3e12, 8e14, 3.0, CUBE)
+    assert gemm.seconds(1e6, 1e9, (16.0, 4096.0, 1024.0)) == pytest.approx(4 * gemm.seconds(1e6, 1e9))
+    prefill = PrefillModel(1e-5, 1e-8, 5e14, Residual((("tokens", (1.0,)), ("flops", (1.0,))), (2.0,)))
+    assert prefill.seconds(100, 1e9) == pytest.approx(2 * (1e-5 + 1e-6 + 2e-6))
+    total = AllReduceModel(4, 1e-5, 1e11, Residual((("bytes", (1e3, 1e6)),), (1.0, 2.0)))
+    assert total.seconds(1e6) == pytest.approx(2 * 2e-5)
+
+
+@pytest.mark.parametrize(
+    ("node", "problem"),
+    [
+        ({"axes": {"batch": [1]}, "ratio": [1.0]}, r"axes: found 'batch', expected the axes batch, bytes"),
+        ({"axes": {"batch": [2, 1], "bytes": [1]}, "ratio": [[1.0], [1.0]]}, "ascending numbers above 0"),
+        ({"axes": {"batch": [0, 1], "bytes": [1]}, "ratio": [[1.0], [1.0]]}, "ascending numbers above 0"),
+        ({"axes": {"batch": [1, 2], "bytes": [1]}, "ratio": [[1.0]]}, r"ratio: found '1 items', expected a list of 2"),
+        ({"axes": {"batch": [1, 2], "bytes": [1]}, "ratio": [[1.0], [0]]}, r"ratio\[1\]\[0\]: .*a number above 0"),
+        ({"axes": {"batch": [1], "bytes": [1]}, "ratio": [[float("nan")]]}, r"ratio\[0\]\[0\]: .*a number above 0"),
+        ({"axes": {"batch": [1], "bytes": [1]}, "ratio": [[1]], "spline": 3}, "unknown key, found 'spline'"),
+    ],
+)
+def test_malformed_tables(tmp_path: Path, node: object, problem: str) -> None:
+    document = load_yaml(SHIPPED / "h100-sxm.yaml")
+    document["kernels"]["decode_attn"]["residual"] = node
+    file = tmp_path / "mine.yaml"
+    file.write_text(dump_yaml(document))
+    with pytest.raises(InputError, match=problem):
+        load_profile(file)
