@@ -27,18 +27,23 @@ class Block:
     size     bytes that the tokens occupy on one GPU
     pins     users that need the block to stay; the tier never evicts a block with pins
     uses     hits since it became resident
+    ahead    bytes of it that a prefetch brought and no request has used yet; `late` if one had to do without them
+    sent     True when a prefetch has copied it nearer to the GPU
     parent   key of the block before it in the prefix, or None for the first
     turn     turn of its conversation (0 for the first) in the request that used it last, -1 where the trace has none
     """
 
     __slots__ = (
+        "ahead",
         "children",
         "key",
+        "late",
         "locked",
         "parent",
         "parts",
         "pins",
         "ready",
+        "sent",
         "size",
         "start",
         "tokens",
@@ -61,6 +66,8 @@ class Block:
         self.ready = ready
         self.pins = 0
         self.uses = 0
+        self.ahead = 0
+        self.late = self.sent = False
         self.parts: list[tuple[int, int]] | None = None
         self.waiters: list[object] | None = None
 

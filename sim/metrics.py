@@ -20,6 +20,8 @@ class Metric:
     """"lower", "higher" or "" where neither is better."""
     definition: str
     value: Callable[[Summary], float | None]
+    shown: Callable[[Summary], bool] = lambda _: True
+    """False for runs that do not have what it measures."""
 
 
 _STATISTICS = {
@@ -39,6 +41,31 @@ def _latency(name: str, label: str, statistic: str, definition: str) -> Metric:
         "lower",
         f"{over} {definition}",
         lambda s: s[f"{name}_ms"][statistic],
+    )
+
+
+def _reused(tier: str, label: str, how: str) -> Metric:
+    """Share of the prompt tokens that came from one tier."""
+    return Metric(
+        f"hit_{tier}",
+        f"Reused from {label}",
+        "%",
+        "higher",
+        f"Prompt tokens {how} / prompt tokens.",
+        lambda s: _percent(_share(s["prefix"]["hit_tokens"].get(tier), s["prefix"]["input_tokens"])),
+        lambda s: tier in s["tiers"],
+    )
+
+
+def _time_share(key: str, label: str, better: str, definition: str, parts: tuple[str, ...]) -> Metric:
+    """Share of the replica-seconds that the parts of `summary["time"]` make up."""
+    return Metric(
+        key,
+        label,
+        "%",
+        better,
+        definition,
+        lambda s: _percent(_share(sum(s["time"][part] for part in parts), sum(s["time"].values()))),
     )
 
 
@@ -90,30 +117,22 @@ METRICS: tuple[Metric, ...] = (
         "Prompt tokens reused from any tier instead of being computed / prompt tokens of finished requests.",
         lambda s: _percent(s["prefix"]["hit_ratio"]),
     ),
-    Metric(
-        "hit_hbm",
-        "Reused from HBM",
-        "%",
-        "higher",
-        "Prompt tokens found in the GPU's own cache / prompt tokens.",
-        lambda s: _percent(_share(s["prefix"]["hit_tokens"].get("hbm"), s["prefix"]["input_tokens"])),
-    ),
-    Metric(
-        "hit_dram",
-        "Reused from DRAM",
-        "%",
-        "higher",
-        "Prompt tokens loaded from host memory / prompt tokens.",
-        lambda s: _percent(_share(s["prefix"]["hit_tokens"].get("dram"), s["prefix"]["input_tokens"])),
-    ),
+    _reused("hbm", "HBM", "found in the GPU's own cache"),
+    _reused("dram", "DRAM", "loaded from host memory"),
+    _reused("cxl", "CXL memory", "loaded from memory behind CXL"),
+    _reused("c2c", "C2C memory", "loaded from memory behind NVLink-C2C"),
+    _reused("ssd", "SSD", "loaded from the SSD tier"),
+    _reused("remote", "remote", "loaded from the remote tier"),
     Metric(
         "stored_never_loaded",
         "Stored, never loaded",
         "%",
         "lower",
-        "Bytes stored in the tiers behind HBM that no request had loaded when they were evicted or the run ended / "
+        "Bytes stored in the tiers behind HBM that no request had loaded, and no prefetch fetched, when they were "
+        "evicted or the run ended / "
         "bytes stored there.",
         lambda s: _percent(_never_loaded(s)),
+        lambda s: len(s["tiers"]) > 1,
     ),
     Metric(
         "preemptions",
@@ -131,20 +150,59 @@ METRICS: tuple[Metric, ...] = (
         "Tokens that ran through prefill again because a preemption had dropped them.",
         lambda s: s["prefix"]["recomputed_tokens"],
     ),
-    Metric(
+    _time_share(
         "compute_share",
         "GPU busy",
-        "%",
         "",
-        "Time in steps / replica-seconds from the start to the last finish.",
-        lambda s: _percent(_share(s["time"]["compute_s"], sum(s["time"].values()))),
+        "Time in steps, copies slowing them or not, / replica-seconds from the start to the last finish.",
+        ("compute_s", "interference_s"),
+    ),
+    _time_share(
+        "interference_share",
+        "Slowed by copies",
+        "lower",
+        "The part of GPU busy that copies beside the steps added / replica-seconds.",
+        ("interference_s",),
+    ),
+    _time_share(
+        "kv_wait_share",
+        "Waiting for KV",
+        "lower",
+        "Nothing ran, or a step stood still, until KV had been loaded, fetched or copied away / replica-seconds.",
+        ("layer_wait_s", "load_wait_s", "store_wait_s"),
+    ),
+    Metric(
+        "prefetched_bytes",
+        "Prefetched",
+        "B",
+        "",
+        "Bytes that prefetches brought nearer to the GPU, over all tiers.",
+        lambda s: s["prefetch"]["fetched_bytes"],
+        lambda s: "prefetch" in s,
+    ),
+    Metric(
+        "prefetch_used",
+        "Prefetched, used",
+        "%",
+        "higher",
+        "Prefetched bytes that a request then reused, or that were fetched on / prefetched bytes; the rest is waste.",
+        lambda s: _percent(_share(s["prefetch"]["used_bytes"], s["prefetch"]["fetched_bytes"])),
+        lambda s: "prefetch" in s,
+    ),
+    Metric(
+        "prefetch_late",
+        "Prefetched, late",
+        "%",
+        "lower",
+        "Prefetched bytes still on their way when a request first came for them / prefetched bytes.",
+        lambda s: _percent(_share(s["prefetch"]["late_bytes"], s["prefetch"]["fetched_bytes"])),
+        lambda s: "prefetch" in s,
     ),
 )
 
 
 def rows(summary: Summary) -> list[dict[str, Any]]:
-    """Every metric with its value, for `summary["metrics"]`; metrics of tiers that the run has not are left out."""
-    tiers = summary["tiers"]
+    """Every metric with its value, for `summary["metrics"]`, less those of tiers and policies that the run has not."""
     return [
         {
             "key": m.key,
@@ -155,7 +213,7 @@ def rows(summary: Summary) -> list[dict[str, Any]]:
             "definition": m.definition,
         }
         for m in METRICS
-        if not (m.key == "hit_dram" and "dram" not in tiers) and not (m.key == "stored_never_loaded" and len(tiers) < 2)
+        if m.shown(summary)
     ]
 
 

@@ -26,6 +26,7 @@ STEP_COLUMNS: dict[str, str] = {
     "launch_s": "float64",
     "stall_s": "float64",
     "interference_s": "float64",
+    "layer_wait_s": "float64",
 }
 TRANSFER_COLUMNS: dict[str, str] = {
     "link": "str",

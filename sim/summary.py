@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ import pyarrow as pa
 from sim import metrics
 from sim.assumptions import assumptions
 from sim.cluster import Cluster
+from sim.fields import definitions
 from sim.hierarchy.link import CopyEngine
 from sim.hierarchy.tier import Tier
+from sim.inputs import GPU_LINKS, own_links
 from sim.provenance import profile_summary
 from sim.quantiles import latency_ms, pick
 
@@ -46,6 +49,9 @@ def summarize(cluster: Cluster, requests: pa.Table, config_sha256: str, version:
         "time": _time(cluster, duration + float(columns["arrival_s"].min(initial=0.0))),
         "preemptions": sum(r.batch.preemptions for r in cluster.replicas),
     }
+    prefetch = spec.policies.prefetch
+    if prefetch is not None:
+        summary["prefetch"] = _prefetch(prefetch.name, summary["tiers"].values())
     summary["slo"] = _slo(cluster, summary, columns, finished, duration)
     summary["profile"] = profile_summary(cluster)
     summary["model"] = _model(inputs.model)
@@ -61,6 +67,7 @@ def summarize(cluster: Cluster, requests: pa.Table, config_sha256: str, version:
         summary["trace"]["max_parallel"] = inputs.trace.max_parallel
         summary["trace"]["sender_wait_s"] = cluster.arrivals.sender_wait_s
     summary["metrics"] = metrics.rows(summary)
+    summary["definitions"] = definitions()
     summary["assumptions"] = assumptions(spec)
     summary["warnings"] = _warnings(cluster, summary)
     return summary
@@ -97,7 +104,7 @@ def _prefix(cluster: Cluster, columns: dict[str, np.ndarray], finished: np.ndarr
 def _tier(tiers: list[Tier]) -> dict[str, Any]:
     """Sums over the tiers of one name (one per replica, per node, or one for the cluster)."""
     counters = [tier.counters for tier in tiers]
-    left = sum(b.size for tier in tiers for b in tier.blocks.values() if not b.uses)
+    left = sum(b.size for tier in tiers for b in tier.blocks.values() if not (b.uses or b.sent))
     return {
         "count": len(tiers),
         "capacity_bytes": sum(tier.capacity for tier in tiers),
@@ -111,6 +118,24 @@ def _tier(tiers: list[Tier]) -> dict[str, Any]:
         "passed_bytes": sum(c.passed_bytes for c in counters),
         "expired_blocks": sum(c.expired_blocks for c in counters),
         "refused_bytes": sum(c.refused_bytes for c in counters),
+        "prefetched_bytes": sum(c.prefetched_bytes for c in counters),
+        "prefetch_used_bytes": sum(c.prefetch_used_bytes for c in counters),
+        "prefetch_late_bytes": sum(c.prefetch_late_bytes for c in counters),
+    }
+
+
+def _prefetch(policy: str, tiers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Sums over tiers of what prefetches brought; 0 for a policy that brought nothing."""
+    fetched, used, late = (
+        sum(tier[key] for tier in tiers) for key in ("prefetched_bytes", "prefetch_used_bytes", "prefetch_late_bytes")
+    )
+    wasted = fetched - used
+    return {
+        "policy": policy,
+        "fetched_bytes": fetched,
+        "used_bytes": used,
+        "wasted_bytes": wasted,
+        "late_bytes": late,
     }
 
 
@@ -119,7 +144,7 @@ def _links(cluster: Cluster, duration: float) -> dict[str, Any]:
     names = np.asarray(table["link"])
     waited = np.asarray(table["start_s"]) - np.asarray(table["queued_s"])
     result = {}
-    for name in dict.fromkeys(link.name for link in cluster.links):
+    for name in _link_order(cluster):
         links: list[CopyEngine] = [link for link in cluster.links if link.name == name]
         busy = sum(link.busy_s for link in links)
         queue = waited[names == name] if len(waited) else waited
@@ -143,13 +168,18 @@ def _links(cluster: Cluster, duration: float) -> dict[str, Any]:
     return result
 
 
+def _link_order(cluster: Cluster) -> list[str]:
+    """Names of the links in use, the GPU's own first, then by tier; toward the GPU before away from it."""
+    used = {link.name for link in cluster.links}
+    return [name for name in (*GPU_LINKS, *own_links(cluster.scenario.spec)) if name in used]
+
+
 def _time(cluster: Cluster, end: float) -> dict[str, float]:
-    """Replica-seconds from 0 to the last finish, by what the replica did; `layer_wait_s` is a part of `compute_s`."""
+    """Replica-seconds from 0 to the last finish, by what the replica did; they add up to that span."""
     times = [r.times for r in cluster.replicas]
-    names = ("compute_s", "interference_s", "load_wait_s", "store_wait_s")
+    names = ("compute_s", "interference_s", "layer_wait_s", "load_wait_s", "store_wait_s")
     spent = {name: sum(getattr(t, name) for t in times) for name in names}
-    layers = sum(t.layer_wait_s for t in times)
-    return {**spent, "layer_wait_s": layers, "idle_s": max(0.0, end * len(times) - sum(spent.values()))}
+    return {**spent, "idle_s": max(0.0, end * len(times) - sum(spent.values()))}
 
 
 def _slo(

@@ -76,9 +76,13 @@ def _traces() -> list[Entry]:
 
 
 def _metrics() -> list[Entry]:
+    from sim.fields import GROUPS
     from sim.metrics import METRICS
 
-    return [Entry(metric.key, metric.unit, metric.label, metric.definition) for metric in METRICS]
+    entries = [Entry(metric.key, metric.unit, metric.label, metric.definition) for metric in METRICS]
+    for group, fields in GROUPS.items():
+        entries += [Entry(f"{group}.{f.key}", f.unit, f.label, f.definition) for f in fields]
+    return entries
 
 
 KINDS: Mapping[str, Kind] = MappingProxyType(

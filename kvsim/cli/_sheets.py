@@ -133,16 +133,18 @@ def of_trace(name: str) -> Sheet | None:
 
 
 def of_metric(name: str) -> Sheet | None:
-    """A metric's definition, its unit, and which direction is better."""
+    """A metric's definition, its unit, and which direction is better; or a field of a tier, link, ... of the summary."""
+    from sim.fields import GROUPS
     from sim.metrics import METRICS
 
-    found = [metric for metric in METRICS if metric.key == name]
-    if not found:
+    keys: tuple[str, ...] = ("key", "label", "unit", "better", "definition")
+    found = {metric.key: {key: getattr(metric, key) for key in keys} for metric in METRICS}
+    for group, fields in GROUPS.items():
+        found |= {f"{group}.{field.key}": {**field._asdict(), "key": f"{group}.{field.key}"} for field in fields}
+    if name not in found:
         return None
-    metric = found[0]
-    data = {key: getattr(metric, key) for key in ("key", "label", "unit", "better", "definition")}
-    rows = [(key, str(value)) for key, value in data.items()]
-    return Sheet(f"{metric.key}: metric", FACTS, rows, {"name": metric.key, **data})
+    data = found[name]
+    return Sheet(f"{name}: metric", FACTS, [(key, str(value)) for key, value in data.items()], {"name": name, **data})
 
 
 READERS: Mapping[str, Callable[[str], Sheet | None]] = MappingProxyType(

@@ -32,10 +32,12 @@ class ReplicaTimes:
     """Steps, as they would have been without copies."""
     interference_s: float = 0.0
     """What copies added to them."""
-    load_wait_s: float = 0.0
-    store_wait_s: float = 0.0
     layer_wait_s: float = 0.0
-    """Part of compute_s in which a step waited for layers of a prefix on their way (layer-wise loading)."""
+    """What steps waited for layers of a prefix on their way (layer-wise loading)."""
+    load_wait_s: float = 0.0
+    """Nothing could run, but requests waited for KV to arrive."""
+    store_wait_s: float = 0.0
+    """A step was decided, but the memory that it needs was still being copied away."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ class Replica:
         self._plan_number = 0
         self._last_end = 0.0
         self._starting = False
+        self._awaiting = False
+        """Nothing runs, and requests wait for KV on its way."""
         self._between: list[Callable[[], None]] = []
         self._held_up = False
         """The step in progress is over but for layers that wait for their part of a prefix."""
@@ -167,7 +171,7 @@ class Replica:
         if self._stride is not None or self._decided is not None:
             return
         now = self._clock.now
-        if self.batch.loading or self.batch.loaded:
+        if self._awaiting:
             self.times.load_wait_s += now - self._last_end
         self._last_end = now
         self._next(now)
@@ -188,8 +192,9 @@ class Replica:
         while self._between:
             self._between.pop(0)()
         chunks, settled = batch.schedule(now)
-        if not chunks and not batch.decoding.count:
-            return  # idle until something arrives
+        if not chunks and not batch.decoding.count:  # idle until something arrives
+            self._awaiting = bool(batch.loading or batch.loaded) or any(seq.fetching for seq in batch.waiting)
+            return
         self._decided = Decision(now, chunks, self._single_step or not settled)
         if not self.cache.mover.leaving:
             self._begin(self._decided, now)
@@ -240,7 +245,7 @@ class Replica:
             seq.arrived_s = 0.0
         if end <= float(stride.ends[-1]):
             return True
-        self.times.layer_wait_s += end - float(stride.ends[-1])
+        stride.layer_wait += end - float(stride.ends[-1])
         stride.ends[-1] = end
         self._schedule_end(stride)
         return False
@@ -304,9 +309,10 @@ class Replica:
 
     def _record(self, stride: Stride, steps: int, now: float) -> None:
         chunks = [(n, seq.computed) for seq, n in stride.chunks]
-        slowed = stride.slowed or 0.0
+        slowed, waited = stride.slowed or 0.0, stride.layer_wait
+        own = now - stride.start - slowed - waited
         if self._cost.extrapolated(stride.decode_seqs, stride.context, chunks):
-            self.extrapolated_s += now - stride.start - slowed
+            self.extrapolated_s += own
         self._recorder.steps.append(
             self.index,
             self.steps,
@@ -324,8 +330,10 @@ class Replica:
             stride.launch * steps,
             stride.stall,
             slowed,
+            waited,
         )
         self.steps += steps
-        self.times.compute_s += now - stride.start - slowed
+        self.times.compute_s += own
         self.times.interference_s += slowed
+        self.times.layer_wait_s += waited
         self.times.store_wait_s += stride.stall

@@ -42,6 +42,8 @@ class Stride:
     """Steps whose blocks are reserved."""
     slowed: float | None = None
     """Seconds by which copies slowed the last step, the only one that may have any; None until they are charged."""
+    layer_wait: float = 0.0
+    """Seconds that the only step waited for layers of a prefix on their way."""
 
     def begun(self, now: float) -> int:
         """Steps that have begun by `now`, the one in progress included."""

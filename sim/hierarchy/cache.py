@@ -145,6 +145,8 @@ class ReplicaCache:
                 hbm.shrink(f.block, f.tokens, f.tokens * self.token_bytes)
             self._tiers[f.level].pin(f.block)
         self._touch(seq, found)
+        if seq.fetch_level is not None:
+            self._note_late(seq, found)
         if loads:
             self._here.make_room(size)
         seq.held = [self._load_target(f) if f.level else f.block for f in found]
@@ -278,6 +280,15 @@ class ReplicaCache:
                 if key in blocks:
                     touch(blocks[key])
             low.tier.missed(key for key in seq.keys if key not in blocks)
+
+    def _note_late(self, seq: Seq, found: list[Found]) -> None:
+        """What a fetch is still bringing behind HBM is computed instead."""
+        assert seq.fetch_level is not None
+        for key in seq.keys[len(found) :]:
+            for tier in self._tiers[1 : seq.fetch_level + 1]:
+                block = tier.blocks.get(key)
+                if block is not None:
+                    tier.wanted_ahead(block)
 
     def _publish(self, seq: Seq, upto: int) -> None:
         """Put computed prefix blocks into the prefix cache, turning reserved bytes into cached ones."""

@@ -10,6 +10,7 @@ from policies.base import Block
 from sim.engine.sequence import Sequence as Seq
 from sim.hierarchy.place import Place
 from sim.hierarchy.route import PIPELINE_GROUPS, Route, send
+from sim.hierarchy.tier import Tier
 
 
 class Source(NamedTuple):
@@ -59,6 +60,7 @@ class Mover:
         place, route, _, _ = self._sources[level - 1]
         seq.pending += len(targets)
         for original, block in zip(sources, targets, strict=True):
+            place.tier.used_ahead(original)
             original.uses += 1
             block.waiters = [seq]
             place.tier.counters.loaded_bytes += block.size
@@ -144,6 +146,7 @@ class Mover:
             if copy is None:
                 place.tier.unpin(source)
                 break  # a prefix with a gap is of no use
+            self._fetched(place.tier, source, target.tier, copy)
             pairs.append((source, copy))
         if not pairs:
             done()
@@ -178,7 +181,7 @@ class Mover:
             block.waiters = []
             hbm.insert(block)
             hbm.counters.stored_bytes += block.size
-            place.tier.counters.loaded_bytes += block.size
+            self._fetched(place.tier, source, hbm, block)
             pairs.append((source, block))
         if not pairs:
             done()
@@ -201,6 +204,13 @@ class Mover:
 
         sizes = [block.size for _, block in pairs]
         self.here.when_free(partial(send, route, sizes, "prefetch", arrived, passed, groups=PIPELINE_GROUPS))
+
+    def _fetched(self, tier: Tier, source: Block, target: Tier, copy: Block) -> None:
+        """Keep the accounts of a block that a fetch brings from `tier` to `target`."""
+        tier.used_ahead(source)
+        source.sent = True
+        tier.counters.loaded_bytes += copy.size
+        target.brought_ahead(copy)
 
     def _ready(self, block: Block) -> None:
         """The block's bytes are in HBM: tell the sequences that wait for it."""

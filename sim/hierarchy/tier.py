@@ -17,13 +17,13 @@ class TierCounters:
     """Totals of one tier over a run; bytes are those of one GPU's share."""
 
     stored_bytes: int = 0
-    """Bytes copied into the tier from the side of the GPU (for HBM: bytes that became cached, computed or loaded)."""
+    """Bytes copied into the tier, from either side (for HBM: bytes that became cached, computed or loaded)."""
     loaded_bytes: int = 0
-    """Bytes copied out of the tier toward the GPU (for HBM: bytes of cached blocks that prompts reused)."""
+    """Bytes copied out of the tier toward the GPU, to load or to prefetch (for HBM: bytes that prompts reused)."""
     evicted_blocks: int = 0
     evicted_bytes: int = 0
     never_loaded_bytes: int = 0
-    """Bytes evicted, or left at the end, that no request had reused since they were stored."""
+    """Bytes evicted, expired or left at the end that no request had reused and no prefetch had fetched."""
     refused_bytes: int = 0
     """Bytes that a plan wanted to store but for which no room could be made."""
     passed_bytes: int = 0
@@ -32,6 +32,12 @@ class TierCounters:
     """Bytes that left an exclusive tier because they were loaded toward the GPU."""
     expired_blocks: int = 0
     """Blocks dropped because their policy no longer let them be used."""
+    prefetched_bytes: int = 0
+    """Bytes that prefetches brought here, or are bringing."""
+    prefetch_used_bytes: int = 0
+    """Those of them that a request reused, or that were fetched on toward the GPU; the rest was brought in vain."""
+    prefetch_late_bytes: int = 0
+    """Those of them that were still on their way when a request came to use them: it waited, or computed them."""
     peak_bytes: int = 0
 
 
@@ -105,7 +111,7 @@ class Tier:
             self.used -= block.size
             counters.evicted_blocks += 1
             counters.evicted_bytes += block.size
-            if not block.uses:
+            if not (block.uses or block.sent):
                 counters.never_loaded_bytes += block.size
         return victims
 
@@ -184,7 +190,7 @@ class Tier:
         for block in list(self.policy.expired()):
             if not block.pins:
                 self.counters.expired_blocks += 1
-                if not block.uses:
+                if not (block.uses or block.sent):
                     self.counters.never_loaded_bytes += block.size
                 self.drop(block)
 
@@ -234,8 +240,27 @@ class Tier:
 
     def hit(self, block: Block) -> None:
         """A request reuses the block."""
+        self.used_ahead(block)
         block.uses += 1
         self.policy.touch(block)
+
+    def brought_ahead(self, block: Block) -> None:
+        """A prefetch brings the block here."""
+        block.ahead = block.size
+        self.counters.prefetched_bytes += block.size
+
+    def wanted_ahead(self, block: Block) -> None:
+        """A request would use the block now: what a prefetch brings is late if it is still on its way."""
+        if block.ahead and block.waiters is not None and not block.late:
+            block.late = True
+            self.counters.prefetch_late_bytes += block.ahead
+
+    def used_ahead(self, block: Block) -> None:
+        """The block is reused or goes on toward the GPU: a prefetch that brought it was of use."""
+        if block.ahead:
+            self.wanted_ahead(block)
+            self.counters.prefetch_used_bytes += block.ahead
+            block.ahead = 0
 
     def pin(self, block: Block) -> None:
         """Keep the block until a matching `unpin`."""

@@ -1,0 +1,110 @@
+"""The fields of summary.json by tier, link, time and prefetch, declared once, with unit and definition.
+
+The summary carries this table under `definitions`, so a reader of the file, the console and the report say the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Field(NamedTuple):
+    """One number of a group: its key in the summary, how it is called, its unit and what it means."""
+
+    key: str
+    label: str
+    unit: str
+    definition: str
+
+
+TIERS = (
+    Field("count", "Instances", "", "Tiers of this name: one per replica, one per node, or one for the cluster."),
+    Field("capacity_bytes", "Capacity", "B", "Bytes of KV that it can hold, over all instances."),
+    Field("peak_bytes", "Peak", "B", "Most bytes in use at one time, summed over instances (each at its own time)."),
+    Field(
+        "stored_bytes",
+        "Stored",
+        "B",
+        "Bytes that came in: stored from the side of the GPU, or kept when they were loaded or prefetched from behind; "
+        "for HBM what became cached there, computed or loaded.",
+    ),
+    Field(
+        "loaded_bytes",
+        "Loaded",
+        "B",
+        "Bytes copied from it toward the GPU, to load or to prefetch; for HBM the cached bytes that prompts reused.",
+    ),
+    Field("evicted_blocks", "Evicted blocks", "blocks", "Blocks dropped to make room, at the trace's granularity."),
+    Field("evicted_bytes", "Evicted", "B", "Bytes of the blocks dropped to make room."),
+    Field(
+        "never_loaded_bytes",
+        "Never loaded",
+        "B",
+        "Bytes that no request had reused, and no prefetch had fetched, when they were evicted or expired or the run "
+        "ended.",
+    ),
+    Field("moved_bytes", "Moved", "B", "Bytes that left an exclusive tier because they were loaded toward the GPU."),
+    Field("passed_bytes", "Passed", "B", "Bytes that crossed it on their way to the GPU and left no copy."),
+    Field("expired_blocks", "Expired blocks", "blocks", "Blocks that their policy dropped for their age."),
+    Field("refused_bytes", "Refused", "B", "Bytes that were to be stored, but for which no room could be made."),
+    Field("prefetched_bytes", "Prefetched", "B", "Bytes that prefetches brought into it, part of what was stored."),
+    Field(
+        "prefetch_used_bytes",
+        "Prefetched, used",
+        "B",
+        "Of the prefetched bytes, those that a request then reused, or that were fetched on; the rest was in vain.",
+    ),
+    Field(
+        "prefetch_late_bytes",
+        "Prefetched, late",
+        "B",
+        "Of the prefetched bytes, those still on their way when a request first came for them: it waited, or computed "
+        "them.",
+    ),
+)
+
+LINKS = (
+    Field("count", "Instances", "", "Links of this name: one per GPU, per drive or per node."),
+    Field("bytes", "Moved", "B", "Bytes copied over all of them."),
+    Field("transfers", "Transfers", "", "Batches of copies; one batch has one place in the queue."),
+    Field("busy_s", "Busy", "s", "Seconds with a copy in service, summed over instances."),
+    Field("utilization", "Utilisation", "ratio", "Busy time / (instances x duration of the run)."),
+    Field("queue_p99_ms", "Queue, P99", "ms", "99th percentile over transfers of the wait in the queue."),
+    Field(
+        "capacity_bytes_per_s",
+        "Capacity",
+        "B/s",
+        "For a bandwidth that links share: what all instances carry; utilisation is bytes / (capacity x duration).",
+    ),
+)
+
+TIME = (
+    Field("compute_s", "computing", "s", "Steps, as long as they would have been without copies."),
+    Field("interference_s", "slowed by copies", "s", "What copies beside them added to steps."),
+    Field("layer_wait_s", "waiting for layers", "s", "Steps waited for a layer of a prefix (layer-wise loading)."),
+    Field("load_wait_s", "waiting for loads", "s", "Nothing could run, but requests waited for KV on its way to them."),
+    Field("store_wait_s", "waiting for stores", "s", "A step waited until evicted KV had left the memory it needs."),
+    Field("idle_s", "idle", "s", "No request to serve."),
+)
+
+PREFETCH = (
+    Field("fetched_bytes", "Prefetched", "B", "Bytes that prefetches brought nearer to the GPU, over all tiers."),
+    Field("used_bytes", "Used", "B", "Those that a request reused, or that were fetched on toward the GPU."),
+    Field("wasted_bytes", "Wasted", "B", "The others: evicted, expired or left at the end of the run without use."),
+    Field(
+        "late_bytes",
+        "Late",
+        "B",
+        "Those still on their way when a request first came for them: it waited, or computed them.",
+    ),
+)
+
+GROUPS: dict[str, tuple[Field, ...]] = {"tiers": TIERS, "links": LINKS, "time": TIME, "prefetch": PREFETCH}
+
+
+def definitions() -> dict[str, dict[str, dict[str, Any]]]:
+    """What `summary["definitions"]` holds: label, unit and definition by group and key."""
+    return {
+        group: {f.key: {"label": f.label, "unit": f.unit, "definition": f.definition} for f in fields}
+        for group, fields in GROUPS.items()
+    }
