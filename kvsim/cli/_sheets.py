@@ -133,7 +133,7 @@ def of_trace(name: str) -> Sheet | None:
 
 
 def of_metric(name: str) -> Sheet | None:
-    """A metric's definition, its unit, and which direction is better; or a field of a tier, link, ... of the summary."""
+    """A metric's definition, its unit, and which direction is better; or a field of the summary."""
     from sim.fields import GROUPS
     from sim.metrics import METRICS
 
