@@ -41,7 +41,7 @@ class Cluster:
                 index,
                 self.clock,
                 cost,
-                Batch(self.topology.cache(index), limits, f"replica {index}"),
+                Batch(self.topology.cache(index), limits, f"replica {index}", cost.windows),
                 self.recorder,
                 self._ended,
                 prefetch=self.topology.prefetch(),

@@ -13,6 +13,10 @@ class Bound(NamedTuple):
     hbm_s: float
     compute_s: float
 
+    def times(self, count: int) -> Bound:
+        """That of `count` such kernels."""
+        return Bound(count * self.hbm_s, count * self.compute_s)
+
 
 def gemm_bound(model: GemmModel, nbytes: float, flops: float) -> Bound:
     """How a product's time t0 + (m^p + c^p)^(1/p) splits, m = bytes / bandwidth, c = flops / rate.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence as Listed
+from math import inf
 
+from sim.cost.step import Attended
 from sim.engine.sequence import Sequence
 
 
@@ -12,9 +15,10 @@ class DecodeGroup:
 
     All advance together, so which of them need a new block in a step depends only on (tokens mod block) at joining:
     a histogram of that residue, rotated by the step count, gives the blocks needed without looking at any sequence.
+    `windows`: the sliding windows of the model's layers, tokens.
     """
 
-    def __init__(self, block_tokens: int) -> None:
+    def __init__(self, block_tokens: int, windows: Listed[int] = ()) -> None:
         self.count = 0
         self.context = 0
         """Tokens in the cache over all sequences, before the next step's own tokens are added."""
@@ -25,6 +29,12 @@ class DecodeGroup:
         self._heap: list[tuple[int, int, Sequence]] = []
         self._members: set[int] = set()
         self._entries = 0
+        self._windows = [WindowSum(window) for window in windows]
+
+    @property
+    def windowed(self) -> tuple[Attended, ...]:
+        """What the next step attends in layers of each window."""
+        return tuple([Attended(w.tokens, w.growing) for w in self._windows]) if self._windows else ()
 
     def __contains__(self, seq: Sequence) -> bool:
         return seq.index in self._members
@@ -43,6 +53,8 @@ class DecodeGroup:
         self._entries += 1
         finish = self._done + seq.output_tokens - seq.generated
         heapq.heappush(self._heap, (finish, self._entries, seq))
+        for window in self._windows:
+            window.join(seq.index, seq.computed + 1, self._done)
 
     def leave(self, seq: Sequence) -> int:
         """The sequence stops (finished or preempted); the tokens that it gained since it joined."""
@@ -51,6 +63,8 @@ class DecodeGroup:
         self.count -= 1
         self.context -= seq.computed + gained + 1
         self._residues[(seq.computed - seq.decode_from) % self._block] -= 1
+        for window in self._windows:
+            window.leave(seq.index, seq.computed + gained + 1)
         return gained
 
     def blocks(self, steps: int) -> int:
@@ -78,11 +92,20 @@ class DecodeGroup:
         self._drop_stale()
         return self._heap[0][0] - self._done
 
+    def steps_as_planned(self) -> float:
+        """Steps for which `windowed` grows as it says; then a sequence fills a window."""
+        return min((window.steps_to_full(self._done) for window in self._windows), default=inf)
+
     def advance(self, steps: int) -> list[Sequence]:
-        """`steps` steps have run; the sequences that finished, with their counts brought up to date."""
+        """`steps` steps have run; the sequences that finished, with their counts brought up to date.
+
+        At most `steps_as_planned`.
+        """
         if not self.count:
             return []
         self._done += steps
+        for window in self._windows:
+            window.advance(steps, self._done)
         self.context += self.count * steps
         finished = []
         while self._heap and self._heap[0][0] <= self._done:
@@ -102,3 +125,49 @@ class DecodeGroup:
     def _drop_stale(self) -> None:
         while self._is_stale(self._heap[0][0], self._heap[0][2]):
             heapq.heappop(self._heap)
+
+
+class WindowSum:
+    """Tokens that the members attend in a layer with a sliding window: the sum of min(context, window).
+
+    A member adds one per step until its context fills the window, at a step that is known when it joins: a heap of
+    those steps keeps the sum, and no step looks at every member.
+    """
+
+    def __init__(self, window: int) -> None:
+        self.tokens = 0
+        self._window = window
+        self._heap: list[tuple[int, int]] = []
+        self._full_at: dict[int, int] = {}
+        """Of each member that still grows: the step count at which its window is full."""
+
+    @property
+    def growing(self) -> int:
+        """Members whose context is shorter than the window."""
+        return len(self._full_at)
+
+    def join(self, index: int, context: int, done: int) -> None:
+        """A member attends `context` tokens in the next step, which follows `done` steps."""
+        self.tokens += min(context, self._window)
+        if context < self._window:
+            self._full_at[index] = done + self._window - context
+            heapq.heappush(self._heap, (self._full_at[index], index))
+
+    def leave(self, index: int, context: int) -> None:
+        """A member that would attend `context` tokens in the next step leaves."""
+        self.tokens -= min(context, self._window)
+        self._full_at.pop(index, None)
+
+    def steps_to_full(self, done: int) -> float:
+        """Steps until the next member's window is full; infinite if none grows."""
+        while self._heap and self._full_at.get(self._heap[0][1]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] - done if self._heap else inf
+
+    def advance(self, steps: int, done: int) -> None:
+        """`steps` steps have run (at most `steps_to_full`), which makes `done` in all."""
+        self.tokens += self.growing * steps
+        while self._heap and self._heap[0][0] <= done:
+            full_at, index = heapq.heappop(self._heap)
+            if self._full_at.get(index) == full_at:
+                del self._full_at[index]

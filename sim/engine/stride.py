@@ -8,7 +8,8 @@ import numpy as np
 
 from sim.cost.bound import Bound
 from sim.cost.interference import Interference
-from sim.cost.step import MAX_STRIDE, Floats, StepCost
+from sim.cost.layer import Floats
+from sim.cost.step import MAX_STRIDE, Attended, StepCost
 from sim.engine.batch import Batch, Chunk
 from sim.engine.decoding import DecodeGroup
 
@@ -26,6 +27,8 @@ class Stride:
     decode_seqs: int
     context: int
     """Tokens that the decoding sequences attend in the first step."""
+    windowed: tuple[Attended, ...]
+    """Those that they attend in layers with a sliding window, by window."""
     chunks: list[Chunk]
     """Prefill chunks; only strides of one step have any."""
     tokens: int
@@ -66,7 +69,8 @@ class Stride:
         def bound() -> Bound:
             chunks = [(n, seq.computed) for seq, n in self.chunks]
             context = self.context + self.decode_seqs * before
-            return cost.bound(self.tokens, self.rows, self.decode_seqs, context, chunks)
+            windowed = [Attended(now + growing * before, growing) for now, growing in self.windowed]
+            return cost.bound(self.tokens, self.rows, self.decode_seqs, context, chunks, windowed)
 
         self.slowed = max(0.0, interference.extra_s(now, now - start, bound) - self.launch)
         self.ends[-1] += self.slowed
@@ -91,34 +95,35 @@ def plan_stride(
     Single steps and strides add the same numbers in the same order, so both give the same bits.
     """
     group = batch.decoding
-    seqs, context = group.count, group.context
+    seqs, context, windowed = group.count, group.context, group.windowed
     if not chunks:
         steps = 1 if single else _stride_length(batch, group)
         linear = cost.linear(seqs, seqs)
         if steps == 1:  # the same sums without the cost of small arrays
-            attended = cost.decode(seqs, context)
+            attended = cost.decode(seqs, context, windowed=windowed)
             ends, attention = np.array([start + (attended + (linear + cost.host_time_s))]), np.array([attended])
         else:
-            attention = cost.decode_stride(seqs, context, steps)
+            attention = cost.decode_stride(seqs, context, steps, windowed=windowed)
             times = attention + (linear + cost.host_time_s)
             times[0] += start
             ends = np.add.accumulate(times)
-        return Stride(start, stall, ends, seqs, context, chunks, seqs, seqs, linear, attention, 0.0)
+        return Stride(start, stall, ends, seqs, context, windowed, chunks, seqs, seqs, linear, attention, 0.0)
     tokens = seqs + sum(n for _, n in chunks)
     rows = seqs + sum(seq.computed + n == seq.known for seq, n in chunks)
     linear = cost.linear(tokens, rows)
     attended = sum(cost.prefill(n, seq.computed) for seq, n in chunks)
     if seqs:
-        attended += cost.decode(seqs, context, tokens)
+        attended += cost.decode(seqs, context, tokens, windowed)
     launch = max(0.0, cost.launch_floor_s - linear - attended)
     end = start + (linear + attended + launch + cost.host_time_s)
     ends, attention = np.array([end]), np.array([attended])
-    return Stride(start, stall, ends, seqs, context, chunks, tokens, rows, linear, attention, launch)
+    return Stride(start, stall, ends, seqs, context, windowed, chunks, tokens, rows, linear, attention, launch)
 
 
 def _stride_length(batch: Batch, group: DecodeGroup) -> int:
-    """Steps until a sequence finishes or memory must be taken in a way that may change the next decision."""
+    """Steps until a sequence finishes or fills a window, or until taking memory may change the next decision."""
     cache = batch.cache
     # An eviction may start a copy that the step must wait for, or let the head of the queue in.
     blocks = cache.free_blocks if cache.evicting_copies or batch.waiting else cache.available_blocks
-    return max(1, min(group.steps_to_finish(), MAX_STRIDE, group.steps_within(blocks)))
+    steps = min(group.steps_to_finish(), MAX_STRIDE, group.steps_within(blocks))
+    return max(1, int(min(steps, group.steps_as_planned())))
