@@ -160,21 +160,6 @@ class ModelSpec:
         stops = [sum(sizes[: i + 1]) for i in range(pp)]
         return tuple(Stage(stops[i] - sizes[i], stops[i], i == 0, i == pp - 1) for i in range(pp))
 
-    def layer_gemms(self) -> tuple[tuple[str, int, int], ...]:
-        """Matrix products of one layer as (name, n, k) for [m, k] x [k, n], fused the way vLLM fuses them.
-
-        Only where all layers have the same dense ones; `layer_kinds` tells all models. Raises InputError.
-        """
-        shapes = {tuple((g.name, g.n, g.k) for g in layer.gemms) for layer in self.specs}
-        if len(shapes) > 1 or self.specs[0].moe:
-            raise InputError(f"{self.name}: experts and unlike layers are not modelled here", path="model")
-        return shapes.pop()
-
-    @property
-    def head_gemm(self) -> tuple[int, int]:
-        """(n, k) of the output projection: vocab x hidden."""
-        return self.vocab, self.hidden
-
     def head_gemm_at(self, tp: int) -> Gemm:
         """The output projection on one of `tp` ranks, split by vocabulary."""
         return Gemm("head", -(-self.vocab // tp), self.hidden, self.base)

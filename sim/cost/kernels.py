@@ -13,9 +13,12 @@ from hw_profiles.geometry import LayerSpec
 from hw_profiles.profile import Profile
 
 INPUT_BYTES: Mapping[str, float] = MappingProxyType({"fp8": 1, "int8": 1, "nvfp4": 0.5})
-"""Bytes of an activation as a matrix product with weights of that format reads it; others are weight-only formats, whose
-kernels read activations as they are. SOURCE: fp8 and int8 W8A8, nvfp4 W4A4: vLLM docs/features/quantization; int4 and
-mxfp4 W4A16 (Marlin, and gpt-oss' Triton kernels on Hopper)."""
+"""Bytes of an activation as a product with weights of that format reads it; kernels of other (weight-only) formats read
+activations as they are. SOURCE: fp8 and int8 are W8A8, nvfp4 is W4A4, int4 and mxfp4 are W4A16: vLLM,
+docs/features/quantization (mxfp4: gpt-oss on Hopper)."""
+LATENT_RATE = 0.85
+"""FLOP rate of decode attention over an MLA latent, as a share of that of prefill attention. Estimate: up to 580
+TFLOP/s on an H800 (deepseek-ai/FlashMLA, README), whose tensor cores are an H100's, where prefill attains 682."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,11 @@ class Kernels:
         """Bytes of cache that could be read while a cached token is scored and summed by one new token; 0: no matter.
 
         Only MLA, whose heads share one latent, does enough FLOP per byte to be bound by them (hundreds; GQA: twice the
-        group size at most). Estimate: at the rate of prefill attention. FlashMLA's authors state 660 TFLOP/s on an
-        H800, whose peak is an H100's (deepseek-ai/FlashMLA, README), where prefill attention reaches about 680.
+        group size at most).
         """
         if not isinstance(layer.attention, MLA):
             return 0.0
-        seconds = layer.attention.decode_flops_per_pair / self.prefill(layer).flops
+        seconds = layer.attention.decode_flops_per_pair / (LATENT_RATE * self.prefill(layer).flops)
         return seconds * self.decode(layer).bandwidth
 
     def prefill(self, layer: LayerSpec) -> PrefillModel:

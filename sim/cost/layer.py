@@ -35,7 +35,7 @@ class Product(NamedTuple):
         return cls(model, gemm.n, gemm.k, gemm.weight_bytes, read, layer.act_bytes, gemm.expert)
 
     def work(self, rows: float, weights: float = 1) -> tuple[float, float]:
-        """(bytes, FLOP) of `rows` rows: the weight (of `weights` experts) and the input are read, the output written."""
+        """(bytes, FLOP) of `rows` rows: the weight (of `weights` experts) and input are read, the output written."""
         nbytes = weights * self.weight_bytes + rows * (self.k * self.in_bytes + self.n * self.out_bytes)
         return nbytes, 2.0 * rows * self.n * self.k
 

@@ -155,7 +155,8 @@ def test_a_head_need_not_be_hidden_by_heads(tmp_path: Path) -> None:
     """Qwen3-0.6B: 16 heads of 128 on a hidden size of 1024."""
     model = load(tmp_path, PUBLISHED["Qwen3-0.6B"][0])
     assert (model.q_size, model.hidden) == (2048, 1024)
-    assert model.layer_gemms()[:2] == (("qkv", 2048 + 2 * 1024, 1024), ("o", 1024, 2048))
+    qkv, o = model.specs[0].gemms[:2]
+    assert (qkv.n, qkv.k, o.n, o.k) == (2048 + 2 * 1024, 1024, 1024, 2048)
 
 
 def test_biases_count(tmp_path: Path) -> None:

@@ -85,13 +85,15 @@ def test_llama_3_1_8b() -> None:
     per_layer = 4096 * (4096 + 1024 + 1024) + 4096 * 4096 + 3 * 4096 * 14336 + 2 * 4096
     assert model.parameters == model.active_parameters == 32 * per_layer + 4096 + 2 * 128256 * 4096
     assert model.weight_bytes == 16_060_522_496  # total_size of model.safetensors.index.json
-    assert model.layer_gemms() == (
+    ((count, layer),) = model.layer_kinds()
+    assert count == 32
+    assert [gemm[:3] for gemm in layer.gemms] == [
         ("qkv", 6144, 4096),
         ("o", 4096, 4096),
         ("gate_up", 28672, 4096),
         ("down", 4096, 14336),
-    )
-    assert model.head_gemm == (128256, 4096)
+    ]
+    assert model.head_gemm_at(1)[1:3] == (128256, 4096)
     assert (model.max_context, model.dtype_bytes, model.tied_embeddings) == (131072, 2, False)
     assert (model.q_size, model.kv_size, model.attention) == (4096, 1024, "GQA")
     assert model.linear_flops_per_token == 2 * (32 * (per_layer - 2 * 4096) + 128256 * 4096)
@@ -163,12 +165,6 @@ def test_one_sequence_keeps_only_its_windows() -> None:
     assert oss.kv_groups() == ((None, 18 * layer), (128, 18 * layer))
     assert llama.kv_bytes(10_000) == 10_000 * 131_072
     assert llama.kv_groups() == ((None, 131_072),)
-
-
-@pytest.mark.parametrize("name", ["mixtral-8x7b", "deepseek-v3", "gpt-oss-120b"])
-def test_unlike_layers_have_no_single_list_of_products(name: str) -> None:
-    with pytest.raises(InputError, match=f"{name}: experts and unlike layers"):
-        load_model(name).layer_gemms()
 
 
 def test_folder_and_name(tmp_path: Path) -> None:

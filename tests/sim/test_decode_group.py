@@ -7,6 +7,8 @@ from sim.engine.decoding import DecodeGroup
 from sim.engine.sequence import Sequence
 from traces.request import Request
 
+WINDOWS = (20, 64)
+
 
 class Slow:
     """The same group, sequence by sequence: [tokens with KV, tokens still to sample] of each."""
@@ -24,6 +26,9 @@ class Slow:
     @property
     def context(self):
         return sum(kv + 1 for kv, _ in self.members.values())
+
+    def attended(self, window):
+        return sum(min(kv + 1, window) for kv, _ in self.members.values())
 
     def steps_to_finish(self):
         return min(left for _, left in self.members.values())
@@ -50,7 +55,7 @@ ACTIONS = st.lists(
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(block=st.sampled_from([1, 2, 3, 16]), actions=ACTIONS)
 def test_group_equals_the_slow_model(block, actions):
-    group, slow = DecodeGroup(block), Slow(block)
+    group, slow = DecodeGroup(block, WINDOWS), Slow(block)
     everyone, preempted = {}, []
     for action, a, b in actions:
         if action == "join":
@@ -60,7 +65,7 @@ def test_group_equals_the_slow_model(block, actions):
             group.join(seq)
             slow.members[seq.index] = (a, b)
         elif action == "advance" and slow.members:
-            steps = min(a, slow.steps_to_finish())
+            steps = min(a, slow.steps_to_finish(), group.steps_as_planned())
             expected = {i: slow.members[i] for i in slow.members}
             done = group.advance(steps)
             assert sorted(s.index for s in done) == sorted(slow.advance(steps))
@@ -91,8 +96,15 @@ def compare(group, slow, everyone):
     assert group.count == len(slow.members)
     assert group.context == slow.context
     assert {i for i, seq in everyone.items() if seq in group} == set(slow.members)
+    windowed = group.windowed
+    assert [w.tokens for w in windowed] == [slow.attended(window) for window in WINDOWS]
     if not slow.members:
         return
+    planned = min(group.steps_as_planned(), slow.steps_to_finish())
+    for (tokens, growing), window in zip(windowed, WINDOWS, strict=True):
+        later = Slow(1)
+        later.members = {i: (kv + planned, left) for i, (kv, left) in slow.members.items()}
+        assert tokens + growing * planned == later.attended(window)
     assert group.steps_to_finish() == slow.steps_to_finish()
     for steps in (0, 1, 2, 5, 16, 17, 40, 100):
         assert group.blocks(steps) == slow.blocks(steps), steps
