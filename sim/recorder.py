@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from array import array
+from bisect import bisect_right
+from typing import Any
 
 import numpy as np
 
@@ -54,31 +56,43 @@ _ITL_MIN_S = 1e-6
 _ITL_BINS = 21 * ITL_BINS_PER_E
 _LOG_MIN = math.log(_ITL_MIN_S)
 
+ROWS = 4096
+"""Rows that are held as they came before they go into columns: together that is faster, and the columns are compact."""
+
 
 class Columns:
     """Append-only columns: numbers in compact arrays, strings as they are."""
 
     def __init__(self, columns: dict[str, str]) -> None:
         self.types = columns
-        self._data: list[list[str] | array[float] | array[int]] = [
+        self._data: list[list[Any] | array[Any]] = [
             [] if t == "str" else array("d" if t.startswith("float") else "q") for t in columns.values()
         ]
-        self.appenders = tuple(column.append for column in self._data)
+        self._rows: list[tuple[object, ...]] = []
 
     def append(self, *row: object) -> None:
         """Append one row, in the order of the columns."""
-        for add, value in zip(self.appenders, row, strict=True):
-            add(value)  # type: ignore[arg-type]
+        rows = self._rows
+        rows.append(row)
+        if len(rows) == ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._rows:
+            for column, values in zip(self._data, zip(*self._rows, strict=True), strict=True):
+                column.extend(values)
+            self._rows.clear()
 
     def arrays(self) -> dict[str, np.ndarray | list[str]]:
         """Columns as arrays of their types (strings as lists)."""
+        self._flush()
         return {
             name: column if isinstance(column, list) else np.frombuffer(column, column.typecode).astype(kind)
             for (name, kind), column in zip(self.types.items(), self._data, strict=True)
         }
 
     def __len__(self) -> int:
-        return len(self._data[0])
+        return len(self._data[0]) + len(self._rows)
 
 
 class Recorder:
@@ -88,6 +102,10 @@ class Recorder:
         self.steps = Columns(STEP_COLUMNS)
         self.transfers = Columns(TRANSFER_COLUMNS)
         self.samples = Columns(SAMPLE_COLUMNS)
+        edges = np.exp(_LOG_MIN + np.arange(1, _ITL_BINS) / ITL_BINS_PER_E)
+        self._edges = edges
+        """Lower ends of all bins but the first, s."""
+        self._edge_list: list[float] = edges.tolist()
         self._itl = np.zeros(_ITL_BINS, dtype=np.int64)
         self._itl_sum = 0.0
         self._itl_max = 0.0
@@ -99,7 +117,7 @@ class Recorder:
 
     def gap(self, seconds: float, weight: int) -> None:
         """`weight` gaps of `seconds` between consecutive tokens."""
-        self._itl[_bin(seconds)] += weight
+        self._itl[bisect_right(self._edge_list, seconds)] += weight
         self._itl_sum += seconds * weight
         if seconds > self._itl_max:
             self._itl_max = seconds
@@ -107,13 +125,15 @@ class Recorder:
     def gaps(self, seconds: np.ndarray, weight: int) -> None:
         """`weight` gaps of each length in `seconds`, which is monotone (a stride's context only grows)."""
         first, last = float(seconds[0]), float(seconds[-1])
-        low, high = _bin(first), _bin(last)
-        if low == high:
+        low, high = bisect_right(self._edge_list, first), bisect_right(self._edge_list, last)
+        if low >= high:
             self._itl[low] += weight * len(seconds)
         else:
-            bins = ((np.log(seconds) - _LOG_MIN) * ITL_BINS_PER_E).astype(np.int64)
-            np.add.at(self._itl, np.clip(bins, 0, _ITL_BINS - 1), weight)
-        self._itl_sum += float(seconds.sum()) * weight
+            passed = seconds.searchsorted(self._edges[low:high])
+            self._itl[low] += weight * passed[0]
+            self._itl[low + 1 : high] += weight * (passed[1:] - passed[:-1])
+            self._itl[high] += weight * (len(seconds) - passed[-1])
+        self._itl_sum += float(np.add.reduce(seconds)) * weight
         self._itl_max = max(self._itl_max, first, last)
 
     def itl_quantiles(self, quantiles: list[float]) -> tuple[float, list[float], float]:
@@ -125,8 +145,3 @@ class Recorder:
         bins = np.searchsorted(cumulative, np.asarray(quantiles) * total)
         centres = np.exp(_LOG_MIN + (bins + 0.5) / ITL_BINS_PER_E)
         return self._itl_sum / total, [min(float(c), self._itl_max) for c in centres], self._itl_max
-
-
-def _bin(seconds: float) -> int:
-    index = int((math.log(max(seconds, _ITL_MIN_S)) - _LOG_MIN) * ITL_BINS_PER_E)
-    return min(index, _ITL_BINS - 1)

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from policies.base import PrefetchPolicy
 from sim.clock import STEP_LAST, Clock
 from sim.cost.interference import watch
@@ -211,7 +209,7 @@ class Replica:
     def _schedule_end(self, stride: Stride) -> None:
         self._plan_number += 1
         number = self._plan_number
-        self._clock.at(float(stride.ends[-1]), lambda: self._end(number), STEP_LAST)
+        self._clock.at(stride.end, lambda: self._end(number), STEP_LAST)
 
     def _end(self, number: int) -> None:
         stride = self._stride
@@ -219,12 +217,12 @@ class Replica:
             return  # the stride was cut, and ended earlier
         copies = self._interference
         longer = copies is not None and stride.slow_down(copies, self._cost, self._clock.now)
-        if longer and not self._clock.skip(float(stride.ends[-1])):
+        if longer and not self._clock.skip(stride.end):
             self._schedule_end(stride)
             return
         if self.cache.layerwise and not self._layers_are_here(stride):
             return
-        now = float(stride.ends[-1])
+        now = stride.end
         self._commit(stride, now)
         self._stride = None
         self._last_end = now
@@ -239,25 +237,25 @@ class Replica:
         if any(seq.pending for seq, _ in stride.chunks):
             self._held_up = True
             return False
-        step_s = (stride.linear + float(stride.attention[0])) / self._cost.layers
+        step_s = (stride.linear + stride.first_attention) / self._cost.layers
         end = max((seq.arrived_s + step_s for seq, _ in stride.chunks), default=0.0)
         for seq, _ in stride.chunks:
             seq.arrived_s = 0.0
-        if end <= float(stride.ends[-1]):
+        if end <= stride.end:
             return True
-        stride.layer_wait += end - float(stride.ends[-1])
-        stride.ends[-1] = end
+        stride.layer_wait += end - stride.end
+        stride.postpone(end)
         self._schedule_end(stride)
         return False
 
     def _commit(self, stride: Stride, now: float) -> None:
-        batch, steps = self.batch, len(stride.ends)
+        batch, steps = self.batch, stride.steps
         if stride.decode_seqs:
             self._reserve_steps(stride, steps)
             # Every decoding sequence got its previous token when the step before this stride ended.
-            self._recorder.gap(float(stride.ends[0]) - self._last_end, stride.decode_seqs)
-            if steps > 1:
-                self._recorder.gaps(np.diff(stride.ends), stride.decode_seqs)
+            self._recorder.gap(stride.first_end - self._last_end, stride.decode_seqs)
+            if stride.ends is not None:
+                self._recorder.gaps(stride.ends[1:] - stride.ends[:-1], stride.decode_seqs)
         self._record(stride, steps, now)
         for seq in batch.decoding.advance(steps):
             self._finish(seq, now)
@@ -326,7 +324,7 @@ class Replica:
             len(self.batch.running),
             self.batch.queue_length,
             stride.linear * steps,
-            float(stride.attention[:steps].sum() if steps > 1 else stride.attention[0]),
+            stride.attention_s,
             stride.launch * steps,
             stride.stall,
             slowed,

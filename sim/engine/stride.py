@@ -14,7 +14,7 @@ from sim.engine.batch import Batch, Chunk
 from sim.engine.decoding import DecodeGroup
 
 
-@dataclass
+@dataclass(slots=True)
 class Stride:
     """Steps in progress or planned: the first has begun, the rest is a plan that an outside event may cut."""
 
@@ -22,8 +22,11 @@ class Stride:
     """When the first step starts, s."""
     stall: float
     """Seconds that the first step waited for evicted blocks to be copied away."""
-    ends: Floats
-    """End of each step, s: float64[steps]."""
+    end: float
+    """End of the last step, s."""
+    steps: int
+    ends: Floats | None
+    """End of each step, s: float64[steps]; None for one step, which is most of them and needs no array."""
     decode_seqs: int
     context: int
     """Tokens that the decoding sequences attend in the first step."""
@@ -37,8 +40,10 @@ class Stride:
     """Those of them that are sampled."""
     linear: float
     """Seconds of matrix products and elementwise kernels, per step."""
-    attention: Floats
-    """Seconds of attention, float64[steps]."""
+    first_attention: float
+    """Seconds of attention in the first step."""
+    attention: Floats | None
+    """The same in each step, float64[steps or more]; None for one step."""
     launch: float
     """Seconds that a step waits for kernel launches."""
     booked: int = 1
@@ -48,10 +53,21 @@ class Stride:
     layer_wait: float = 0.0
     """Seconds that the only step waited for layers of a prefix on their way."""
 
+    @property
+    def attention_s(self) -> float:
+        """Seconds of attention in all steps."""
+        if self.steps == 1 or self.attention is None:
+            return self.first_attention
+        return float(np.add.reduce(self.attention[: self.steps]))
+
+    @property
+    def first_end(self) -> float:
+        """End of the first step, s."""
+        return self.end if self.ends is None else float(self.ends[0])
+
     def begun(self, now: float) -> int:
         """Steps that have begun by `now`, the one in progress included."""
-        steps = len(self.ends)
-        return 1 if steps == 1 else min(int(np.searchsorted(self.ends, now, side="left")) + 1, steps)
+        return 1 if self.ends is None else min(int(self.ends.searchsorted(now)) + 1, self.steps)
 
     def slow_down(self, interference: Interference, cost: StepCost, now: float) -> bool:
         """Charge the last step, which would end `now`, for the copies that ran during it, once; True if it goes on.
@@ -63,8 +79,8 @@ class Stride:
         self.slowed = 0.0
         if interference.quiet:
             return False
-        before = len(self.ends) - 1
-        start = float(self.ends[-2]) if before else self.start
+        before = self.steps - 1
+        start = self.start if self.ends is None else float(self.ends[before - 1])
 
         def bound() -> Bound:
             chunks = [(n, seq.computed) for seq, n in self.chunks]
@@ -73,15 +89,23 @@ class Stride:
             return cost.bound(self.tokens, self.rows, self.decode_seqs, context, chunks, windowed)
 
         self.slowed = max(0.0, interference.extra_s(now, now - start, bound) - self.launch)
-        self.ends[-1] += self.slowed
+        self.postpone(self.end + self.slowed)
         return self.slowed > 0
+
+    def postpone(self, end: float) -> None:
+        """Let the last step end later."""
+        self.end = end
+        if self.ends is not None:
+            self.ends[-1] = end
 
     def cut(self, now: float) -> bool:
         """Drop the steps after the one in progress at `now`; True if there were any."""
         steps = self.begun(now)
-        if steps == len(self.ends):
+        if self.ends is None or steps == self.steps:
             return False
-        self.ends = self.ends[:steps]
+        self.end = float(self.ends[steps - 1])
+        self.ends = self.ends[:steps] if steps > 1 else None
+        self.steps = steps
         return True
 
 
@@ -99,25 +123,31 @@ def plan_stride(
     if not chunks:
         steps = 1 if single else _stride_length(batch, group)
         linear = cost.linear(seqs, seqs)
-        if steps == 1:  # the same sums without the cost of small arrays
+        if steps == 1:
             attended = cost.decode(seqs, context, windowed=windowed)
-            ends, attention = np.array([start + (attended + (linear + cost.host_time_s))]), np.array([attended])
+            end = start + (attended + (linear + cost.host_time_s))
+            ends = attention = None
         else:
             attention = cost.decode_stride(seqs, context, steps, windowed=windowed)
             times = attention + (linear + cost.host_time_s)
             times[0] += start
             ends = np.add.accumulate(times)
-        return Stride(start, stall, ends, seqs, context, windowed, chunks, seqs, seqs, linear, attention, 0.0)
-    tokens = seqs + sum(n for _, n in chunks)
-    rows = seqs + sum(seq.computed + n == seq.known for seq, n in chunks)
+            end, attended = float(ends[-1]), float(attention[0])
+        step = (seqs, context, windowed, chunks, seqs, seqs, linear, attended)
+        return Stride(start, stall, end, steps, ends, *step, attention, 0.0)
+    tokens = rows = seqs
+    attended = 0.0
+    for seq, n in chunks:
+        tokens += n
+        rows += seq.computed + n == seq.known
+        attended += cost.prefill(n, seq.computed)
     linear = cost.linear(tokens, rows)
-    attended = sum(cost.prefill(n, seq.computed) for seq, n in chunks)
     if seqs:
         attended += cost.decode(seqs, context, tokens, windowed)
     launch = max(0.0, cost.launch_floor_s - linear - attended)
     end = start + (linear + attended + launch + cost.host_time_s)
-    ends, attention = np.array([end]), np.array([attended])
-    return Stride(start, stall, ends, seqs, context, windowed, chunks, tokens, rows, linear, attention, launch)
+    step = (seqs, context, windowed, chunks, tokens, rows, linear, attended)
+    return Stride(start, stall, end, 1, None, *step, None, launch)
 
 
 def _stride_length(batch: Batch, group: DecodeGroup) -> int:
