@@ -35,11 +35,15 @@ def policy_class(family: str, name: str, *, base_dir: Path, path: str) -> type:
     table = FAMILIES[family]
     if ":" not in name:
         if name not in table:
-            unbounded = family == "eviction" and name == UNBOUNDED
+            if family == "eviction" and name == UNBOUNDED:
+                raise InputError(
+                    "a capacity, not a policy: give the tier more memory than the trace needs",
+                    path=path,
+                    found=name,
+                    allowed="a policy such as lru, in a tier with a capacity such as '1 PiB'",
+                )
             raise InputError(
-                "a capacity, not a policy: give the tier more memory than the trace needs"
-                if unbounded
-                else f"unknown {family} policy",
+                f"unknown {family} policy",
                 path=path,
                 found=name,
                 allowed=[*table, '"my_policy.py:MyPolicy"'],

@@ -3,7 +3,23 @@
 from __future__ import annotations
 
 from hw_profiles.units import format_bytes
+from policies.tables import EVICTION_BOUNDS
 from sim.spec import ScenarioSpec
+
+CLAIRVOYANT = (
+    "belady is clairvoyant in arrival order: it evicts what the requests that have not been admitted yet need last, in "
+    "the order in which they arrive. It bounds block hits of a fixed sequence of accesses (`kvsim cache`); here timing "
+    "changes that order and whole prefixes count, so it is something to compare with and promises nothing on latency."
+)
+
+
+def bounds(spec: ScenarioSpec) -> list[str]:
+    """Paths of the eviction policies of `spec` that know the future, with their names."""
+    tiers = spec.tiers
+    named = [(f"tiers.{tier.name}.eviction", tier.eviction.name) for tier in tiers if tier.eviction is not None]
+    if len(named) < len(tiers):
+        named.append(("policies.eviction", spec.policies.eviction.name))
+    return [f"{path}: {name}" for path, name in named if name in EVICTION_BOUNDS]
 
 
 def assumptions(spec: ScenarioSpec) -> list[str]:
@@ -19,6 +35,7 @@ def assumptions(spec: ScenarioSpec) -> list[str]:
         f"Step time: matrix products, attention (cold in L2{prefetch}), elementwise kernels and launches from the "
         "profile's fitted models. Host time per step is engine.host_time (0 s: asynchronous scheduling hides it).",
         *_prefetch(ahead),
+        *([CLAIRVOYANT] if bounds(spec) else []),
         "Output tokens are private to their request: they hold HBM, stay cached until evicted, and are neither hit by "
         "another request nor offloaded.",
         "Copies slow the kernels of their GPU, by bytes moved during a step and the profile's interference factors "

@@ -60,6 +60,8 @@ class Cluster:
         reason = self._too_long(request)
         if reason:
             seq.status = reason
+            if self.topology.future is not None:
+                self.topology.future.admitted(seq.index)
             self._ended(seq)
             return
         self.replicas[request.index % len(self.replicas)].enqueue(seq)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from sim import metrics
-from sim.assumptions import assumptions
+from sim.assumptions import assumptions, bounds
 from sim.cluster import Cluster
 from sim.fields import definitions
 from sim.hierarchy.link import CopyEngine
@@ -223,7 +223,8 @@ def _model(model: Any) -> dict[str, Any]:
 
 
 def _warnings(cluster: Cluster, summary: dict[str, Any]) -> list[str]:
-    warnings = list(cluster.inputs.trace.warnings)
+    label = "is a bound (clairvoyant, arrival order), not a policy; it promises nothing on latency"
+    warnings = [*cluster.inputs.trace.warnings, *(f"{bound} {label}" for bound in bounds(cluster.scenario.spec))]
     rejected = summary["requests"]["rejected"]
     if rejected:
         reasons = sorted({s.status.partition(": ")[2] for s in cluster.sequences if s.status.startswith("rejected")})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from hw_profiles.errors import InputError
@@ -11,6 +12,7 @@ from policies.build import build_policy
 from sim.clock import Clock
 from sim.cost.step import StepCost
 from sim.hierarchy.cache import ReplicaCache
+from sim.hierarchy.future import Future
 from sim.hierarchy.link import CopyEngine
 from sim.hierarchy.mover import Source
 from sim.hierarchy.network import Network, Resource
@@ -44,6 +46,8 @@ class Topology:
         self._places: dict[str, Place] = {}
         self._engines: dict[tuple[str, str], CopyEngine] = {}
         self._cost = cost
+        self.future = None if inputs.trace.closed_loop else Future(inputs.trace)
+        """What arrives when; None where that depends on the system."""
 
     def cache(self, replica: int) -> ReplicaCache:
         """The cache of a replica over its tiers and links."""
@@ -64,6 +68,7 @@ class Topology:
             token_bytes=inputs.model.kv_bytes_per_token,
             choose=by_cost if loading.choose == "by_cost" else None,
             layerwise=loading.mode == "layerwise",
+            admitted=None if self.future is None else self.future.admitted,
         )
 
     def prefetch(self) -> PrefetchPolicy | None:
@@ -99,7 +104,7 @@ class Topology:
         offload = Offload(policy, tier, others, costs, lambda: self._clock.now)
         admission: AdmissionPolicy | None = None
         if level and (spec.admission or policies.admission) is not None:
-            admission = self._policy("admission", spec, policies.admission, self._info(spec, tier.capacity))
+            admission = self._policy("admission", spec, policies.admission, self._info(spec, tier.capacity, replica))
         token_bytes = self._inputs.model.kv_bytes_per_token
         host = self._host_level(level)
         near = None if host is None else self._tier(host, self._scenario.spec.tiers[host], replica)
@@ -199,16 +204,24 @@ class Topology:
         if label not in self._by_label:
             capacity = self._inputs.budget.kv if level == 0 else tier.capacity
             assert capacity is not None
-            info = self._info(tier, capacity)
+            info = self._info(tier, capacity, replica)
             policy: EvictionPolicy = self._policy("eviction", tier, self._scenario.spec.policies.eviction, info)
             self._by_label[label] = Tier(tier.name, label, capacity, policy, leaf_only=tier.leaf_only)
             self.tiers[level].append(self._by_label[label])
         return self._by_label[label]
 
-    def _info(self, tier: TierSpec, capacity: int) -> TierInfo:
+    def _info(self, tier: TierSpec, capacity: int, replica: int) -> TierInfo:
         block_tokens = self._inputs.trace.block_tokens or self._scenario.spec.engine.block_tokens
         size = block_tokens * self._inputs.model.kv_bytes_per_token
-        return TierInfo(tier.name, capacity, size, lambda: self._clock.now)
+        return TierInfo(tier.name, capacity, size, lambda: self._clock.now, self._next_use(tier, replica))
+
+    def _next_use(self, tier: TierSpec, replica: int) -> Callable[[int], float] | None:
+        """When a key is used next by a request that looks into this tier: round robin says which ones do."""
+        if self.future is None:
+            return None
+        label, replicas = self._label(tier, replica), self._scenario.spec.hardware.replicas
+        users = {other for other in range(replicas) if self._label(tier, other) == label}
+        return self.future.of(lambda index: index % replicas in users)
 
     def _policy(self, family: str, tier: TierSpec, default: PolicySpec | None, *args: object) -> Any:
         own: PolicySpec | None = getattr(tier, family)

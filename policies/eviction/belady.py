@@ -8,8 +8,14 @@ from heapq import heapify, heappop, heappush
 
 from policies.base import Block, EvictionPolicy, TierInfo
 
-Entry = tuple[float, int, int, Block]
-"""Sign x next use, minus start, number of the ranking, block."""
+Far = tuple[float, int, int, Block]
+"""Minus next use, minus start, number of the ranking, block."""
+Soon = tuple[float, int, Block]
+"""Next use, number of the ranking, block."""
+
+
+_GONE = (math.nan, -1)
+"""What is current of a block that is not here."""
 
 
 class Belady(EvictionPolicy):
@@ -37,67 +43,80 @@ class Belady(EvictionPolicy):
         self._count = 0
         self._current: dict[int, tuple[float, int]] = {}
         """Next use by key, and the number of the ranking that found it."""
-        self._farthest: list[Entry] = []
-        self._soonest: list[Entry] = []
-        self._offered: list[Entry] = []
+        self._farthest: list[Far] = []
+        self._soonest: list[Soon] = []
+        """Of those that are used again: what is never used again stays so."""
+        self._offered: list[Far] = []
+        self._aside: dict[int, Far] = {}
+        """Blocks in use, until they are released: what an engine has just computed is what Belady would drop first."""
 
     def insert(self, block: Block) -> None:
-        self._place(block)
+        self._place(block, math.inf if block.private else self._ask(block.key))
 
     def touch(self, block: Block) -> None:
-        self._place(block)
+        use = math.inf if block.private else self._ask(block.key)
+        if use != self._current[block.key][0]:
+            self._place(block, use)
 
-    release = touch
+    def release(self, block: Block) -> None:
+        entry = self._aside.pop(block.key, None)
+        if entry is not None:
+            heappush(self._farthest, entry)
+        self.touch(block)
 
     def victims(self) -> Iterator[Block]:
-        for entry in self._offered:
-            if self._is_current(entry):
-                heappush(self._farthest, entry)
-        self._offered.clear()
+        heap, offered, current = self._farthest, self._offered, self._current
+        for entry in offered:
+            if current.get(entry[3].key, _GONE)[1] == entry[2]:
+                heappush(heap, entry)
+        offered.clear()
         self._catch_up()
-        heap = self._farthest
         while heap:
             entry = heappop(heap)
-            if self._is_current(entry):
-                self._offered.append(entry)
-                yield entry[3]
+            block = entry[3]
+            if current.get(block.key, _GONE)[1] != entry[2]:
+                continue
+            if block.pins:
+                self._aside[block.key] = entry
+            else:
+                offered.append(entry)
+                yield block
+        for entry in self._aside.values():
+            yield entry[3]
 
     def remove(self, block: Block) -> None:
         del self._current[block.key]
+        self._aside.pop(block.key, None)
 
     def _catch_up(self) -> None:
         """Ask again about the blocks whose next use has passed without a touch."""
-        heap = self._soonest
+        heap, current = self._soonest, self._current
         while heap:
-            entry = heap[0]
-            block = entry[3]
-            if not self._is_current(entry):
+            use, number, block = heap[0]
+            if current.get(block.key, _GONE)[1] != number:
                 heappop(heap)
-            elif self._next_use(block) > entry[0]:
-                self._place(block)
-            else:
+                continue
+            later = self._ask(block.key)
+            if later == use:
                 return
+            self._place(block, later)
 
-    def _next_use(self, block: Block) -> float:
-        return math.inf if block.private else self._ask(block.key)
-
-    def _place(self, block: Block) -> None:
-        use = self._next_use(block)
+    def _place(self, block: Block, use: float) -> None:
         self._count += 1
         self._current[block.key] = (use, self._count)
         heappush(self._farthest, (-use, -block.start, self._count, block))
-        heappush(self._soonest, (use, -block.start, self._count, block))
+        if use != math.inf:
+            heappush(self._soonest, (use, self._count, block))
         if len(self._soonest) + len(self._farthest) > 4 * len(self._current) + 128:
             self._compact()
 
     def _compact(self) -> None:
         """Drop the entries that later rankings have replaced."""
-        self._soonest[:] = [entry for entry in self._soonest if self._is_current(entry)]
-        self._farthest[:] = [(-use, depth, count, block) for use, depth, count, block in self._soonest]
+        current = self._current
+        self._farthest[:] = [
+            entry for entry in (*self._farthest, *self._offered) if current.get(entry[3].key, _GONE)[1] == entry[2]
+        ]
+        self._soonest[:] = [entry for entry in self._soonest if current.get(entry[2].key, _GONE)[1] == entry[1]]
         self._offered.clear()
         heapify(self._soonest)
         heapify(self._farthest)
-
-    def _is_current(self, entry: Entry) -> bool:
-        current = self._current.get(entry[3].key)
-        return current is not None and current[1] == entry[2]

@@ -6,7 +6,7 @@ byte of HBM is free, reserved by a sequence, or part of a cached block.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import NamedTuple
 
@@ -33,6 +33,7 @@ class ReplicaCache:
     token_bytes    KV bytes of one token on one GPU
     choose         prices by which a prefix is loaded only as far as that is faster than computing it; None: always
     layerwise      a request may start while its prefix is on its way
+    admitted       told of each request that is admitted, before its blocks are touched
     """
 
     def __init__(
@@ -45,7 +46,9 @@ class ReplicaCache:
         token_bytes: int,
         choose: Costs | None = None,
         layerwise: bool = False,
+        admitted: Callable[[int], None] | None = None,
     ) -> None:
+        self._admitted = admitted
         self.layerwise = layerwise
         self._choose = choose
         self.hbm = here.tier
@@ -139,6 +142,8 @@ class ReplicaCache:
         size = sum(f.tokens for f in loads) * self.token_bytes
         if loads and size > hbm.available - self.newly_pinned(found):
             return False
+        if self._admitted is not None:
+            self._admitted(seq.index)
         for f in found:
             if not f.level and not f.block.pins and f.tokens < f.block.tokens:
                 # What it cannot use it computes again, into this memory.
