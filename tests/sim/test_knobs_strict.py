@@ -213,7 +213,7 @@ def device(name):
     ],
 )
 def test_each_device_takes_what_its_file_says(back, hand, tier, names):
-    """A copy per engine block, all of them outstanding at once: more than any of these devices needs for its full rate."""
+    """A copy per engine block, all outstanding at once: as many as any of these devices needs for its full rate."""
     ttft = []
     for name in names:
         options = {"device": name, **({"direct": True} if tier in DEVICES else {})}
