@@ -28,6 +28,7 @@ def summarize(cluster: Cluster, requests: pa.Table, config_sha256: str, version:
     finished = ~np.isnan(columns["finish_s"])
     count = int(finished.sum())
     duration = _duration(columns)
+    by_name = dict(zip(cluster.tier_names, cluster.tiers, strict=True))
     summary: dict[str, Any] = {
         "schema": SCHEMA,
         "version": version,
@@ -44,7 +45,7 @@ def summarize(cluster: Cluster, requests: pa.Table, config_sha256: str, version:
             "output_tokens_per_s": _rate(int(columns["output_tokens"][finished].sum()), duration),
         },
         "prefix": _prefix(cluster, columns, finished),
-        "tiers": {name: _tier(tiers) for name, tiers in zip(cluster.tier_names, cluster.tiers, strict=True)},
+        "tiers": {tier.name: _tier(by_name[tier.name]) for tier in spec.tiers},
         "links": _links(cluster, duration),
         "time": _time(cluster, duration + float(columns["arrival_s"].min(initial=0.0))),
         "preemptions": sum(r.batch.preemptions for r in cluster.replicas),
@@ -90,7 +91,7 @@ def _itl(cluster: Cluster) -> dict[str, float | None]:
 
 
 def _prefix(cluster: Cluster, columns: dict[str, np.ndarray], finished: np.ndarray) -> dict[str, Any]:
-    hits = {name: int(columns[f"hit_{name}_tokens"].sum()) for name in cluster.tier_names}
+    hits = {tier.name: int(columns[f"hit_{tier.name}_tokens"].sum()) for tier in cluster.scenario.spec.tiers}
     total = int(columns["input_tokens"][finished].sum())
     return {
         "input_tokens": total,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from hw_profiles.errors import InputError
 from hw_profiles.schema import CAPS
 from policies.base import AdmissionPolicy, EvictionPolicy, OffloadPolicy, PrefetchPolicy, TierInfo
 from policies.build import build_policy
+from policies.tables import FAMILIES
 from sim.clock import Clock
 from sim.cost.step import StepCost
 from sim.hierarchy.cache import ReplicaCache
@@ -28,16 +30,22 @@ from sim.tier_spec import LinkSpec, TierSpec
 
 
 class Topology:
-    """Builds the cache of each replica; tiers, links and shared bandwidths are made when first used."""
+    """Builds the cache of each replica; tiers, links and shared bandwidths are made when first used.
+
+    A tier of no size is no tier: nothing is built for it, and it comes last in `tier_names`.
+    """
 
     def __init__(self, scenario: Scenario, inputs: Inputs, clock: Clock, recorder: Recorder, cost: StepCost) -> None:
-        self.tier_names = [tier.name for tier in scenario.spec.tiers]
-        self.tiers: list[list[Tier]] = [[] for _ in scenario.spec.tiers]
-        """Tiers of each level: one per replica, per node, or one."""
+        spec = scenario.spec
+        present = tuple(tier for level, tier in enumerate(spec.tiers) if not level or tier.capacity)
+        self.empty = tuple(tier for tier in spec.tiers if tier not in present)
+        self.tier_names = [tier.name for tier in (*present, *self.empty)]
+        self.tiers: list[list[Tier]] = [[] for _ in self.tier_names]
+        """Tiers of each level: one per replica, per node, or one; none of no size."""
         self.links: list[CopyEngine] = []
         self.resources: dict[tuple[str, str], Resource] = {}
         """Shared bandwidths by name and owner."""
-        self._scenario = scenario
+        self._scenario = replace(scenario, spec=spec.model_copy(update={"tiers": present}))
         self._inputs = inputs
         self._clock = clock
         self._recorder = recorder
@@ -48,15 +56,14 @@ class Topology:
         self._cost = cost
         self.future = None if inputs.trace.closed_loop else Future(inputs.trace)
         """What arrives when; None where that depends on the system."""
+        self._check_unused()
 
     def cache(self, replica: int) -> ReplicaCache:
         """The cache of a replica over its tiers and links."""
         spec, inputs = self._scenario.spec, self._inputs
         lower = [self._place(level, replica) for level in range(1, len(spec.tiers))]
         sources = [Source(place, *self._way_in(level, lower, replica)) for level, place in enumerate(lower, start=1)]
-        behind = {  # a tier of no size is no tier
-            p.tier.name: Behind(p, self._way_out(i, replica)) for i, p in enumerate(lower, start=1) if p.tier.capacity
-        }
+        behind = {p.tier.name: Behind(p, self._way_out(i, replica)) for i, p in enumerate(lower, start=1)}
         here = self._make_place(0, self._tier(0, spec.tiers[0], replica), behind, replica)
         loading = spec.engine.loading
         by_cost = RouteCosts(self._recompute_s, spec.tiers[0].name, {}, self._loads(replica))
@@ -69,6 +76,7 @@ class Topology:
             choose=by_cost if loading.choose == "by_cost" else None,
             layerwise=loading.mode == "layerwise",
             admitted=None if self.future is None else self.future.admitted,
+            empty=[tier.name for tier in self.empty],
         )
 
     def prefetch(self) -> PrefetchPolicy | None:
@@ -77,7 +85,7 @@ class Topology:
         if spec.policies.prefetch is None or len(spec.tiers) == 1:
             return None
         policy: PrefetchPolicy = self._policy("prefetch", spec.tiers[0], spec.policies.prefetch)
-        return policy
+        return policy if policy.listens else None
 
     # ---- places
 
@@ -89,8 +97,6 @@ class Topology:
             behind = {}
             for further in range(level + 1, len(spec.tiers)):
                 place = self._place(further, replica)
-                if not place.tier.capacity:
-                    continue
                 route = self._way_between(level, further, replica)
                 behind[place.tier.name] = Behind(place, route, self._near_way(level, further, replica))
             self._places[tier.label] = self._make_place(level, tier, behind, replica)
@@ -225,14 +231,27 @@ class Topology:
 
     def _policy(self, family: str, tier: TierSpec, default: PolicySpec | None, *args: object) -> Any:
         own: PolicySpec | None = getattr(tier, family)
-        path = f"policies.{family}" if own is None else f"tiers.{tier.name}.{family}"
-        named = own or default
-        assert named is not None
-        chosen = named.model_dump()
+        if own is not None:
+            return self._build(family, own, f"tiers.{tier.name}.{family}", *args)
+        assert default is not None
+        return self._build(family, default, f"policies.{family}", *args)
+
+    def _build(self, family: str, named: PolicySpec, path: str, *args: object) -> Any:
         try:
-            return build_policy(family, chosen, *args, base_dir=self._scenario.base_dir, path=path)
+            return build_policy(family, named.model_dump(), *args, base_dir=self._scenario.base_dir, path=path)
         except InputError as error:
             raise error.at(where=self._scenario.where) from None
+
+    def _check_unused(self) -> None:
+        """What no tier of this run uses must make sense too: defaults that all override, policies of empty tiers."""
+        spec = self._scenario.spec
+        info = self._info(spec.tiers[0], self._inputs.budget.kv, 0)
+        for section, path in ((spec.policies, "policies"), *((tier, f"tiers.{tier.name}") for tier in self.empty)):
+            for family in FAMILIES:
+                named: PolicySpec | None = getattr(section, family)
+                if named is not None:
+                    args = (info,) if family in ("eviction", "admission") else ()
+                    self._build(family, named, f"{path}.{family}", *args)
 
     def _engine(self, name: str, level: int, replica: int) -> CopyEngine:
         """One direction of a link, over the bandwidths that it shares with the other direction and its host.

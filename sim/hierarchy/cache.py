@@ -34,6 +34,7 @@ class ReplicaCache:
     choose         prices by which a prefix is loaded only as far as that is faster than computing it; None: always
     layerwise      a request may start while its prefix is on its way
     admitted       told of each request that is admitted, before its blocks are touched
+    empty          names of tiers of no size, which are none, for policies that name one
     """
 
     def __init__(
@@ -47,8 +48,10 @@ class ReplicaCache:
         choose: Costs | None = None,
         layerwise: bool = False,
         admitted: Callable[[int], None] | None = None,
+        empty: Sequence[str] = (),
     ) -> None:
         self._admitted = admitted
+        self.empty = empty
         self.layerwise = layerwise
         self._choose = choose
         self.hbm = here.tier

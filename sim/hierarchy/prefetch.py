@@ -12,11 +12,15 @@ from sim.hierarchy.cache import ReplicaCache
 
 
 class CacheView:
-    """What a prefetch policy may see of a replica's tiers (policies.base.CacheView)."""
+    """What a prefetch policy may see of a replica's tiers (policies.base.CacheView).
+
+    Tiers of no size are not among `tiers`; asked for by name, they hold nothing.
+    """
 
     def __init__(self, cache: ReplicaCache, clock: Clock) -> None:
         self._tiers = {tier.name: tier for tier in (cache.hbm, *(place.tier for place in cache.lower))}
         self._clock = clock
+        self._empty = frozenset(cache.empty)
         self.tiers: Sequence[str] = tuple(self._tiers)
         self.block_bytes = (cache.hash_tokens or cache.block_tokens) * cache.token_bytes
 
@@ -25,13 +29,13 @@ class CacheView:
         return self._clock.now
 
     def capacity(self, tier: str) -> int:
-        return self._tiers[tier].capacity
+        return 0 if tier in self._empty else self._tiers[tier].capacity
 
     def free(self, tier: str) -> int:
-        return self._tiers[tier].free
+        return 0 if tier in self._empty else self._tiers[tier].free
 
     def holds(self, key: int, tier: str) -> bool:
-        return key in self._tiers[tier].blocks
+        return tier not in self._empty and key in self._tiers[tier].blocks
 
 
 class Prefetcher:
@@ -111,11 +115,11 @@ class Prefetcher:
         for fetch in plan:
             if not isinstance(fetch, Fetch):
                 raise self._broken(f"plan() must return fetches, not {fetch!r}")
-            if fetch.into not in self._view.tiers:
+            if fetch.into not in (*self._view.tiers, *self._cache.empty):
                 raise self._broken(f"a fetch into {fetch.into!r}, expected one of {', '.join(self._view.tiers)}")
             if not fetch.after_s >= 0:
                 raise self._broken(f"a fetch after {fetch.after_s} s")
-        return plan
+        return [fetch for fetch in plan if fetch.into not in self._cache.empty]
 
     def _broken(self, what: str) -> InputError:
         return InputError(f"prefetch policy {type(self._policy).__name__} broke its contract: {what}")

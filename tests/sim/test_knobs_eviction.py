@@ -10,7 +10,7 @@ import random
 import pytest
 
 from policies.build import policy_options
-from policies.tables import EVICTION
+from policies.tables import EVICTION, EVICTION_BOUNDS
 
 BLOCK = 512
 ROOM = 8
@@ -159,7 +159,16 @@ def test_turns_told_apart_move_hits(run):
     assert found[0] != found[1]
 
 
+@pytest.mark.parametrize("pattern", ["scan", "loop", "hot", "shift", "zipf"])
+def test_no_policy_beats_the_clairvoyant_one(hits, pattern):
+    """One block a prompt, and no overlap: here the engine sees the fixed sequence that the bound is for."""
+    bound = hits("belady", pattern)
+    assert all(bound >= hits(policy, pattern) for policy in EVICTION)
+    assert bound > hits("lru", pattern) or pattern in ("hot", "shift")
+
+
 def test_the_tables_name_every_policy_and_every_option():
-    assert {"lru"} | {policy for policy, _, _ in AGAINST_LRU} == set(EVICTION)
+    named = {"lru", "belady"} | {policy for policy, _, _ in AGAINST_LRU}
+    assert named == {*EVICTION, *EVICTION_BOUNDS}
     options = {(name, option) for name, policy in EVICTION.items() for option in policy_options(policy, skip=1)}
     assert {(policy, option) for policy, option, _, _ in OPTIONS} | {("workload_aware", "turns")} == options

@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from sim.run import simulate
@@ -39,21 +38,6 @@ def conversation(limit):
     if not folder or not (Path(folder) / "mooncake" / "conversation_trace.jsonl.gz").is_file():
         pytest.skip("KVSIM_TRACES has no mooncake/conversation_trace.jsonl.gz")
     return {"name": "mooncake-conversation", "limit": limit, "spread_arrivals": "3 s"}
-
-
-@pytest.mark.parametrize("offload", ["none", "write_through", "write_back"])
-def test_a_tier_of_capacity_0_is_no_tier(chat, offload):
-    without, empty = chat(dram=None, offload=offload), chat(dram="0 B", offload=offload)
-    requests = empty.frames["requests"]
-    assert (requests.pop("hit_dram_tokens") == 0).all()
-    pd.testing.assert_frame_equal(without.frames["requests"], requests, check_exact=True)
-    steps = [r.frames["steps"] for r in (without, empty)]
-    if offload == "write_back":  # strides end where an eviction could start a copy, though none does: compare totals
-        for column in ("count", "prefill_tokens", "linear_s", "attention_s"):
-            assert steps[0][column].sum() == pytest.approx(steps[1][column].sum(), rel=1e-9)
-    else:
-        pd.testing.assert_frame_equal(*steps, check_exact=True)
-    assert len(empty.frames["transfers"]) == 0
 
 
 def test_without_offload_dram_is_as_good_as_none(chat):
