@@ -306,7 +306,7 @@ class CacheView(Protocol):
         """Bytes of one full prefix block on one GPU."""
 
     def capacity(self, tier: str) -> int:
-        """Bytes that the tier can hold."""
+        """Bytes that the tier can hold: 0 for one of no size, which is not among `tiers`; KeyError for no tier."""
 
     def free(self, tier: str) -> int:
         """Bytes of the tier that nothing occupies."""

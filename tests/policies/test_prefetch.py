@@ -45,7 +45,7 @@ class Cache:
         self.held: dict[str, set[int]] = {name: set() for name in self.tiers}
 
     def capacity(self, tier: str) -> int:
-        return 1_000
+        return {**dict.fromkeys(self.tiers, 1_000), "cxl": 0}[tier]
 
     def free(self, tier: str) -> int:
         return 10 * self.room + 9
@@ -218,6 +218,12 @@ def test_a_tier_that_does_not_exist_is_refused(policy: PrefetchPolicy) -> None:
     said = r"policies.prefetch.into: no such tier.*found 'drm', expected one of hbm, dram, ssd; did you mean 'dram'\?"
     with pytest.raises(InputError, match=said):
         [plan(policy, trigger, request, Cache()) for trigger in Trigger]
+
+
+@pytest.mark.parametrize("policy", [OnArrival(into="cxl"), NextTurn(into="cxl"), Popularity(into="cxl")])
+def test_into_a_tier_of_no_size_nothing_is_fetched(policy: PrefetchPolicy) -> None:
+    request = Request(session=1, think_s=3.0)
+    assert not any([*plan(policy, trigger, request, Cache())] for trigger in Trigger)
 
 
 @pytest.mark.parametrize(
