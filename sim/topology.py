@@ -192,8 +192,7 @@ class Topology:
         return Hop(self._engine(link, level, replica), src, dst, unit)
 
     def _recompute_s(self, start: int, tokens: int) -> float:
-        cost = self._cost
-        return cost.linear(tokens, 0) + cost.prefill(tokens, start)
+        return self._cost.recompute_s(tokens, start)
 
     # ---- tiers and links
 

@@ -13,7 +13,7 @@ class Bound(NamedTuple):
     hbm_s: float
     compute_s: float
 
-    def times(self, count: int) -> Bound:
+    def times(self, count: float) -> Bound:
         """That of `count` such kernels."""
         return Bound(count * self.hbm_s, count * self.compute_s)
 

@@ -1,56 +1,119 @@
-"""Which of a profile's kernel models charges which kernel of a layer."""
+"""Which of a profile's kernel models charges which kernel of a layer, and what was assumed where it has none."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import TypeVar
 
+from hw_profiles import picks
 from hw_profiles.attention import MLA
-from hw_profiles.cost_models import DecodeModel, GemmModel, PrefillModel
-from hw_profiles.formats import Format
+from hw_profiles.cost_models import AllReduceModel, DecodeModel, GemmModel, PrefillModel
+from hw_profiles.formats import WEIGHT_FORMATS, Format
 from hw_profiles.geometry import LayerSpec
+from hw_profiles.picks import Pick
 from hw_profiles.profile import Profile
+from hw_profiles.schema import ProfileValue
 
-INPUT_BYTES: Mapping[str, float] = MappingProxyType({"fp8": 1, "int8": 1, "nvfp4": 0.5})
-"""Bytes of an activation as a product with weights of that format reads it; kernels of other (weight-only) formats read
-activations as they are. SOURCE: fp8 and int8 are W8A8, nvfp4 is W4A4, int4 and mxfp4 are W4A16: vLLM,
-docs/features/quantization (mxfp4: gpt-oss on Hopper)."""
+Model = TypeVar("Model", GemmModel, DecodeModel, PrefillModel, AllReduceModel)
+
+INPUT_BYTES: Mapping[str, float] = MappingProxyType({"fp8": 1, "fp8_block": 1, "int8": 1, "nvfp4": 0.5})
+"""Bytes of an activation as a product with weights of a format reads it, on a GPU that does the format's arithmetic;
+kernels of other (weight-only) formats read activations as they are. SOURCE: fp8 and int8 are W8A8, nvfp4 is W4A4, int4
+and mxfp4 are W4A16: vLLM, docs/features/quantization (mxfp4: gpt-oss on Hopper)."""
 LATENT_RATE = 0.85
 """FLOP rate of decode attention over an MLA latent, as a share of that of prefill attention. Estimate: up to 580
 TFLOP/s on an H800 (deepseek-ai/FlashMLA, README), whose tensor cores are an H100's, where prefill attains 682."""
 
 
 @dataclass(frozen=True)
-class Kernels:
-    """The models of one profile."""
+class Latent:
+    """Decode attention over an MLA latent: the model, and bytes per cached token that its arithmetic is worth."""
 
-    profile: Profile
+    model: DecodeModel
+    arithmetic_bytes: float
+
+
+class Kernels:
+    """The models of one profile; remembers which were asked for."""
+
+    def __init__(self, profile: Profile) -> None:
+        self.profile = profile
+        self.values: dict[str, ProfileValue] = {}
+        """Values of the models that were taken, by path; paths that the profile does not have are estimates."""
+        self.estimates: list[str] = []
+        """What is assumed where the profile has no kernel of the kind, one line each."""
 
     def gemm(self, form: Format) -> GemmModel:
         """Matrix products with weights of a format."""
-        return self.profile.gemm
+        return self.take(picks.gemm(self.profile, kernel_format(form)))
+
+    def experts(self, form: Format) -> GemmModel | None:
+        """The fused experts of a layer, over the bytes of the experts that are read and their FLOP; None if unknown.
+
+        The model covers the products, the activation between them and the sum of the experts' outputs.
+        """
+        pick = picks.moe(self.profile, kernel_format(form))
+        return self.take(pick) if pick.group.startswith("kernels.moe_") else None
+
+    def input_bytes(self, form: Format, base: Format) -> float:
+        """Bytes per activation that a product with weights of a format reads; `base`: the activations' own format."""
+        name = kernel_format(form)
+        native = f"peaks.{picks.PEAKS.get(name)}" in self.profile.entries or self._measured(name)
+        return INPUT_BYTES[name] if native and name in INPUT_BYTES else base.bits // 8
 
     def decode(self, layer: LayerSpec) -> DecodeModel:
-        """Decode attention of a layer, KV cold in L2."""
-        return self.profile.decode
+        """Decode attention of a layer with KV heads, KV cold in L2."""
+        a = layer.attention
+        if isinstance(a, MLA):
+            raise TypeError("MLA has a model of its own")
+        return self.take(picks.decode(self.profile, layer.kv.name, a.heads // a.kv_heads, a.head_dim, a.kv_heads))
 
-    def decode_arithmetic_bytes(self, layer: LayerSpec) -> float:
-        """Bytes of cache that could be read while a cached token is scored and summed by one new token; 0: no matter.
+    def latent(self, layer: LayerSpec) -> Latent:
+        """Decode attention of an MLA layer.
 
-        Only MLA, whose heads share one latent, does enough FLOP per byte to be bound by them (hundreds; GQA: twice the
-        group size at most).
+        All heads of the rank score one latent: hundreds of FLOP per byte read (GQA: twice the group size), so reading
+        and arithmetic overlap, both grow with the context, and the slower of the two sets the time.
         """
-        if not isinstance(layer.attention, MLA):
-            return 0.0
-        seconds = layer.attention.decode_flops_per_pair / (LATENT_RATE * self.prefill(layer).flops)
-        return seconds * self.decode(layer).bandwidth
+        rate = LATENT_RATE * self.prefill(layer).flops
+        seconds = layer.attention.decode_flops_per_pair / rate
+        pick = picks.mla_decode(self.profile, layer.kv.name)
+        if pick is None:
+            plain = picks.decode(self.profile, layer.kv.name, 1, 128, 8)
+            note = "decode attention over a latent reads like that over KV heads"
+            pick = replace(plain, model=replace(plain.model, residual=None), estimate=note)
+        model = self.take(pick)
+        self.note(f"arithmetic of decode attention over a latent: {LATENT_RATE:.0%} of the rate of prefill attention")
+        return Latent(model, seconds * model.bandwidth)
 
     def prefill(self, layer: LayerSpec) -> PrefillModel:
         """Prefill attention of a layer."""
-        return self.profile.prefill
+        a = layer.attention
+        width = a.nope_dim + a.rope_dim if isinstance(a, MLA) else a.head_dim
+        return self.take(picks.prefill(self.profile, layer.kv.name, width))
+
+    def take(self, pick: Pick[Model]) -> Model:
+        """The model of a pick, which is noted as used."""
+        self.values.update((value.path, value) for value in pick.values)
+        if pick.estimate:
+            self.note(pick.estimate)
+        return pick.model
+
+    def note(self, text: str) -> None:
+        """Remember an assumption."""
+        if text not in self.estimates:
+            self.estimates.append(text)
+
+    def _measured(self, name: str) -> bool:
+        return f"kernels.gemm_{name}.t0" in self.profile.entries
 
 
-def input_bytes(form: Format, base: Format) -> float:
-    """Bytes per activation that a product with weights of a format reads; `base`: the activations' own format."""
-    return INPUT_BYTES.get(form.name.split("_")[0], base.bits // 8)
+def kernel_format(form: Format) -> str:
+    """The format (of WEIGHT_FORMATS) whose kernels multiply weights of `form`; a checkpoint may have its own groups.
+
+    Weights in fp8 with other blocks take kernels of fp8_block; grouped int4 and int8 weights are unpacked, as int4.
+    """
+    if form.name in WEIGHT_FORMATS:
+        return form.name
+    return "fp8_block" if form.name.startswith("fp8") else "int4"

@@ -69,7 +69,7 @@ class L2Prefetch:
         own = self.decode.bandwidth
         return max(own, min(self.l2.hbm, own + self.lookahead / self.latency))
 
-    def seconds(self, seqs: int, nbytes: Floats, window: Window) -> Floats:
+    def seconds(self, seqs: float, nbytes: Floats, window: Window) -> Floats:
         """Decode attention of one layer over `nbytes` of KV (float64[steps]), with the delay of the linear kernels."""
         hot = self.hot(nbytes, window)
         cold = nbytes - hot

@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from hw_profiles.attention import MLA
 from hw_profiles.cost_models import GemmModel
 from hw_profiles.geometry import Gemm, LayerSpec
 from sim.cost.bound import Bound, gemm_bound
 from sim.cost.experts import ExpertLoad
-from sim.cost.kernels import Kernels, input_bytes
+from sim.cost.kernels import Kernels
 
 Floats = npt.NDArray[np.float64]
+Chunk = tuple[int, int]
+"""New tokens of a prompt that run in one step, and the cached tokens before them."""
+
+FUSED = ("activation", "combine")
+"""Elementwise kernels that a measured kernel of fused experts has inside."""
+
+
+class Work(NamedTuple):
+    """One kernel call: its model, bytes, FLOP, and shape (m, n, k) if it is a plain product."""
+
+    model: GemmModel
+    nbytes: float
+    flops: float
+    shape: tuple[float, float, float] | None
+
+    @property
+    def seconds(self) -> float:
+        """Time."""
+        return self.model.seconds(self.nbytes, self.flops, self.shape)
+
+    @property
+    def bound(self) -> Bound:
+        """What of the time waits for HBM, and what for arithmetic."""
+        bound = gemm_bound(self.model, self.nbytes, self.flops)
+        table = self.model.residual
+        return bound if table is None or self.shape is None else bound.times(table.at(*self.shape))
 
 
 class Product(NamedTuple):
@@ -30,14 +58,19 @@ class Product(NamedTuple):
     @classmethod
     def of(cls, gemm: Gemm, layer: LayerSpec, kernels: Kernels) -> Product:
         """The product of one of the layer's matrices."""
-        read = input_bytes(gemm.format, layer.base)
+        read = kernels.input_bytes(gemm.format, layer.base)
         model = kernels.gemm(gemm.format)
         return cls(model, gemm.n, gemm.k, gemm.weight_bytes, read, layer.act_bytes, gemm.expert)
 
-    def work(self, rows: float, weights: float = 1) -> tuple[float, float]:
-        """(bytes, FLOP) of `rows` rows: the weight (of `weights` experts) and input are read, the output written."""
-        nbytes = weights * self.weight_bytes + rows * (self.k * self.in_bytes + self.n * self.out_bytes)
-        return nbytes, 2.0 * rows * self.n * self.k
+    def work(self, rows: float) -> Work:
+        """[rows, k] x [k, n]: weight and input are read, the output written."""
+        nbytes = self.weight_bytes + rows * (self.k * self.in_bytes + self.n * self.out_bytes)
+        return Work(self.model, nbytes, 2.0 * rows * self.n * self.k, (rows, self.n, self.k))
+
+    def grouped(self, rows: float, experts: float) -> Work:
+        """`rows` rows in all by `experts` different weights."""
+        nbytes = experts * self.weight_bytes + rows * (self.k * self.in_bytes + self.n * self.out_bytes)
+        return Work(self.model, nbytes, 2.0 * rows * self.n * self.k, None)
 
 
 class LayerCost:
@@ -47,77 +80,100 @@ class LayerCost:
         self.count = count
         self.window = layer.window
         self.kernels = layer.kernels
-        self.decode_model = kernels.decode(layer)
         self._products = [Product.of(gemm, layer, kernels) for gemm in layer.gemms]
-        self._load = ExpertLoad(layer.moe, expert_skew) if layer.moe else None
-        self._elementwise_bytes = layer.elementwise_bytes
-        self._between_s = len(layer.elementwise) * kernels.profile.launch.graph
         self._hbm = kernels.profile.hbm_bandwidth
+        self._load = ExpertLoad(layer.moe, expert_skew) if layer.moe else None
+        first = next((gemm for gemm in layer.gemms if gemm.expert), None)
+        self._experts = kernels.experts(first.format) if first else None
+        between = [part for part in layer.elementwise if self._experts is None or part[0] not in FUSED]
+        if self._experts is not None and layer.moe and layer.moe.shared:
+            between.append(("activation", 3 * layer.moe.shared * layer.act_bytes))
+        self._between_bytes = sum(nbytes for _, nbytes in between)
+        self._between_s = len(between) * kernels.profile.launch.graph
+
         self._prefill = kernels.prefill(layer)
         self._prefill_flops = layer.attention.prefill_flops_per_pair
         named = zip(layer.gemms, self._products, strict=True)
         self._expand = next((product for gemm, product in named if gemm.name == "kv_b"), None)
-        # reading and arithmetic overlap and both grow with the context, so one of them bounds contexts of any length
-        arithmetic = kernels.decode_arithmetic_bytes(layer)
-        self.decode_bytes = max(layer.kv_bytes_per_token, arithmetic)
+        self.decode_bytes: float = layer.kv_bytes_per_token
         """Per attended token: what is read of the cache, or as many bytes as could be read during its arithmetic."""
-        self._arithmetic = arithmetic > layer.kv_bytes_per_token
+        self._arithmetic = False
+        if isinstance(layer.attention, MLA):
+            latent = kernels.latent(layer)
+            self.decode_model = latent.model
+            self._arithmetic = latent.arithmetic_bytes > self.decode_bytes
+            self.decode_bytes = max(self.decode_bytes, latent.arithmetic_bytes)
+        else:
+            self.decode_model = kernels.decode(layer)
 
     # ---- linear
 
     def linear(self, tokens: int) -> float:
         """Matrix products and elementwise kernels for `tokens` tokens."""
-        gemms = sum(product.model.seconds(*work) for product, work in self._work(tokens))
-        return gemms + self._between_s + self._elementwise_bytes * tokens / self._hbm
+        products = sum(work.seconds for work in self._work(tokens))
+        return products + self._between_s + self._between_bytes * tokens / self._hbm
 
     def linear_bytes(self, tokens: int) -> float:
         """Bytes that these kernels move over HBM."""
-        return sum(nbytes for _, (nbytes, _) in self._work(tokens)) + self._elementwise_bytes * tokens
+        return sum(work.nbytes for work in self._work(tokens)) + self._between_bytes * tokens
 
     def linear_bound(self, tokens: int) -> Bound:
         """What of their time waits for HBM, and what for arithmetic."""
-        gemms = [gemm_bound(product.model, *work) for product, work in self._work(tokens)]
-        elementwise = self._elementwise_bytes * tokens / self._hbm
-        return Bound(sum(b.hbm_s for b in gemms) + elementwise, sum(b.compute_s for b in gemms))
+        bounds = [work.bound for work in self._work(tokens)]
+        between = self._between_bytes * tokens / self._hbm
+        return Bound(sum(b.hbm_s for b in bounds) + between, sum(b.compute_s for b in bounds))
 
-    def _work(self, tokens: int) -> list[tuple[Product, tuple[float, float]]]:
-        """Each product with its (bytes, FLOP); experts as one grouped product over those that are touched."""
+    def _work(self, tokens: int) -> list[Work]:
+        """Every product of the layer; the experts that the tokens touch as grouped or fused ones."""
         if self._load is None:
-            return [(product, product.work(tokens)) for product in self._products]
+            return [product.work(tokens) for product in self._products]
         rows, touched = self._load.rows(tokens), self._load.touched(tokens)
-        return [(p, p.work(rows, touched) if p.expert else p.work(tokens)) for p in self._products]
+        if self._experts is None:
+            return [p.grouped(rows, touched) if p.expert else p.work(tokens) for p in self._products]
+        experts = [p for p in self._products if p.expert]
+        weights, flops = sum(p.weight_bytes for p in experts), sum(2.0 * p.n * p.k for p in experts)
+        plain = [p.work(tokens) for p in self._products if not p.expert]
+        return [*plain, Work(self._experts, touched * weights, rows * flops, None)]
 
     # ---- attention
 
-    def decode(self, seqs: int, attended: int) -> float:
+    def decode(self, seqs: float, attended: float) -> float:
         """Decode attention of `seqs` sequences that attend `attended` cached tokens in all (inside the window)."""
         return self.decode_model.seconds(seqs, self.decode_bytes * attended)
 
-    def decode_steps(self, seqs: int, attended: Floats) -> Floats:
+    def decode_steps(self, seqs: float, attended: Floats) -> Floats:
         """The same for each of the steps whose tokens `attended` has: float64[steps], the same bits."""
         return self.decode_model.seconds(np.array(float(seqs)), self.decode_bytes * attended)
 
-    def decode_bound(self, seqs: int, seconds: float) -> Bound:
+    def decode_bound(self, seqs: float, attended: float, seconds: float) -> Bound:
         """What of `seconds` of decode attention waits for HBM, and what for arithmetic."""
         model = self.decode_model
-        if seconds <= model.floor:
+        ratio = model.ratio(seqs, self.decode_bytes * attended)
+        if seconds / ratio <= model.floor:
             return Bound(0.0, 0.0)
-        work = max(0.0, seconds - model.t0 - model.per_seq * seqs)
+        work = ratio * max(0.0, seconds / ratio - model.t0 - model.per_seq * seqs)
         return Bound(0.0, work) if self._arithmetic else Bound(work, 0.0)
 
-    def prefill(self, tokens: int, prefix: int) -> float:
-        """Attention of a chunk of `tokens` new tokens after `prefix` cached ones, causal, inside the window.
+    def prefill(self, chunks: Sequence[Chunk]) -> float:
+        """Attention of chunks (new tokens, cached tokens before them) in one launch, causal, inside the window.
 
-        MLA expands the latents of the prefix into heads first: one more product with a row per prefix token.
+        MLA expands the latents of the prefixes into heads first: one more product with a row per prefix token.
         """
-        seconds = self._prefill.seconds(tokens, self._prefill_flops * pairs(tokens, prefix, self.window))
-        if prefix and self._expand is not None:
-            seconds += self._expand.model.seconds(*self._expand.work(prefix))
-        return seconds
+        tokens, flops, prefixes = self._prefill_work(chunks)
+        seconds = self._prefill.seconds(tokens, flops)
+        return seconds + self._expand.work(prefixes).seconds if self._expand and prefixes else seconds
 
-    def prefill_bound(self, tokens: int, prefix: int) -> Bound:
-        """What of that time waits for HBM (nothing), and what for arithmetic."""
-        return Bound(0.0, self.prefill(tokens, prefix) - self._prefill.t0)
+    def prefill_bound(self, chunks: Sequence[Chunk]) -> Bound:
+        """What of that time waits for HBM, and what for arithmetic."""
+        tokens, flops, prefixes = self._prefill_work(chunks)
+        compute = self._prefill.seconds(tokens, flops) - self._prefill.t0
+        expand = self._expand.work(prefixes).bound if self._expand and prefixes else Bound(0.0, 0.0)
+        return Bound(expand.hbm_s, max(0.0, compute) + expand.compute_s)
+
+    def _prefill_work(self, chunks: Sequence[Chunk]) -> tuple[int, float, int]:
+        """New tokens, FLOP and prefix tokens of all chunks."""
+        seen = sum(pairs(tokens, prefix, self.window) for tokens, prefix in chunks)
+        return sum(n for n, _ in chunks), self._prefill_flops * seen, sum(prefix for _, prefix in chunks)
 
 
 def pairs(tokens: int, prefix: int, window: int | None = None) -> float:

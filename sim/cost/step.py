@@ -1,15 +1,28 @@
-"""How long one engine step takes on one GPU, from the fitted kernel models of a hardware profile.
+"""How long an engine step takes, from the fitted kernel models of a hardware profile.
 
-step = max(linear + attention, launches) + host time, where
-  linear     every matrix product of every layer, the elementwise kernels between them, and the output head
-  attention  decode attention over the cached context, plus prefill attention of each chunk
-  launches   time to launch the kernels one by one; only steps with prefill tokens, since decode steps replay a graph
-
-Layers of one kind (`ModelSpec.layer_kinds`) are computed once (`sim.cost.layer`).
+step = linear + attention + exchange + launch wait + pipeline wait + host time, where
+  linear     every matrix product of every layer, the elementwise kernels between them, the output head, sampling
+  attention  decode attention over the cached context, plus prefill attention of all chunks in one launch
+  exchange   all-reduces and gathers of a tensor-parallel group, activations handed to the next pipeline stage
+  launch     what launching the kernels one by one takes beyond that: in steps with prefill tokens, and without CUDA
+             graphs in decode steps too
+  pipeline   what a GPU waits for other stages (below)
 
 Decode attention is charged cold: between two uses of a line of KV every weight of the model passes through L2
 (public tables that repeat one buffer are L2-warm, and must not be used for small contexts). The one exception is KV
 that was prefetched into L2 (`sim.cost.l2_prefetch`), so the size of L2 matters only with a prefetch.
+
+Pipeline of p stages. Decoding sequences are spread over M = min(p, sequences) micro-batches, which are in flight
+together; prefill chunks are in one of them. With t_s and u_s the times of stage s for a micro-batch without and with
+the chunks, one token for every sequence takes
+
+    max( max_s (u_s + (M - 1) t_s),  sum_s u_s )        without chunks u_s = t_s
+
+that is the busy time of the slowest stage, or the way through all stages if that is longer; where chunks follow chunks
+without a gap the second term is left out, since the next one is in the first stage while this one goes on. So decoding
+has no bubble once there are p sequences, and a lone prompt of k chunks takes sum_s u_s + (k - 1) max_s u_s. SOURCE of
+the schedule: vLLM keeps as many batches in flight as there are stages (vllm/v1/engine/core.py, step_with_batch_queue;
+RFC vllm-project/vllm#11945); that batches are balanced is an idealisation.
 """
 
 from __future__ import annotations
@@ -19,39 +32,57 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hw_profiles.l2 import l2_model
 from hw_profiles.models import ModelSpec
 from hw_profiles.profile import Profile
-from sim.cost.bound import Bound, gemm_bound
+from sim.cost.bound import Bound
 from sim.cost.interference import InterferenceModel
 from sim.cost.kernels import Kernels
-from sim.cost.l2_prefetch import L2Prefetch, Window
-from sim.cost.layer import Floats, LayerCost, Product
+from sim.cost.layer import Chunk, Floats
+from sim.cost.parallel import Parallel
+from sim.cost.stage import Attended, StageCost
 
-_STEPS = np.arange(1 << 16, dtype=np.float64)
-MAX_STRIDE = len(_STEPS)
+ONE_GPU = Parallel()
 
 
-class Attended(NamedTuple):
-    """Cached tokens that the decoding sequences attend in layers of one window, inside it.
+Seconds = float | Floats
+"""The same for every step of a stride (or of the only one), or float64[steps]."""
 
-    tokens: over all sequences, in the next step; growing: sequences that attend one more in every step after that.
-    """
 
-    tokens: int
-    growing: int
+class StepTimes(NamedTuple):
+    """What each step takes, and what that is made of, in seconds."""
+
+    seconds: Seconds
+    linear: float
+    attention: Seconds
+    exchange: float
+    launch: Seconds = 0.0
+    pipeline: Seconds = 0.0
+
+
+def at(seconds: Seconds, step: int) -> float:
+    """The seconds of one step."""
+    return seconds if isinstance(seconds, float) else float(seconds[step])
+
+
+def total(seconds: Seconds, steps: int) -> float:
+    """Sum over the first `steps` steps."""
+    if isinstance(seconds, float):
+        return seconds * steps
+    return float(np.add.reduce(seconds[:steps])) if steps > 1 else float(seconds[0])
 
 
 class StepCost:
-    """Kernel times of a model on a profile, in seconds; linear times are remembered by token count.
+    """Step times of a model on a profile, in seconds.
 
     host_time_s         added to every step
     l2_prefetch_bytes   KV bytes per layer that are prefetched into L2; 0: none. Raises InputError if the profile does
                         not say how its L2 behaves
+    parallel            how the GPUs of a replica share the model
     expert_skew         Zipf exponent of the popularity of experts, 0: uniform (`sim.cost.experts`)
+    graphs              decode steps replay a CUDA graph; False: their kernels are launched one by one
 
-    `windows` lists the sliding windows of the model's layers; methods that charge decode attention take one `Attended`
-    for each, in this order, beside the tokens of layers that attend everything.
+    `windows` lists the sliding windows of the model's layers; what charges decode attention takes one `Attended` for
+    each, in this order, beside the tokens of layers that attend everything.
     """
 
     def __init__(
@@ -61,79 +92,169 @@ class StepCost:
         host_time_s: float = 0.0,
         l2_prefetch_bytes: int = 0,
         *,
+        parallel: Parallel = ONE_GPU,
         expert_skew: float = 0.0,
+        graphs: bool = True,
     ) -> None:
-        kernels = Kernels(profile)
-        self._profile = profile
-        self._kinds = [LayerCost(count, layer, kernels, expert_skew) for count, layer in model.layer_kinds()]
-        self._head = Product.of(model.head_gemm_at(1), model.specs[0], kernels)
-        self.windows = tuple(sorted({kind.window for kind in self._kinds if kind.window is not None}))
-        self._places = [None if k.window is None else self.windows.index(k.window) for k in self._kinds]
+        parallel.check()
+        self.windows = tuple(sorted({spec.window for spec in model.specs if spec.window is not None}))
+        self.kernels = Kernels(profile)
+        self.stages = [
+            StageCost(
+                model,
+                stage,
+                self.kernels,
+                parallel,
+                self.windows,
+                l2_prefetch_bytes=l2_prefetch_bytes,
+                expert_skew=expert_skew,
+                leaves_node=parallel.leaves_node(i),
+            )
+            for i, stage in enumerate(model.stages(parallel.pp))
+        ]
+        self._only = self.stages[0] if parallel.pp == 1 else None
         self.host_time_s = host_time_s
         self.layers = model.layers
-        self.launch_floor_s = (sum(k.count * k.kernels for k in self._kinds) + 1) * profile.launch.stream
-        self._layers_by_tokens: dict[int, float] = {}
-        self._head_by_rows: dict[int, float] = {0: 0.0}
-        self._bound_by_tokens: dict[int, Bound] = {}
-        self._head_bound_by_rows: dict[int, Bound] = {0: Bound(0.0, 0.0)}
-        self._windows_by_tokens: dict[int, list[Window]] = {}
+        self._graphs = graphs
         self._validity = profile.validity
-        self._prefetch: L2Prefetch | None = None
-        if l2_prefetch_bytes:
-            latency = profile.si("tiers.hbm.latency")
-            self._prefetch = L2Prefetch(l2_prefetch_bytes, l2_model(profile), profile.decode, latency)
         self.interference = InterferenceModel.of(profile)
         """What copies cost kernels; None if the profile does not say."""
 
+    # ---- whole steps
+
+    def decode_steps(self, seqs: int, context: int, windowed: Sequence[Attended], steps: int) -> StepTimes:
+        """`steps` steps in which each of `seqs` sequences decodes one token, after `context` tokens in all at first.
+
+        One step gives the same bits as the first of many.
+        """
+        stage = self._only
+        if stage is None:
+            return self._pipelined_decode(seqs, context, windowed, steps)
+        linear, exchange = stage.linear(seqs, seqs), stage.exchange(seqs, seqs)
+        fixed = linear + exchange + self.host_time_s
+        if steps == 1:
+            attended = stage.decode(seqs, context, seqs, windowed)
+            if self._graphs:
+                return StepTimes(attended + fixed, linear, attended, exchange)
+            wait = max(0.0, stage.launch_floor_s - (linear + exchange) - attended)
+            return StepTimes(attended + fixed + wait, linear, attended, exchange, wait)
+        attention = stage.decode_stride(seqs, context, steps, seqs, windowed)
+        if self._graphs:
+            return StepTimes(attention + fixed, linear, attention, exchange)
+        waits = np.maximum(0.0, stage.launch_floor_s - (linear + exchange) - attention)
+        return StepTimes(attention + fixed + waits, linear, attention, exchange, waits)
+
+    def mixed_step(
+        self,
+        seqs: int,
+        context: int,
+        windowed: Sequence[Attended],
+        chunks: Sequence[Chunk],
+        tokens: int,
+        rows: int,
+        *,
+        flowing: bool = False,
+    ) -> StepTimes:
+        """One step with prefill `chunks`, beside `seqs` decoding sequences: `tokens` in all, `rows` of them sampled.
+
+        flowing: a step with chunks has ended just now, so the stages of a pipeline are full of them.
+        """
+        stage = self._only
+        if stage is None:
+            return self._pipelined_mixed(seqs, context, windowed, chunks, rows, flowing)
+        linear, exchange = stage.linear(tokens, rows), stage.exchange(tokens, rows)
+        attended = stage.prefill(chunks)
+        if seqs:
+            attended += stage.decode(seqs, context, tokens, windowed)
+        launch = max(0.0, stage.launch_floor_s - linear - exchange - attended)
+        return StepTimes(linear + attended + exchange + launch + self.host_time_s, linear, attended, exchange, launch)
+
+    def recompute_s(self, tokens: int, prefix: int) -> float:
+        """Time to compute `tokens` tokens of a prompt after `prefix` cached ones, in a step of their own."""
+        chunks = [(tokens, prefix)]
+        return sum(s.linear(tokens, 0) + s.exchange(tokens, 0) + s.prefill(chunks) for s in self.stages)
+
+    def _pipelined_decode(self, seqs: int, context: int, windowed: Sequence[Attended], steps: int) -> StepTimes:
+        batches = min(len(self.stages), seqs)
+        size = -(-seqs // batches)
+        share = size / seqs
+        part = [Attended(now * share, growing * share) for now, growing in windowed]
+        linear = [stage.linear(size, size) for stage in self.stages]
+        exchange = [stage.exchange(size, size) for stage in self.stages]
+        attention = [stage.decode_stride(size, context * share, steps, size, part) for stage in self.stages]
+        launch = [
+            np.zeros(steps)
+            if self._graphs
+            else np.maximum(0.0, stage.launch_floor_s - (linear[i] + exchange[i]) - attention[i])
+            for i, stage in enumerate(self.stages)
+        ]
+        each = [linear[i] + exchange[i] + attention[i] + launch[i] for i in range(len(self.stages))]
+        whole = np.maximum(batches * np.max(each, axis=0), np.sum(each, axis=0))
+        mean = batches / len(self.stages)  # parts are those of the average stage; it waits for the rest
+        parts = mean * sum(linear), mean * np.sum(attention, axis=0), mean * sum(exchange), mean * np.sum(launch, axis=0)
+        return StepTimes(whole + self.host_time_s, *parts, np.maximum(0.0, whole - sum(parts)))
+
+    def _pipelined_mixed(
+        self, seqs: int, context: int, windowed: Sequence[Attended], chunks: Sequence[Chunk], rows: int, flowing: bool
+    ) -> StepTimes:
+        stages = self.stages
+        batches = min(len(stages), max(1, seqs))
+        size = -(-seqs // batches)
+        share = size / seqs if seqs else 0.0
+        part = [Attended(now * share, growing * share) for now, growing in windowed]
+        new, sampled = sum(n for n, _ in chunks), rows - seqs
+        parts = np.zeros(4)  # linear, attention, exchange, launch: sums over stages and micro-batches
+        busy, way = 0.0, 0.0
+        for stage in stages:
+            attention = stage.decode(size, context * share, size, part) if seqs else 0.0
+            plain = np.array([stage.linear(size, size), attention, stage.exchange(size, size), 0.0])
+            full = np.array(
+                [
+                    stage.linear(size + new, size + sampled),
+                    attention + stage.prefill(chunks),
+                    stage.exchange(size + new, size + sampled),
+                    0.0,
+                ]
+            )
+            full[3] = max(0.0, stage.launch_floor_s - float(full.sum()))
+            others = (batches - 1) * plain
+            parts += full + others
+            busy = max(busy, float((full + others).sum()))
+            way += float(full.sum())
+        linear, attended, exchange, launch = (float(x) / len(stages) for x in parts)
+        whole = busy if flowing else max(busy, way)
+        wait = max(0.0, whole - (linear + attended + exchange + launch))
+        return StepTimes(whole + self.host_time_s, linear, attended, exchange, launch, wait)
+
+    # ---- parts of a step, over all stages
+
     def linear(self, tokens: int, rows: int) -> float:
         """Matrix products and elementwise kernels of a step of `tokens` tokens, `rows` of which are sampled."""
-        layers = self._layers_by_tokens.get(tokens)
-        if layers is None:
-            layers = self._layers_by_tokens[tokens] = sum(kind.linear(tokens) * kind.count for kind in self._kinds)
-        head = self._head_by_rows.get(rows)
-        if head is None:
-            head = self._head_by_rows[rows] = self._head.model.seconds(*self._head.work(rows))
-        return layers + head
+        return sum(stage.linear(tokens, rows) for stage in self.stages)
+
+    def exchange(self, tokens: int, rows: int) -> float:
+        """What the GPUs of the replica send each other in such a step."""
+        return sum(stage.exchange(tokens, rows) for stage in self.stages)
 
     def decode(self, seqs: int, context: int, tokens: int | None = None, windowed: Sequence[Attended] = ()) -> float:
         """Decode attention of `seqs` sequences over `context` cached tokens in all, in a step of `tokens` tokens.
 
-        hw_profiles.cost_models.DecodeModel per layer, cold, or with a prefetch into L2 sim.cost.l2_prefetch.
-        `tokens` (by default `seqs`) counts there: it sets how long the kernels take that cover the prefetch.
+        `tokens` (by default `seqs`) matters for a prefetch into L2: it sets how long the kernels take that cover it.
         """
-        if self._prefetch is not None:
-            return float(self.decode_stride(seqs, context, 1, tokens, windowed)[0])
-        seconds = 0.0
-        for kind, place in zip(self._kinds, self._places, strict=True):
-            seconds += kind.count * kind.decode(seqs, context if place is None else windowed[place].tokens)
-        return seconds
+        tokens = seqs if tokens is None else tokens
+        return sum(stage.decode(seqs, context, tokens, windowed) for stage in self.stages)
 
     def decode_stride(
         self, seqs: int, context: int, steps: int, tokens: int | None = None, windowed: Sequence[Attended] = ()
     ) -> Floats:
-        """`decode` for `steps` consecutive steps in which every sequence grows by one token: float64[steps].
+        """`decode` for `steps` consecutive steps in which every sequence grows by one token: float64[steps]."""
+        tokens = seqs if tokens is None else tokens
+        times = [stage.decode_stride(seqs, context, steps, tokens, windowed) for stage in self.stages]
+        return times[0] if len(times) == 1 else np.add.reduce(times)
 
-        Same operations in the same order as `decode`, so both give the same bits.
-        """
-        seconds: Floats | float = 0.0
-        for i, (kind, place) in enumerate(zip(self._kinds, self._places, strict=True)):
-            now, growing = (context, seqs) if place is None else windowed[place]
-            attended = now + growing * _STEPS[:steps]
-            if self._prefetch is None:
-                layer = kind.decode_steps(seqs, attended)
-            else:
-                window = self._linear_windows(seqs if tokens is None else tokens)[i]
-                layer = self._prefetch.seconds(seqs, kind.decode_bytes * attended, window)
-            seconds = seconds + kind.count * layer
-        assert isinstance(seconds, np.ndarray)
-        return seconds
-
-    def prefill(self, tokens: int, prefix: int) -> float:
-        """Attention of a chunk of `tokens` new tokens after `prefix` cached ones, causal.
-
-        hw_profiles.cost_models.PrefillModel per layer.
-        """
-        return sum(kind.count * kind.prefill(tokens, prefix) for kind in self._kinds)
+    def prefill(self, chunks: Sequence[Chunk]) -> float:
+        """Attention of chunks (new tokens, cached tokens before them) of prompts, causal."""
+        return sum(stage.prefill(chunks) for stage in self.stages)
 
     def bound(
         self,
@@ -141,29 +262,21 @@ class StepCost:
         rows: int,
         seqs: int,
         context: int,
-        chunks: Sequence[tuple[int, int]],
+        chunks: Sequence[Chunk],
         windowed: Sequence[Attended] = (),
     ) -> Bound:
-        """How much of a step's kernel time waits for HBM, and how much for arithmetic.
+        """How much of a step's kernel time on a GPU waits for HBM, and how much for arithmetic.
 
         tokens, rows as in `linear`; seqs, context, windowed as in `decode`; chunks: (tokens, prefix) of each prefill.
         Matrix products split by `gemm_bound`; elementwise kernels and what decode attention reads are HBM time, the
-        work of prefill attention is compute time.
+        work of prefill attention is compute time. In a pipeline: the average stage, with its micro-batches as one.
         """
-        parts = [self._linear_bound(tokens), self._head_bound(rows)]
-        for i, (kind, place) in enumerate(zip(self._kinds, self._places, strict=True)):
-            if seqs:
-                attended = context if place is None else windowed[place].tokens
-                if self._prefetch is None:
-                    seconds = kind.decode(seqs, attended)
-                else:
-                    window, nbytes = self._linear_windows(tokens)[i], np.array([kind.decode_bytes * float(attended)])
-                    seconds = float(self._prefetch.seconds(seqs, nbytes, window)[0])
-                parts.append(kind.decode_bound(seqs, seconds).times(kind.count))
-            parts += [kind.prefill_bound(n, prefix).times(kind.count) for n, prefix in chunks]
-        return Bound(sum(part.hbm_s for part in parts), sum(part.compute_s for part in parts))
+        bounds = [stage.bound(tokens, rows, seqs, context, chunks, windowed) for stage in self.stages]
+        if len(bounds) == 1:
+            return bounds[0]
+        return Bound(sum(b.hbm_s for b in bounds), sum(b.compute_s for b in bounds)).times(1 / len(bounds))
 
-    def extrapolated(self, seqs: int, context: int, chunks: Sequence[tuple[int, int]]) -> bool:
+    def extrapolated(self, seqs: int, context: int, chunks: Sequence[Chunk]) -> bool:
         """True when any part of a step lies outside the profile's measured box.
 
         seqs, context: decoding sequences and the tokens that they attend; chunks: (tokens, prefix) of each prefill.
@@ -176,21 +289,3 @@ class StepCost:
     @staticmethod
     def _inside(box: tuple[float, float], value: float) -> bool:
         return box[0] <= value <= box[1]
-
-    def _linear_bound(self, tokens: int) -> Bound:
-        if tokens not in self._bound_by_tokens:
-            bounds = [kind.linear_bound(tokens).times(kind.count) for kind in self._kinds]
-            self._bound_by_tokens[tokens] = Bound(sum(b.hbm_s for b in bounds), sum(b.compute_s for b in bounds))
-        return self._bound_by_tokens[tokens]
-
-    def _head_bound(self, rows: int) -> Bound:
-        if rows not in self._head_bound_by_rows:
-            self._head_bound_by_rows[rows] = gemm_bound(self._head.model, *self._head.work(rows))
-        return self._head_bound_by_rows[rows]
-
-    def _linear_windows(self, tokens: int) -> list[Window]:
-        """By kind: the linear kernels of a layer, during which the KV of the next attention can be prefetched."""
-        if tokens not in self._windows_by_tokens:
-            windows = [Window(kind.linear(tokens), kind.linear_bytes(tokens)) for kind in self._kinds]
-            self._windows_by_tokens[tokens] = windows
-        return self._windows_by_tokens[tokens]

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Sequence as Listed
 from math import inf
 
-from sim.cost.step import Attended
+from sim.cost.stage import Attended
 from sim.engine.sequence import Sequence
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from policies.base import PrefetchPolicy
 from sim.clock import STEP_LAST, Clock
 from sim.cost.interference import watch
-from sim.cost.step import StepCost
+from sim.cost.step import StepCost, at
 from sim.engine.batch import Batch, Chunk
 from sim.engine.sequence import Sequence
 from sim.engine.stride import Stride, plan_stride
@@ -85,6 +85,8 @@ class Replica:
         self._stride: Stride | None = None
         self._plan_number = 0
         self._last_end = 0.0
+        self._flowing_until = -1.0
+        """When the last step with prefill chunks ended, s."""
         self._starting = False
         self._awaiting = False
         """Nothing runs, and requests wait for KV on its way."""
@@ -203,7 +205,9 @@ class Replica:
         stall = now - decision.at
         copying = self._interference is not None and self._interference.begin(now)
         single = decision.single or copying
-        self._stride = plan_stride(self.batch, decision.chunks, self._cost, now, stall, single=single)
+        self._stride = plan_stride(
+            self.batch, decision.chunks, self._cost, now, stall, single=single, flowing=self._flowing_until == now
+        )
         self._schedule_end(self._stride)
 
     def _schedule_end(self, stride: Stride) -> None:
@@ -226,6 +230,8 @@ class Replica:
         self._commit(stride, now)
         self._stride = None
         self._last_end = now
+        if stride.chunks:
+            self._flowing_until = now
         self._next(now)
 
     def _layers_are_here(self, stride: Stride) -> bool:
@@ -237,7 +243,7 @@ class Replica:
         if any(seq.pending for seq, _ in stride.chunks):
             self._held_up = True
             return False
-        step_s = (stride.linear + stride.first_attention) / self._cost.layers
+        step_s = (stride.times.linear + at(stride.times.attention, 0)) / self._cost.layers
         end = max((seq.arrived_s + step_s for seq, _ in stride.chunks), default=0.0)
         for seq, _ in stride.chunks:
             seq.arrived_s = 0.0
@@ -306,6 +312,7 @@ class Replica:
         self._finished(seq)
 
     def _record(self, stride: Stride, steps: int, now: float) -> None:
+        times = stride.times
         chunks = [(n, seq.computed) for seq, n in stride.chunks]
         slowed, waited = stride.slowed or 0.0, stride.layer_wait
         own = now - stride.start - slowed - waited
@@ -323,9 +330,11 @@ class Replica:
             stride.context,
             len(self.batch.running),
             self.batch.queue_length,
-            stride.linear * steps,
-            stride.attention_s,
-            stride.launch * steps,
+            times.linear * steps,
+            stride.part_s(times.attention),
+            times.exchange * steps,
+            stride.part_s(times.launch),
+            stride.part_s(times.pipeline),
             stride.stall,
             slowed,
             waited,

@@ -9,7 +9,8 @@ import numpy as np
 from sim.cost.bound import Bound
 from sim.cost.interference import Interference
 from sim.cost.layer import Floats
-from sim.cost.step import MAX_STRIDE, Attended, StepCost
+from sim.cost.stage import MAX_STRIDE, Attended
+from sim.cost.step import StepCost, StepTimes, at, total
 from sim.engine.batch import Batch, Chunk
 from sim.engine.decoding import DecodeGroup
 
@@ -38,14 +39,8 @@ class Stride:
     """Tokens of a step, prefill and decode."""
     rows: int
     """Those of them that are sampled."""
-    linear: float
-    """Seconds of matrix products and elementwise kernels, per step."""
-    first_attention: float
-    """Seconds of attention in the first step."""
-    attention: Floats | None
-    """The same in each step, float64[steps or more]; None for one step."""
-    launch: float
-    """Seconds that a step waits for kernel launches."""
+    times: StepTimes
+    """What the planned steps take by themselves, and its parts; of steps that were cut too."""
     booked: int = 1
     """Steps whose blocks are reserved."""
     slowed: float | None = None
@@ -53,12 +48,9 @@ class Stride:
     layer_wait: float = 0.0
     """Seconds that the only step waited for layers of a prefix on their way."""
 
-    @property
-    def attention_s(self) -> float:
-        """Seconds of attention in all steps."""
-        if self.steps == 1 or self.attention is None:
-            return self.first_attention
-        return float(np.add.reduce(self.attention[: self.steps]))
+    def part_s(self, seconds: float | Floats) -> float:
+        """A part of the times, over all steps."""
+        return total(seconds, self.steps)
 
     @property
     def first_end(self) -> float:
@@ -88,7 +80,7 @@ class Stride:
             windowed = [Attended(now + growing * before, growing) for now, growing in self.windowed]
             return cost.bound(self.tokens, self.rows, self.decode_seqs, context, chunks, windowed)
 
-        self.slowed = max(0.0, interference.extra_s(now, now - start, bound) - self.launch)
+        self.slowed = max(0.0, interference.extra_s(now, now - start, bound) - at(self.times.launch, before))
         self.postpone(self.end + self.slowed)
         return self.slowed > 0
 
@@ -110,44 +102,37 @@ class Stride:
 
 
 def plan_stride(
-    batch: Batch, chunks: list[Chunk], cost: StepCost, start: float, stall: float, *, single: bool
+    batch: Batch, chunks: list[Chunk], cost: StepCost, start: float, stall: float, *, single: bool, flowing: bool
 ) -> Stride:
     """The next step, or (without prefill chunks) as many equal steps as need no decision; times from `cost`.
 
-    It starts at `start`, `stall` seconds after it was decided.
+    It starts at `start`, `stall` seconds after it was decided. flowing: right after a step with prefill chunks.
 
     Single steps and strides add the same numbers in the same order, so both give the same bits.
     """
     group = batch.decoding
     seqs, context, windowed = group.count, group.context, group.windowed
+    ends = None
     if not chunks:
         steps = 1 if single else _stride_length(batch, group)
-        linear = cost.linear(seqs, seqs)
-        if steps == 1:
-            attended = cost.decode(seqs, context, windowed=windowed)
-            end = start + (attended + (linear + cost.host_time_s))
-            ends = attention = None
+        times = cost.decode_steps(seqs, context, windowed, steps)
+        if isinstance(times.seconds, float):
+            end = start + times.seconds
         else:
-            attention = cost.decode_stride(seqs, context, steps, windowed=windowed)
-            times = attention + (linear + cost.host_time_s)
-            times[0] += start
-            ends = np.add.accumulate(times)
-            end, attended = float(ends[-1]), float(attention[0])
-        step = (seqs, context, windowed, chunks, seqs, seqs, linear, attended)
-        return Stride(start, stall, end, steps, ends, *step, attention, 0.0)
+            ends = times.seconds.copy()
+            ends[0] += start
+            np.add.accumulate(ends, out=ends)
+            end = float(ends[-1])
+        return Stride(start, stall, end, steps, ends, seqs, context, windowed, chunks, seqs, seqs, times)
     tokens = rows = seqs
-    attended = 0.0
+    shapes = []
     for seq, n in chunks:
         tokens += n
         rows += seq.computed + n == seq.known
-        attended += cost.prefill(n, seq.computed)
-    linear = cost.linear(tokens, rows)
-    if seqs:
-        attended += cost.decode(seqs, context, tokens, windowed)
-    launch = max(0.0, cost.launch_floor_s - linear - attended)
-    end = start + (linear + attended + launch + cost.host_time_s)
-    step = (seqs, context, windowed, chunks, tokens, rows, linear, attended)
-    return Stride(start, stall, end, 1, None, *step, None, launch)
+        shapes.append((n, seq.computed))
+    times = cost.mixed_step(seqs, context, windowed, shapes, tokens, rows, flowing=flowing)
+    end = start + at(times.seconds, 0)
+    return Stride(start, stall, end, 1, None, seqs, context, windowed, chunks, tokens, rows, times)
 
 
 def _stride_length(batch: Batch, group: DecodeGroup) -> int:

@@ -1,0 +1,168 @@
+"""Kernel times of the layers that one pipeline stage holds (or of a whole model), on one tensor-parallel rank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from hw_profiles.l2 import l2_model
+from hw_profiles.models import ModelSpec, Stage
+from sim.cost.bound import Bound
+from sim.cost.kernels import Kernels
+from sim.cost.l2_prefetch import L2Prefetch, Window
+from sim.cost.layer import Chunk, Floats, LayerCost, Product
+from sim.cost.parallel import Exchange, Parallel
+
+_STEPS = np.arange(1 << 16, dtype=np.float64)
+MAX_STRIDE = len(_STEPS)
+
+
+class Attended(NamedTuple):
+    """Cached tokens that the decoding sequences attend in layers of one window, inside it.
+
+    tokens: over all sequences, in the next step; growing: sequences that attend one more in every step after that.
+    """
+
+    tokens: float
+    growing: float
+
+
+class StageCost:
+    """Times in seconds; linear times are remembered by token count.
+
+    `windows` lists the sliding windows of the model's layers; methods that charge decode attention take one `Attended`
+    for each, in this order, beside the tokens of layers that attend everything.
+    """
+
+    def __init__(
+        self,
+        model: ModelSpec,
+        stage: Stage,
+        kernels: Kernels,
+        parallel: Parallel,
+        windows: Sequence[int],
+        *,
+        l2_prefetch_bytes: int = 0,
+        expert_skew: float = 0.0,
+        leaves_node: bool = False,
+    ) -> None:
+        profile, tp = kernels.profile, parallel.tp
+        layers = model.layer_kinds(tp, expert_parallel=parallel.expert_parallel, stage=stage)
+        self._kinds = [LayerCost(count, layer, kernels, expert_skew) for count, layer in layers]
+        self._places = [None if k.window is None else windows.index(k.window) for k in self._kinds]
+        self._head = Product.of(model.head_gemm_at(tp), model.specs[0], kernels) if stage.samples else None
+        self._exchange = Exchange(kernels, parallel)
+        self._hidden_bytes = model.hidden * model.dtype_bytes
+        self._reductions = sum(count * layer.all_reduces for count, layer in layers) + (stage.embeds and tp > 1)
+        self._logit_bytes = model.vocab * model.dtype_bytes if stage.samples and tp > 1 else 0
+        self._sends = 0 if stage.samples else 2 * self._hidden_bytes  # the hidden state and the residual
+        self._leaves_node = leaves_node
+        kernels_in_all = sum(k.count * k.kernels for k in self._kinds) + self._reductions + stage.samples
+        self.launch_floor_s = kernels_in_all * profile.launch.stream
+        """Time to launch the kernels of a step one by one."""
+        self._layers_by_tokens: dict[int, float] = {}
+        self._head_by_rows: dict[int, float] = {0: 0.0}
+        self._exchange_by_work: dict[tuple[int, int], float] = {}
+        self._bound_by_tokens: dict[int, Bound] = {}
+        self._windows_by_tokens: dict[int, list[Window]] = {}
+        self._prefetch: list[L2Prefetch] = []
+        """Of each kind, if there is a prefetch."""
+        if l2_prefetch_bytes:
+            latency, l2 = profile.si("tiers.hbm.latency"), l2_model(profile)
+            self._prefetch = [L2Prefetch(l2_prefetch_bytes, l2, kind.decode_model, latency) for kind in self._kinds]
+
+    def linear(self, tokens: int, rows: int) -> float:
+        """Matrix products and elementwise kernels of a step of `tokens` tokens, `rows` of which are sampled."""
+        layers = self._layers_by_tokens.get(tokens)
+        if layers is None:
+            layers = self._layers_by_tokens[tokens] = sum(kind.linear(tokens) * kind.count for kind in self._kinds)
+        if self._head is None:
+            return layers
+        head = self._head_by_rows.get(rows)
+        if head is None:
+            head = self._head_by_rows[rows] = self._head.work(rows).seconds
+        return layers + head
+
+    def exchange(self, tokens: int, rows: int) -> float:
+        """What ranks send each other, and the next stage: all-reduces of the hidden state, logits, activations."""
+        if not (self._reductions or self._sends):
+            return 0.0
+        seconds = self._exchange_by_work.get((tokens, rows))
+        if seconds is None:
+            seconds = self._reductions * self._exchange.all_reduce(tokens * self._hidden_bytes) if tokens else 0.0
+            seconds += self._exchange.gather(rows * self._logit_bytes) if rows and self._logit_bytes else 0.0
+            seconds += self._exchange.hand_over(tokens * self._sends, self._leaves_node) if self._sends else 0.0
+            self._exchange_by_work[tokens, rows] = seconds
+        return seconds
+
+    def decode(self, seqs: float, context: float, tokens: int, windowed: Sequence[Attended] = ()) -> float:
+        """Decode attention of `seqs` sequences over `context` cached tokens in all, in a step of `tokens` tokens.
+
+        hw_profiles.cost_models.DecodeModel per layer, cold, or with a prefetch into L2 sim.cost.l2_prefetch. `tokens`
+        counts there: it sets how long the kernels take that cover the prefetch.
+        """
+        if self._prefetch:
+            return float(self.decode_stride(seqs, context, 1, tokens, windowed)[0])
+        seconds = 0.0
+        for kind, place in zip(self._kinds, self._places, strict=True):
+            seconds += kind.count * kind.decode(seqs, context if place is None else windowed[place].tokens)
+        return seconds
+
+    def decode_stride(
+        self, seqs: float, context: float, steps: int, tokens: int, windowed: Sequence[Attended] = ()
+    ) -> Floats:
+        """`decode` for `steps` consecutive steps in which every sequence grows by one token: float64[steps].
+
+        Same operations in the same order as `decode`, so both give the same bits.
+        """
+        seconds: Floats | float = 0.0
+        for i, (kind, place) in enumerate(zip(self._kinds, self._places, strict=True)):
+            now, growing = (context, seqs) if place is None else windowed[place]
+            attended = now + growing * _STEPS[:steps]
+            if self._prefetch:
+                window = self._linear_windows(tokens)[i]
+                layer = self._prefetch[i].seconds(seqs, kind.decode_bytes * attended, window)
+            else:
+                layer = kind.decode_steps(seqs, attended)
+            seconds = seconds + kind.count * layer
+        assert isinstance(seconds, np.ndarray)
+        return seconds
+
+    def prefill(self, chunks: Sequence[Chunk]) -> float:
+        """Attention of chunks of prompts, causal: one launch per layer for all of them."""
+        return sum(kind.count * kind.prefill(chunks) for kind in self._kinds)
+
+    def bound(
+        self, tokens: int, rows: int, seqs: float, context: float, chunks: Sequence[Chunk], windowed: Sequence[Attended]
+    ) -> Bound:
+        """How much of a step's kernel time waits for HBM, and how much for arithmetic; see StepCost.bound."""
+        parts = [self._linear_bound(tokens)]
+        if self._head is not None and rows:
+            parts.append(self._head.work(rows).bound)
+        for i, (kind, place) in enumerate(zip(self._kinds, self._places, strict=True)):
+            if seqs:
+                attended = context if place is None else windowed[place].tokens
+                if self._prefetch:
+                    window, nbytes = self._linear_windows(tokens)[i], np.array([kind.decode_bytes * float(attended)])
+                    seconds = float(self._prefetch[i].seconds(seqs, nbytes, window)[0])
+                else:
+                    seconds = kind.decode(seqs, attended)
+                parts.append(kind.decode_bound(seqs, attended, seconds).times(kind.count))
+            if chunks:
+                parts.append(kind.prefill_bound(chunks).times(kind.count))
+        return Bound(sum(part.hbm_s for part in parts), sum(part.compute_s for part in parts))
+
+    def _linear_bound(self, tokens: int) -> Bound:
+        if tokens not in self._bound_by_tokens:
+            bounds = [kind.linear_bound(tokens).times(kind.count) for kind in self._kinds]
+            self._bound_by_tokens[tokens] = Bound(sum(b.hbm_s for b in bounds), sum(b.compute_s for b in bounds))
+        return self._bound_by_tokens[tokens]
+
+    def _linear_windows(self, tokens: int) -> list[Window]:
+        """By kind: the linear kernels of a layer, during which the KV of the next attention can be prefetched."""
+        if tokens not in self._windows_by_tokens:
+            windows = [Window(kind.linear(tokens), kind.linear_bytes(tokens)) for kind in self._kinds]
+            self._windows_by_tokens[tokens] = windows
+        return self._windows_by_tokens[tokens]
