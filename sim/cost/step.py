@@ -191,7 +191,12 @@ class StepCost:
         each = [linear[i] + exchange[i] + attention[i] + launch[i] for i in range(len(self.stages))]
         whole = np.maximum(batches * np.max(each, axis=0), np.sum(each, axis=0))
         mean = batches / len(self.stages)  # parts are those of the average stage; it waits for the rest
-        parts = mean * sum(linear), mean * np.sum(attention, axis=0), mean * sum(exchange), mean * np.sum(launch, axis=0)
+        parts = (
+            mean * sum(linear),
+            mean * np.sum(attention, axis=0),
+            mean * sum(exchange),
+            mean * np.sum(launch, axis=0),
+        )
         return StepTimes(whole + self.host_time_s, *parts, np.maximum(0.0, whole - sum(parts)))
 
     def _pipelined_mixed(

@@ -116,8 +116,8 @@ def plan_stride(
     if not chunks:
         steps = 1 if single else _stride_length(batch, group)
         times = cost.decode_steps(seqs, context, windowed, steps)
-        if isinstance(times.seconds, float):
-            end = start + times.seconds
+        if steps == 1 or isinstance(times.seconds, float):
+            end = start + at(times.seconds, 0)
         else:
             ends = times.seconds.copy()
             ends[0] += start

@@ -81,10 +81,11 @@ class Hand:
         layer_bytes = context * self.token_bytes // self.layers
         return self.layers * max(floor, t0 + per_seq * seqs + layer_bytes / rate)
 
-    def prefill_attention(self, tokens: int, prefix: int) -> float:
+    def prefill_attention(self, *chunks: tuple[int, int]) -> float:
+        """Chunks (tokens, prefix) of one launch."""
         t0, per_token, flops = self.group("kernels.prefill_attn", "t0", "per_token", "flops")
-        work = 4 * self.heads * self.dim * (tokens * prefix + tokens**2 / 2)
-        return self.layers * (t0 + per_token * tokens + work / flops)
+        work = sum(4 * self.heads * self.dim * (n * prefix + n**2 / 2) for n, prefix in chunks)
+        return self.layers * (t0 + per_token * sum(n for n, _ in chunks) + work / flops)
 
     def decode_step(self, seqs: int, context: int) -> float:
         return self.linear(seqs, seqs) + self.decode_attention(seqs, context)
@@ -93,7 +94,7 @@ class Hand:
         """A step with prefill `chunks` (tokens, prefix); `sampled` of the chunks end their prompt."""
         chunks = list(chunks)
         busy = self.linear(seqs + sum(n for n, _ in chunks), seqs + sampled)
-        busy += sum(self.prefill_attention(n, p) for n, p in chunks)
+        busy += self.prefill_attention(*chunks)
         busy += self.decode_attention(seqs, context) if seqs else 0.0
         kernels = self.layers * (4 + 1 + 5) + 1
         return max(busy, kernels * self.value("kernels.launch.stream"))

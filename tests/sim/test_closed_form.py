@@ -37,7 +37,7 @@ def test_slow_launches_bound_prefill_steps_but_not_replayed_decode_steps(run, ha
     profile.write_text(slow)
     result = run([(0, 16, 3, prompt(0, 16))], hardware={"profile": str(profile)})
     launches = (32 * 10 + 1) * 50e-6
-    busy = hand.linear(16, 1) + hand.prefill_attention(16, 0)
+    busy = hand.linear(16, 1) + hand.prefill_attention((16, 0))
     assert busy < launches
     prefill, *decodes = result.frames["steps"].itertuples()
     assert prefill.launch_s == pytest.approx(launches - busy, rel=1e-9)

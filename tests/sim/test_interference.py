@@ -83,7 +83,7 @@ def test_bound_of_prefill_and_of_short_contexts(hand):
     cost = StepCost(load_model("llama-3.1-8b"), H100)
     prefill = cost.bound(4096, 1, 0, 0, [(4096, 1000)])
     assert prefill.compute_s > 5 * prefill.hbm_s
-    whole = cost.linear(4096, 1) + cost.prefill(4096, 1000)
+    whole = cost.linear(4096, 1) + cost.prefill([(4096, 1000)])
     assert 0.9 * whole < prefill.compute_s + prefill.hbm_s < whole
     # attention over a few tokens takes the floor, whatever the memory does
     floored = StepCost(load_model("llama-3.1-8b"), H100.override("kernels.decode_attn.t0", 0.0))

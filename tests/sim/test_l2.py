@@ -185,7 +185,7 @@ def test_the_size_of_l2_matters_with_a_prefetch_only(seqs):
     assert times[0] > 1.01 * times[-1]
     for model in (cost(p, 12 * MB) for p in profiles):  # nor does it touch anything else
         assert model.linear(seqs, seqs) == cost().linear(seqs, seqs)
-        assert model.prefill(512, 100) == cost().prefill(512, 100)
+        assert model.prefill([(512, 100)]) == cost().prefill([(512, 100)])
 
 
 @pytest.mark.parametrize("name", ["h100-sxm", "a100-80"])

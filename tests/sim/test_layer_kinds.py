@@ -1,12 +1,28 @@
 """Step times of each kind of layer against arithmetic on the numbers of the profile's YAML and of config.json."""
 
+from dataclasses import replace
+
 import pytest
 
+from hw_profiles.kernel_reader import KernelNotes
 from hw_profiles.loader import load_profile
 from hw_profiles.models import load_model
 from sim.cost.step import Attended, StepCost
 
-H100 = load_profile("h100-sxm")
+BASIC = ("gemm_bf16", "decode_attn", "prefill_attn", "launch")
+
+
+def basic(profile):
+    """The profile with the kernels that every profile has, and nothing but their formulas."""
+    entries = {
+        path: value
+        for path, value in profile.entries.items()
+        if not path.startswith("peaks.") and (not path.startswith("kernels.") or path.split(".")[1] in BASIC)
+    }
+    return replace(profile, entries=entries, kernels=KernelNotes({}, {}, {}))
+
+
+H100 = basic(load_profile("h100-sxm"))
 
 
 def cost(model, **options):
@@ -25,9 +41,9 @@ def small(hand, kernels, tokens, values):
     return kernels * hand.value("kernels.launch.graph") + 2 * tokens * values / hand.value("tiers.hbm.read")
 
 
-def decode(hand, seqs, nbytes):
+def decode(hand, seqs, nbytes, kv_heads=8):
     floor, t0, per_seq, rate = hand.group("kernels.decode_attn", "floor", "t0", "per_seq", "bandwidth")
-    return max(floor, t0 + per_seq * seqs + nbytes / rate)
+    return max(floor, t0 + per_seq * seqs * kv_heads / 8 + nbytes / rate)
 
 
 def prefill(hand, tokens, flops):
@@ -51,8 +67,8 @@ def test_mha_with_a_plain_mlp(hand):
     head = product(hand, 5, 50272, 4096)  # tied to the embedding, and still one product
     opt = cost("opt-6.7b")
     assert opt.linear(tokens, 5) == pytest.approx(32 * layer + head, rel=1e-12)
-    assert opt.decode(48, 48_000) == pytest.approx(32 * decode(hand, 48, 48_000 * 2 * 4096 * 2), rel=1e-12)
-    assert opt.prefill(100, 7) == pytest.approx(32 * prefill(hand, 100, 4 * 4096 * (700 + 5000)), rel=1e-12)
+    assert opt.decode(48, 48_000) == pytest.approx(32 * decode(hand, 48, 48_000 * 2 * 4096 * 2, 32), rel=1e-12)
+    assert opt.prefill([(100, 7)]) == pytest.approx(32 * prefill(hand, 100, 4 * 4096 * (700 + 5000)), rel=1e-12)
 
 
 def test_sliding_window(hand):
@@ -67,9 +83,9 @@ def test_sliding_window(hand):
     )
     # 1000 new tokens after 4000: the first 96 see one more each, the others 4096
     pairs = 96 * 4000 + 96**2 / 2 + 904 * 4096
-    assert mistral.prefill(1000, 4000) == pytest.approx(32 * prefill(hand, 1000, 4 * 4096 * pairs), rel=1e-12)
-    assert mistral.prefill(1000, 9000) == pytest.approx(32 * prefill(hand, 1000, 4 * 4096 * 4096e3), rel=1e-12)
-    assert mistral.prefill(1000, 3000) == cost("mistral-7b-v0.3").prefill(1000, 3000)  # all inside the window
+    assert mistral.prefill([(1000, 4000)]) == pytest.approx(32 * prefill(hand, 1000, 4 * 4096 * pairs), rel=1e-12)
+    assert mistral.prefill([(1000, 9000)]) == pytest.approx(32 * prefill(hand, 1000, 4 * 4096 * 4096e3), rel=1e-12)
+    assert mistral.prefill([(1000, 3000)]) == cost("mistral-7b-v0.3").prefill([(1000, 3000)])  # all inside the window
 
 
 def test_windows_in_some_layers(hand):
@@ -106,10 +122,10 @@ def test_latent_attention(hand):
     # prefill expands the latents of the prefix into 128 heads of 128 + 128, and scores heads of 192 and 128
     chunk = prefill(hand, 500, 2 * 128 * (192 + 128) * (500 * 3000 + 500**2 / 2))
     t0, bandwidth, rate, p = hand.group("kernels.gemm_bf16", "t0", "bandwidth", "flops", "p")
-    nbytes = 32768 * 512 + 4 * 256 * 4 + 3000 * (512 * 1 + 32768 * 2)  # fp8 with a scale per 128 x 128; bf16 out
+    nbytes = 32768 * 512 + 4 * 256 * 4 + 3000 * 2 * (512 + 32768)  # fp8 with a scale per 128 x 128, unpacked
     expand = t0 + ((nbytes / bandwidth) ** p + (2 * 3000 * 32768 * 512 / rate) ** p) ** (1 / p)
-    assert deepseek.prefill(500, 3000) == pytest.approx(61 * (chunk + expand), rel=1e-12)
-    assert deepseek.prefill(500, 0) == pytest.approx(61 * prefill(hand, 500, 256 * 320 * 500**2 / 2), rel=1e-12)
+    assert deepseek.prefill([(500, 3000)]) == pytest.approx(61 * (chunk + expand), rel=1e-12)
+    assert deepseek.prefill([(500, 0)]) == pytest.approx(61 * prefill(hand, 500, 256 * 320 * 500**2 / 2), rel=1e-12)
 
 
 # ---- inside the engine
