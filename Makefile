@@ -8,6 +8,13 @@ PACKAGES := kvsim reports calibration sim policies traces hw_profiles
 PYTEST_ARGS ?= -n auto --dist loadfile -q
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
+# torch and Triton for the tests of the calibration kernels, which need no GPU; GPU_TOOLS=no leaves them out.
+# Triton 3.6 needs NumPy below 2.4 in its interpreter, so this environment lies on top of $(VENV) and has its own.
+GPU_TOOLS ?= yes
+GPU_VENV  := $(VENV)-gpu
+GPU_PINS  := torch==2.13.0 triton==3.6.0 'numpy<2.4'
+GPU_PIP_S ?= 150
+
 # Tests on real traces use the shared copy when there is one and the caller named none; absent, they skip.
 SHARED_TRACES := $(wildcard ../shared/data/traces)
 ifeq ($(strip $(KVSIM_TRACES)),)
@@ -16,13 +23,14 @@ test test-all bench: export KVSIM_TRACES := $(abspath $(SHARED_TRACES))
 endif
 endif
 
-.PHONY: demo test test-all test-tools lint bench clean help
+.PHONY: demo test test-all test-tools gpu-tools lint bench clean help
 
 help:
 	@echo 'make demo        install into $(VENV) and simulate examples/quickstart.yaml'
 	@echo 'make test        ruff, mypy, import floors, and the fast tests'
 	@echo 'make test-all    the same with the slow tests'
 	@echo 'make test-tools  the browser for the report tests (Debian, once)'
+	@echo 'make gpu-tools   torch and Triton for the kernel tests ($(GPU_VENV); `make test` tries once)'
 	@echo 'make lint        ruff, mypy, import floors'
 	@echo 'make bench       simulator speed on the examples'
 	@echo 'make clean       remove build output and caches (not $(VENV), not your runs)'
@@ -40,6 +48,22 @@ $(VENV)/.installed-test: pyproject.toml kvsim/_version.py | $(BIN)/python
 	@$(PIP) install -e '.[test]'
 	@touch $@ $(VENV)/.installed
 
+# The rings of the kernels skip where this fails, and say so; the stamp keeps `make test` from trying every time.
+$(GPU_VENV)/.tried: Makefile | $(VENV)/.installed-test
+	@echo 'installing torch and Triton into $(GPU_VENV) ...'
+	@rm -rf $(GPU_VENV) && $(BIN)/python -m venv --without-pip $(GPU_VENV)
+	@if timeout $(GPU_PIP_S) $(PIP) --python $(GPU_VENV)/bin/python install --no-compile $(GPU_PINS); then \
+	  $(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
+	    > "$$($(GPU_VENV)/bin/python -c 'import site; print(site.getsitepackages()[0])')/below.pth"; \
+	else \
+	  rm -rf $(GPU_VENV)/bin; echo 'no torch and Triton here: the kernel tests will skip'; \
+	fi
+	@touch $@
+
+gpu-tools:
+	@rm -f $(GPU_VENV)/.tried
+	@$(MAKE) --no-print-directory $(GPU_VENV)/.tried
+
 demo: $(VENV)/.installed
 	@$(BIN)/kvsim run examples/quickstart.yaml --out out/quickstart
 	@echo 'open it in a browser: file://$(CURDIR)/out/quickstart/report.html'
@@ -50,10 +74,12 @@ lint: $(VENV)/.installed-test
 	$(BIN)/lint-imports
 
 # pytest comes last: its closing line is the result.
-test: lint
+KERNEL_TESTS := $(if $(filter yes,$(GPU_TOOLS)),$(GPU_VENV)/.tried)
+
+test: lint $(KERNEL_TESTS)
 	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_ARGS)
 
-test-all: lint
+test-all: lint $(KERNEL_TESTS)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-tools:
