@@ -25,7 +25,7 @@ class Clock(EvictionPolicy):
 
     def __init__(self, tier: TierInfo, *, max_hits: int = 1) -> None:
         super().__init__(tier)
-        self._max_hits = whole("max_hits", max_hits, 1, 255)
+        self.max_hits = whole("max_hits", max_hits, 1, 255)
         self._nodes: dict[int, Node] = {}
         self._ring = Chain()
 
@@ -35,7 +35,7 @@ class Clock(EvictionPolicy):
 
     def touch(self, block: Block) -> None:
         node = self._nodes[block.key]
-        node.hits = min(node.hits + 1, self._max_hits)
+        node.hits = min(node.hits + 1, self.max_hits)
 
     def victims(self) -> Iterator[Block]:
         ring = self._ring

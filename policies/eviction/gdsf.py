@@ -41,8 +41,12 @@ class GDSF(Ranked):
         self._age = 0.0
 
     def rank(self, block: Block) -> tuple[float, ...]:
-        cost = block.tokens * (1 + (block.start + block.tokens / 2) / self._attention_tokens)
+        cost = self.cost(block.start, block.tokens)
         return (self._age + (1 + self.hits[block.key]) * cost / block.size,)
+
+    def cost(self, start: int, tokens: int) -> float:
+        """What it takes to compute `tokens` tokens after `start`, in units of one token's linear layers."""
+        return tokens * (1 + (start + tokens / 2) / self._attention_tokens)
 
     def remove(self, block: Block) -> None:
         self._age = max(self._age, self.ranked(block)[0])

@@ -25,7 +25,7 @@ class LengthAware(Ranked):
 
     def __init__(self, tier: TierInfo, *, keep: str = "head") -> None:
         super().__init__(tier)
-        self._sign = -1 if choice("keep", keep, ("head", "tail")) == "head" else 1
+        self.sign = -1 if choice("keep", keep, ("head", "tail")) == "head" else 1
 
     def rank(self, block: Block) -> tuple[float, ...]:
-        return (self.hits[block.key], self._sign * block.start, self.now)
+        return (self.hits[block.key], self.sign * block.start, self.now)

@@ -28,14 +28,14 @@ class LRUK(Ranked):
 
     def __init__(self, tier: TierInfo, *, k: int = 2, history_ratio: float = 1.0) -> None:
         super().__init__(tier)
-        self._k = whole("k", k, 1, 16)
-        self._remembered = int(number("history_ratio", history_ratio, 0, 100) * tier.capacity_blocks)
+        self.k = whole("k", k, 1, 16)
+        self.remembered = int(number("history_ratio", history_ratio, 0, 100) * tier.capacity_blocks)
         self._uses: dict[int, deque[int]] = {}
         self._past: OrderedDict[int, deque[int]] = OrderedDict()
 
     def insert(self, block: Block) -> None:
         uses = self._past.pop(block.key, None)
-        self._uses[block.key] = deque(maxlen=self._k) if uses is None else uses
+        self._uses[block.key] = deque(maxlen=self.k) if uses is None else uses
         self._uses[block.key].append(self.now)
         super().insert(block)
 
@@ -50,11 +50,11 @@ class LRUK(Ranked):
     def remove(self, block: Block) -> None:
         super().remove(block)
         uses = self._uses.pop(block.key)
-        if self._remembered and not block.private:
+        if self.remembered and not block.private:
             self._past[block.key] = uses
-            if len(self._past) > self._remembered:
+            if len(self._past) > self.remembered:
                 self._past.popitem(last=False)
 
     def rank(self, block: Block) -> tuple[float, ...]:
         uses = self._uses[block.key]
-        return (uses[0] if len(uses) == self._k else -1, self.now)
+        return (uses[0] if len(uses) == self.k else -1, self.now)

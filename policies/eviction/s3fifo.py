@@ -37,12 +37,13 @@ class S3FIFO(EvictionPolicy):
     ) -> None:
         super().__init__(tier)
         capacity = tier.capacity_bytes
-        self._small_share = int(capacity * number("small_ratio", small_ratio, 0, 1))
-        self._main_share = capacity - self._small_share
-        self._threshold = whole("threshold", threshold, 1, MAX_HITS)
+        self.small_share = int(capacity * number("small_ratio", small_ratio, 0, 1))
+        self.main_share = capacity - self.small_share
+        self.threshold = whole("threshold", threshold, 1, MAX_HITS)
         self._small = Chain()
         self._main = Chain()
-        self._ghost = Ghost(int(capacity * number("ghost_ratio", ghost_ratio, 0, 100)), capacity)
+        self.ghost_capacity = int(capacity * number("ghost_ratio", ghost_ratio, 0, 100))
+        self._ghost = Ghost(self.ghost_capacity, capacity)
         self._nodes: dict[int, Node] = {}
         self._filling = True
 
@@ -52,7 +53,7 @@ class S3FIFO(EvictionPolicy):
     def insert(self, block: Block) -> None:
         self._ghost.recall(block.key)  # no miss was seen if the block comes from another tier
         returns = self._ghost.claim(block.key)
-        main = returns or (self._filling and self._small.bytes >= self._small_share)
+        main = returns or (self._filling and self._small.bytes >= self.small_share)
         node = self._nodes[block.key] = Node(block)
         (self._main if main else self._small).push(node)
 
@@ -67,7 +68,7 @@ class S3FIFO(EvictionPolicy):
         offered_main = 0
         while True:
             # The queues as they would be without the blocks offered so far, which the tier removes after the scan.
-            over = main.bytes - offered_main > self._main_share
+            over = main.bytes - offered_main > self.main_share
             node = None if over else self._first_unused(passed_small)
             if node is not None:
                 passed_small = node
@@ -87,7 +88,7 @@ class S3FIFO(EvictionPolicy):
 
     def _first_unused(self, passed: Node) -> Node | None:
         """The oldest block of the small queue after `passed` that has not earned more; those before it move to main."""
-        while (node := self._small.after(passed)) is not None and node.hits >= self._threshold:
+        while (node := self._small.after(passed)) is not None and node.hits >= self.threshold:
             self._small.unlink(node)
             node.hits = 0
             self._main.push(node)

@@ -28,7 +28,7 @@ class TTL(EvictionPolicy):
 
     def __init__(self, tier: TierInfo, *, ttl: float | str = "5 min") -> None:
         super().__init__(tier)
-        self._ttl = seconds("ttl", ttl, above=True)
+        self.ttl_s = seconds("ttl", ttl, above=True)
         self._order: OrderedDict[int, tuple[float, Block]] = OrderedDict()
         """Blocks with the time of their last use, oldest first."""
 
@@ -43,7 +43,7 @@ class TTL(EvictionPolicy):
 
     def expired(self) -> Iterator[Block]:
         found: list[Block] = []
-        limit = self.tier.now() - self._ttl
+        limit = self.tier.now() - self.ttl_s
         in_use: list[Block] = []
         for used, block in self._order.values():
             if used >= limit:

@@ -29,8 +29,9 @@ class TwoQueue(EvictionPolicy):
     def __init__(self, tier: TierInfo, *, in_ratio: float = 0.25, out_ratio: float = 0.5) -> None:
         super().__init__(tier)
         capacity = tier.capacity_bytes
-        self._in_share = int(capacity * number("in_ratio", in_ratio, 0, 1))
-        self._out = Ghost(int(capacity * number("out_ratio", out_ratio, 0, 100)), capacity)
+        self.in_share = int(capacity * number("in_ratio", in_ratio, 0, 1))
+        self.out_capacity = int(capacity * number("out_ratio", out_ratio, 0, 100))
+        self._out = Ghost(self.out_capacity, capacity)
         self._in = Chain()
         self._main = Chain()
         self._nodes: dict[int, Node] = {}
@@ -55,7 +56,7 @@ class TwoQueue(EvictionPolicy):
         offered_in = 0
         while True:
             first, coldest = self._in.after(passed_in), self._main.after(passed_main)
-            if first is not None and (coldest is None or self._in.bytes - offered_in > self._in_share):
+            if first is not None and (coldest is None or self._in.bytes - offered_in > self.in_share):
                 passed_in = first
                 offered_in += first.size
                 yield first.block

@@ -41,7 +41,8 @@ class WorkloadAware(EvictionPolicy):
     come back included; the probability here is conditional on the block not having been used since; and it is kept
     from growing with depth, which categories without depth do not need.
 
-    Without a clock (`kvsim cache`) ages are 0, and kinds are ordered by the share of uses that others followed alone.
+    In `kvsim cache` times are those of arrival. Where no time passes at all ages are 0, and kinds are ordered by the
+    share of uses that others followed alone.
 
     Complexity: O(1) amortised per hook; O(k) per victim for the k depths of a turn (at most about 12), times the turns
     told apart for the first of a scan.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hw_profiles.errors import InputError
-from traces.request import Ints, Trace
+from traces.request import Floats, Ints, Trace
 
 
 class Hits(NamedTuple):
@@ -26,7 +26,8 @@ class Accesses:
     For n accesses by m requests: `keys` int64[n], blocks as 0 .. distinct - 1; `tokens` int64[n], tokens of the block
     (the last of a prompt may be partial); `starts` int64[n], tokens of the prompt before it; `bounds` int64[m + 1]:
     request i makes the accesses bounds[i] .. bounds[i + 1] - 1, of which the last is the start of its prompt.
-    `block_tokens` are the tokens of a full block.
+    `block_tokens` are the tokens of a full block. By request: `arrival_s` float64[m], s, and `turns` int64[m], turns
+    in conversations, None where the trace names none.
     """
 
     keys: Ints
@@ -35,6 +36,8 @@ class Accesses:
     bounds: Ints
     distinct: int
     block_tokens: int
+    arrival_s: Floats
+    turns: Ints | None = None
 
     @property
     def input_tokens(self) -> int:
@@ -80,7 +83,7 @@ def accesses_of(trace: Trace, block_tokens: int | None = None) -> Accesses:
     keys = keys.reshape(-1).astype(np.int64)
     starts = place * size
     tokens = np.minimum(trace.input_tokens[owner] - starts, size)
-    return Accesses(keys, tokens, starts, bounds, int(keys.max()) + 1, size)
+    return Accesses(keys, tokens, starts, bounds, int(keys.max()) + 1, size, trace.arrival_s, trace.turns)
 
 
 def previous_use(keys: Ints) -> Ints:

@@ -1,7 +1,8 @@
-"""LRU at every capacity from one pass: by the stack property a block is resident while its depth fits."""
+"""LRU at every capacity at once, with a time to live or without: a block is resident while its depth fits."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,8 +11,11 @@ from sim.cache.accesses import Accesses, Hits, previous_use
 from traces.request import Ints
 
 
-def lru_hits(accesses: Accesses, capacities: Sequence[int]) -> list[Hits]:
+def lru_hits(accesses: Accesses, capacities: Sequence[int], ttl_s: float = math.inf) -> list[Hits]:
     """What `sim.cache.replay` gives for LRU, for each capacity (blocks, at least 1); a test holds the two equal.
+
+    With `ttl_s`, for the policy `ttl`: also a block whose last use lies longer back, by arrival times, is gone. That
+    changes nothing for the others, since whatever LRU evicts or time drops is always the bottom of the same stack.
 
     The depth of a block is the number of distinct blocks used since its last use, itself included; LRU holds it while
     depth <= capacity. SOURCE: R. L. Mattson et al., "Evaluation techniques for storage hierarchies", IBM Systems
@@ -27,6 +31,11 @@ def lru_hits(accesses: Accesses, capacities: Sequence[int]) -> list[Hits]:
         before[inside] = previous[before[inside]]
     at_use = _depths(previous, previous, now)
     at_lookup = _depths(previous, before, arrival)
+    if ttl_s < math.inf:
+        used_s = np.repeat(accesses.arrival_s, counts)
+        oldest = used_s - ttl_s
+        at_use[(previous >= 0) & (used_s[previous] < oldest)] = n + 1
+        at_lookup[(before >= 0) & (used_s[before] < oldest)] = n + 1
     # A prefix is resident while its deepest block is: the running maximum from the start of the prompt, which is the
     # last access of its request, so over reversed arrays; the offset starts it afresh for every request.
     offset = np.repeat(np.arange(len(counts))[::-1], counts) * (n + 2)

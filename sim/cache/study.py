@@ -9,12 +9,16 @@ from typing import Any
 
 from hw_profiles.errors import InputError
 from hw_profiles.units import text_tokens
+from policies.base import EvictionPolicy, TierInfo
 from policies.build import build_policy, policy_class
 from policies.eviction.lru import LRU
+from policies.eviction.ttl import TTL
 from policies.tables import EVICTION
 from sim.cache.accesses import Accesses, Hits, accesses_of
 from sim.cache.belady import belady_hits
-from sim.cache.replay import Replay, cache_info
+from sim.cache.passes.facts import play
+from sim.cache.passes.table import pass_of
+from sim.cache.replay import Replay, cache_info, no_cycle_search
 from sim.cache.stack import lru_hits
 from traces.request import Trace
 
@@ -101,22 +105,26 @@ def run_study(
         classes.setdefault(BELADY, None)
     hits: dict[str, dict[int, Hits]] = {}
     replay: Replay | None = None
-    for name, cls in classes.items():
+    for done, (name, cls) in enumerate(classes.items()):
+        counts = [*bounded, accesses.distinct] if cls is not None and _expires(cls) else bounded
         if cls is None:
-            found = belady_hits(accesses, bounded)
+            found = belady_hits(accesses, counts)
         elif cls is LRU:
-            found = lru_hits(accesses, bounded)
+            found = lru_hits(accesses, counts)
+        elif cls is TTL:
+            found = lru_hits(accesses, counts, _build(specs[name], cache_info(1), here).ttl_s)
         else:
             replay = replay or Replay(accesses)
             found = []
-            for count in bounded:
-                found.append(replay.hits(_build(specs[name], count, here), count))
+            for count in counts:
+                found.append(_hits(replay, _build(specs[name], replay.info(count), here), count))
                 if progress is not None:
-                    progress(len(hits) * len(bounded) + len(found), len(classes) * len(bounded))
-        hits[name] = dict(zip(bounded, found, strict=True))
+                    progress(done * len(bounded) + len(found), len(classes) * len(bounded))
+        hits[name] = dict(zip(counts, found, strict=True))
 
     def row(policy: str, size: int | None) -> Row:
-        reached = everything if size is None else hits[policy].get(blocks[size], everything)
+        most = hits.get(policy, {}).get(accesses.distinct, everything)
+        reached = most if size is None else hits[policy].get(blocks[size], most)
         ratio, block_ratio = reached.tokens / accesses.input_tokens, reached.blocks / len(accesses.keys)
         return Row(policy, size, ratio, block_ratio)
 
@@ -157,17 +165,32 @@ def _check(spec: Mapping[str, Any], base_dir: Path) -> type | None:
         return None
     known = [*EVICTION, BELADY]
     if name == UNBOUNDED:
-        raise InputError(f"{name} is a capacity: add it to the capacities", path="policy", found=name, allowed=known)
+        text = "unbounded is a capacity, not a policy: `--capacity 10Mtok,unbounded`"
+        raise InputError(text, path="policy", found=name, allowed=known)
     if ":" not in name and name not in EVICTION:
         text = f"{name} has no options" if name == BELADY else "unknown eviction policy"
         allowed = [*known, '"my_policy.py:MyPolicy"']
         raise InputError(text, path="policy", found=name, allowed=allowed, near=known)
-    _build(spec, 1, base_dir)  # unknown options fail before the work, not after
+    _build(spec, cache_info(1), base_dir)  # unknown options fail before the work, not after
     return policy_class("eviction", name, base_dir=base_dir, path="policy")
 
 
-def _build(spec: Mapping[str, Any], capacity: int, base_dir: Path) -> Any:
-    return build_policy("eviction", spec, cache_info(capacity), base_dir=base_dir, path="policy")
+def _build(spec: Mapping[str, Any], tier: TierInfo, base_dir: Path) -> Any:
+    return build_policy("eviction", spec, tier, base_dir=base_dir, path="policy")
+
+
+def _expires(cls: type) -> bool:
+    """True for a policy that drops blocks however much room there is."""
+    return issubclass(cls, EvictionPolicy) and cls.expired is not EvictionPolicy.expired
+
+
+def _hits(replay: Replay, policy: EvictionPolicy, capacity: int) -> Hits:
+    """One pass: the policy's own if it has one, else the general path, which gives the same."""
+    own = pass_of(policy, capacity, replay.facts)
+    if own is None:
+        return replay.hits(policy, capacity)
+    with no_cycle_search():
+        return play(own, replay.facts)
 
 
 def _blocks(size: int, accesses: Accesses) -> int:

@@ -1,6 +1,7 @@
 """The rule of the study, by hand and against a plain model; LRU's fast path against the general one."""
 
 from collections import OrderedDict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hw_profiles.errors import InputError
-from policies.base import EvictionPolicy
+from policies.base import Block, EvictionPolicy
 from policies.eviction.lru import LRU
 from policies.tables import EVICTION
 from sim.cache.accesses import Hits, accesses_of
@@ -154,3 +155,57 @@ def test_a_policy_that_breaks_its_contract_is_named(make_trace, policy: type[Evi
     replay = Replay(accesses_of(make_trace([(4, [i]) for i in range(4)])))
     with pytest.raises(InputError, match=rf"{policy.__name__} broke its contract: .*{said}"):
         replay.hits(policy(cache_info(1)), 1)
+
+
+class Watcher(LRU):
+    """Notes when blocks are used, and in which turn; lets everything expire that was used before `since`."""
+
+    def __init__(self, tier, since=0.0):
+        super().__init__(tier)
+        self.since = since
+        self.seen = []
+        self.used = {}
+
+    def insert(self, block):
+        super().insert(block)
+        self.note(block)
+
+    def touch(self, block):
+        super().touch(block)
+        self.note(block)
+
+    release = LRU.touch
+
+    def note(self, block):
+        self.seen.append((block.key, self.tier.now(), block.turn))
+        self.used[block.key] = self.tier.now()
+
+    def expired(self):
+        return iter([block for block in self._order.values() if self.used[block.key] < self.since <= self.tier.now()])
+
+
+def test_the_clock_of_a_policy_is_the_arrival_and_turns_are_those_of_the_trace(make_trace):
+    trace = make_trace([(4, [0]), (8, [0, 1]), (4, [0])]).select(np.arange(3), np.array([0.5, 2.0, 2.0]))
+    plain, told = Replay(accesses_of(trace)), Replay(accesses_of(replace(trace, turns=np.array([0, 3, -1]))))
+    for replay, turns in ((plain, (-1, -1, -1)), (told, (0, 3, -1))):
+        policy = Watcher(replay.info(9))
+        replay.hits(policy, 9)
+        assert policy.seen == [(0, 0.5, turns[0]), (1, 2.0, turns[1]), (0, 2.0, turns[1]), (0, 2.0, turns[2])]
+
+
+def test_what_has_expired_leaves_before_the_lookup_and_its_room_can_be_used(make_trace):
+    rows = [(4, [0]), (4, [1]), (4, [2]), (4, [1]), (4, [2])]
+    replay = Replay(accesses_of(make_trace(rows)))  # arrivals 0, 1, 2, ...
+    assert replay.hits(Watcher(replay.info(2)), 2) == Hits(4 + 4, 2)
+    assert replay.hits(Watcher(replay.info(2), since=2.0), 2) == Hits(4, 1)  # 0 and 1 are gone when 2 comes
+
+
+class Wrong(LRU):
+    def expired(self):
+        return iter([Block(7, 0, 4, 1, 4)])
+
+
+def test_a_policy_whose_expired_block_is_not_there_is_named(make_trace):
+    replay = Replay(accesses_of(make_trace([(4, [i]) for i in range(9)])))
+    with pytest.raises(InputError, match=r"Wrong broke its contract: expired\(\) offered .*key=7.* not resident"):
+        replay.hits(Wrong(replay.info(1)), 1)

@@ -82,3 +82,17 @@ def test_no_policy_beats_belady_on_the_conversation_trace(conversation, name):
     study = run_study(limit(conversation, 2000), [name], [10**6])
     assert study.rows[0].block_hit_ratio < study.belady[0].block_hit_ratio
     assert study.rows[0].hit_ratio <= study.unbounded.hit_ratio
+
+
+def test_a_time_to_live_costs_hits_however_large_the_cache(make_trace):
+    trace = make_trace([(4, [1]), (4, [2]), (4, [1]), (4, [1])])  # one a second
+    study = run_study(trace, [{"name": "ttl", "ttl": "1 s"}, "ttl"], [4, 8, None])
+    assert [row.hit_ratio for row in study.rows] == [1 / 4, 1 / 4, 1 / 4, 1 / 4, 2 / 4, 2 / 4]
+    assert study.unbounded.hit_ratio == 2 / 4
+
+
+def test_a_policy_that_lets_blocks_expire_never_shows_what_time_has_taken(make_trace, tmp_path):
+    (tmp_path / "mine.py").write_text("from policies.eviction.ttl import TTL\n\nclass Mine(TTL):\n    pass\n")
+    study = run_study(make_trace([(4, [1]), (4, [2]), (4, [1])]), [{"name": "mine.py:Mine", "ttl": 1}], [4, 80, None],
+                      base_dir=tmp_path)  # fmt: skip
+    assert [row.hit_ratio for row in study.rows] == [0, 0, 0]
