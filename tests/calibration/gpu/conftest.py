@@ -1,4 +1,4 @@
-"""Where torch and Triton are: in this environment, or in `.venv-gpu` beside the repository's `.venv` (`make gpu-tools`)."""
+"""Where torch and Triton are: in this environment, or in `.venv-gpu` beside `.venv` (`make gpu-tools`)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def gpu_python(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subpro
     def run(*arguments: str, interpret: bool = False) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {"TRITON_INTERPRET": str(int(interpret)), "TRITON_CACHE_DIR": str(cache)}
         environment["PYTHONPATH"] = str(ROOT)
-        return subprocess.run([python, *arguments], capture_output=True, text=True, env=environment, cwd=ROOT, check=False)
+        command = [python, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, check=False)
 
     return run
 
