@@ -17,15 +17,17 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from reports.figures.base import Figure
+from reports.tables import TextTable
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page with figures: `key` is its anchor."""
+    """A part of the page with tables and figures: `key` is its anchor."""
 
     key: str
     title: str
     figures: Sequence[Figure]
+    tables: Sequence[TextTable] = ()
 
 
 def document(template: str, **values: Any) -> str:

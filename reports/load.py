@@ -41,7 +41,17 @@ REQUESTS = (
     "load_s",
     "prefill_s",
 )
-STEPS = ("replica", "start_s", "end_s", "linear_s", "attention_s", "launch_s", "stall_s")
+STEPS = (
+    "replica",
+    "start_s",
+    "end_s",
+    "linear_s",
+    "attention_s",
+    "launch_s",
+    "stall_s",
+    "interference_s",
+    "layer_wait_s",
+)
 TRANSFERS = ("link", "replica", "bytes", "queued_s", "start_s", "end_s", "reason")
 TEXTS = frozenset({"status", "link", "reason", "kind", "object", "metric"})
 SAMPLES = ("time_s", "kind", "object", "metric", "value")

@@ -10,9 +10,11 @@ from reports.figures.base import time_axis
 from reports.figures.cache import cache_figures
 from reports.figures.latency import latency_figures
 from reports.figures.links import link_figures
-from reports.figures.load import load_figures
+from reports.figures.load import engine_time, load_figures
+from reports.figures.prefetch import prefetch_figures
 from reports.load import RunData, section
 from reports.provenance import provenance, trust_line
+from reports.tables import link_tables, prefetch_table, tier_table, time_table
 from reports.text import NBSP, NO_VALUE, is_number, metric_value, number, percent, seconds
 from reports.verdict import verdict
 
@@ -24,11 +26,14 @@ def render(run: RunData) -> str:
     summary = run.summary
     axis = time_axis(time_bins(run.start_s, run.end_s, len(run.arrivals)))
     values, sources = provenance(run.profile)
+    prefetches = prefetch_table(run)
     sections = [
         Section("latency", "Latency", latency_figures(run, axis)),
         Section("load", "Load", load_figures(run, axis)),
-        Section("cache", "Cache", cache_figures(run, axis)),
-        Section("links", "Links", link_figures(run, axis)),
+        Section("time", "Replica time", [engine_time(run, axis)], [time_table(run)]),
+        Section("cache", "Cache", cache_figures(run, axis), [tier_table(run)]),
+        *([Section("prefetch", "Prefetch", prefetch_figures(run, axis), [prefetches])] if prefetches else []),
+        Section("links", "Links", link_figures(run, axis), link_tables(run)),
     ]
     return document(
         "run.html.j2",
@@ -83,11 +88,20 @@ def facts(run: RunData) -> list[tuple[str, str]]:
     return [
         ("replicas", f"{run.replicas}" + (f" × TP {tp}" if isinstance(tp, int) and tp > 1 else "")),
         ("requests", number(requests.get("arrived", len(run.arrivals)))),
+        *load_facts(section(summary, "trace")),
         ("simulated", seconds(summary.get("duration_s", run.end_s - run.start_s))),
         ("seed", str(summary.get("seed", NO_VALUE))),
         ("config", digest[:12] or NO_VALUE),
         ("kvsim", str(summary.get("version", NO_VALUE))),
     ]
+
+
+def load_facts(trace: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How requests come when what is served decides when the next ones are sent."""
+    if not trace.get("closed_loop"):
+        return []
+    most = trace.get("max_parallel")
+    return [("load", "closed loop" + (f", {number(most)} at a time" if is_number(most) else ""))]
 
 
 def tiles(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -13,13 +13,15 @@ _LINK = re.compile(r"<(https?://[^\s<>\"']+)>")
 
 @dataclass(frozen=True)
 class Value:
-    """A row of the table: `si` is the exact number in SI units, `source` an index into the sources."""
+    """A row of the table: `si` is the exact number in SI units, `source` an index into the sources, `used` whether
+    this run's times depend on it (None where the run does not say)."""
 
     path: str
     text: str
     si: str
     uncertainty: str
     source: int
+    used: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ def provenance(profile: Sequence[Mapping[str, Any]]) -> tuple[list[Value], list[
                 si=f"{raw!r} {unit}".strip() if is_number(raw) else "",
                 uncertainty=uncertainty(entry),
                 source=sources.setdefault(named, len(sources)),
+                used=used if isinstance(used := entry.get("used"), bool) else None,
             )
         )
     return values, [Source(key or f"source {i + 1}", link_parts(text)) for (key, text), i in sources.items()]

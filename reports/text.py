@@ -8,13 +8,21 @@ from hw_profiles.units import format_bytes, format_rate, format_seconds
 NO_VALUE = "–"
 NBSP = "\u00a0"  # keeps a number and its unit on one line
 
-TIER_LABELS = {"hbm": "HBM", "dram": "DRAM", "ssd": "SSD", "remote": "remote"}
+TIER_LABELS = {"hbm": "HBM", "dram": "DRAM", "cxl": "CXL", "c2c": "C2C", "ssd": "SSD", "remote": "remote"}
 LINK_LABELS = {
     "pcie_h2d": "PCIe, host to GPU",
     "pcie_d2h": "PCIe, GPU to host",
     "pcie_joint": "PCIe, both directions",
     "host_root": "host root complex",
     "dram": "host DRAM",
+    "cxl_read": "CXL, to GPU",
+    "cxl_write": "CXL, from GPU",
+    "c2c_read": "NVLink-C2C, to GPU",
+    "c2c_write": "NVLink-C2C, from GPU",
+    "ssd_read": "SSD, read",
+    "ssd_write": "SSD, write",
+    "remote_read": "remote, read",
+    "remote_write": "remote, write",
 }
 METRIC_LABELS = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2e": "E2E", "queue": "queue time"}
 KIND_LABELS = {

@@ -99,7 +99,21 @@ PREFETCH = (
     ),
 )
 
-GROUPS: dict[str, tuple[Field, ...]] = {"tiers": TIERS, "links": LINKS, "time": TIME, "prefetch": PREFETCH}
+TURNS = (
+    Field("turn", "Turn", "", "Place of the request in its conversation, from 1."),
+    Field("and_later", "And later", "", "True for the last row if it holds later turns too."),
+    Field("requests", "Requests", "", "Finished requests of that turn."),
+    Field("input_tokens", "Prompt tokens", "tokens", "Prompt tokens of those requests."),
+    Field("hit_tokens", "Reused", "tokens", "Those of them that were reused instead of computed, by tier."),
+)
+
+GROUPS: dict[str, tuple[Field, ...]] = {
+    "tiers": TIERS,
+    "links": LINKS,
+    "time": TIME,
+    "prefetch": PREFETCH,
+    "turns": TURNS,
+}
 
 
 def definitions() -> dict[str, dict[str, dict[str, Any]]]:

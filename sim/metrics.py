@@ -154,14 +154,14 @@ METRICS: tuple[Metric, ...] = (
         "compute_share",
         "GPU busy",
         "",
-        "Time in steps, copies slowing them or not, / replica-seconds from the start to the last finish.",
+        "Time in steps, less their waits for layers / replica-seconds from the start to the last finish.",
         ("compute_s", "interference_s"),
     ),
     _time_share(
         "interference_share",
         "Slowed by copies",
         "lower",
-        "The part of GPU busy that copies beside the steps added / replica-seconds.",
+        "What copies beside them added to steps, a part of GPU busy / replica-seconds.",
         ("interference_s",),
     ),
     _time_share(
@@ -170,6 +170,15 @@ METRICS: tuple[Metric, ...] = (
         "lower",
         "Nothing ran, or a step stood still, until KV had been loaded, fetched or copied away / replica-seconds.",
         ("layer_wait_s", "load_wait_s", "store_wait_s"),
+    ),
+    Metric(
+        "sender_wait_mean_ms",
+        "Sender wait, mean",
+        "ms",
+        "",
+        "Mean time that a request of a closed loop waited at its sender for one of max_parallel places; in no latency.",
+        lambda s: 1e3 * s["trace"]["sender_wait_s"] / max(1, s["requests"]["arrived"]),
+        lambda s: s["trace"].get("closed_loop", False),
     ),
     Metric(
         "prefetched_bytes",

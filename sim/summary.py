@@ -17,6 +17,7 @@ from sim.hierarchy.tier import Tier
 from sim.inputs import GPU_LINKS, own_links
 from sim.provenance import profile_summary
 from sim.quantiles import latency_ms, pick
+from sim.turns import by_turn
 
 SCHEMA = "kvsim-summary/1"
 
@@ -93,12 +94,14 @@ def _itl(cluster: Cluster) -> dict[str, float | None]:
 def _prefix(cluster: Cluster, columns: dict[str, np.ndarray], finished: np.ndarray) -> dict[str, Any]:
     hits = {tier.name: int(columns[f"hit_{tier.name}_tokens"].sum()) for tier in cluster.scenario.spec.tiers}
     total = int(columns["input_tokens"][finished].sum())
+    turns = by_turn(columns, finished, cluster.tier_names)
     return {
         "input_tokens": total,
         "hit_ratio": sum(hits.values()) / total if total else 0.0,
         "hit_tokens": hits,
         "computed_tokens": int(columns["computed_tokens"].sum()),
         "recomputed_tokens": int(columns["recomputed_tokens"].sum()),
+        **({"turns": turns} if turns else {}),
     }
 
 

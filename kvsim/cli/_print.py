@@ -13,6 +13,11 @@ from typing import Any, NamedTuple
 WIDE = 120
 """Columns of a table that goes into a file or a pipe, where there is no terminal to ask."""
 
+GAP = 2
+"""Columns between two cells."""
+NARROWEST_FOLD = 16
+"""Columns that text which may fold keeps at least."""
+
 
 class Column(NamedTuple):
     """Heading of a table's column; numbers align right, and `fold` may break over lines."""
@@ -41,13 +46,20 @@ def document(value: Any) -> None:
 
 
 def table(columns: Sequence[str | Column], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
-    """Print a table of ready-made strings."""
+    """Print a table of ready-made strings; one that is wider than the terminal is printed whole, not cut."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    grid = Table(
+        box=box.SIMPLE_HEAD,
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        pad_edge=False,
+        collapse_padding=True,
+    )
     for column in columns:
         heading = Column(column) if isinstance(column, str) else column
         grid.add_column(
@@ -56,15 +68,28 @@ def table(columns: Sequence[str | Column], rows: Iterable[Sequence[str]], title:
             no_wrap=not heading.fold,
             overflow="fold",
         )
+    rows = list(rows)
     for row in rows:
         grid.add_row(*(Text(cell) for cell in row))  # Text: a bracket in a value is not markup
     terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if terminal else WIDE
     console = Console(width=width, force_terminal=terminal, highlight=False)
+    console.width = max(width, _least_width(columns, rows))
     with console.capture() as captured:
         console.print(grid)
     rows_shown = [row.rstrip() for row in captured.get().splitlines()]
     line("\n".join(row for row in rows_shown if row) + "\n")
+
+
+def _least_width(columns: Sequence[str | Column], rows: Sequence[Sequence[str]]) -> int:
+    """Columns of the screen that the table needs so that nothing but what may fold is broken."""
+    least = 1
+    for index, column in enumerate(columns):
+        heading = Column(column) if isinstance(column, str) else column
+        cells = [heading.title, *(row[index] for row in rows if index < len(row))]
+        longest = max(len(cell) for cell in cells)
+        least += GAP + (min(longest, NARROWEST_FOLD) if heading.fold else longest)
+    return least
 
 
 def _plain(value: Any) -> Any:

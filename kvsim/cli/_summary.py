@@ -1,6 +1,7 @@
-"""A run's summary as one console table: latencies, metrics, where prompts came from, links.
+"""A run's summary on the console: latencies and metrics, its tiers, its links, where the replicas' time went.
 
-Numbers and names are spelled by `reports.text`, so the console and the report say the same.
+Numbers and names are spelled by `reports.text`, so the console and the report say the same. A column or a row is left
+out only if it is 0 throughout.
 """
 
 from __future__ import annotations
@@ -8,35 +9,43 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kvsim.cli._print import Column, table
+from kvsim.cli._print import Column, line, table
 from reports.text import (
     METRIC_LABELS,
+    NBSP,
     binary_bytes,
     link_label,
     metric_value,
     number,
+    percent,
     rate,
+    seconds,
     tier_label,
 )
 
 LATENCIES = ("ttft", "tpot", "itl", "e2e", "queue")
 STATISTICS = ("mean", "p50", "p90", "p95", "p99", "max")
+TIER_COLUMNS = ("capacity_bytes", "peak_bytes", "stored_bytes", "loaded_bytes", "evicted_bytes", "never_loaded_bytes")
+MORE_TIER_COLUMNS = ("moved_bytes", "passed_bytes", "expired_blocks", "refused_bytes", "prefetched_bytes")
+"""Shown where any tier has some."""
 
 Row = tuple[str, ...]
 """Cells of a row; missing ones at its end are empty."""
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:
-    """Print `summary` (the contents of summary.json) as one table."""
-    links = summary["links"].items()
-    rows = [
-        *(_latency(summary, name) for name in LATENCIES),
-        *_metrics(summary["metrics"]),
-        *_prefix(summary["prefix"]),
-        *(row for name, link in links for row in (_link(name, link) if "busy_s" in link else _shared(name, link))),
-    ]
-    right = [Column(name, right=True) for name in ("mean or value", *STATISTICS[1:])]
+    """Print `summary` (the contents of summary.json)."""
+    right = [Column(name, right=True) for name in ("mean/value", *STATISTICS[1:])]
+    rows = [*(_latency(summary, name) for name in LATENCIES), *_metrics(summary["metrics"])]
     table(["metric", "unit", *right], rows)
+    _print_tiers(summary)
+    if summary["links"]:
+        columns = [Column(name, right=True) for name in ("each", "moved", "busy", "queue, p99")]
+        table(["link", *columns], [_link(name, link) for name, link in summary["links"].items()])
+    line(_time(summary["time"]))
+    turns = _turns(summary["prefix"])
+    if turns:
+        line(turns)
 
 
 def _latency(summary: Mapping[str, Any], name: str) -> Row:
@@ -50,26 +59,49 @@ def _metrics(metrics: list[Mapping[str, Any]]) -> list[Row]:
     return [(label, unit, value) for label, (value, unit) in pairs]
 
 
-def _prefix(prefix: Mapping[str, Any]) -> list[Row]:
-    total: int = prefix["input_tokens"]
+def _print_tiers(summary: Mapping[str, Any]) -> None:
+    """One row per tier, and one for the prompt tokens that no tier had."""
+    tiers, prefix = summary["tiers"], summary["prefix"]
     hits: Mapping[str, int] = prefix["hit_tokens"]
-    counts = {f"Prompt tokens from {tier_label(tier)}": tokens for tier, tokens in hits.items()}
-    counts["Prompt tokens computed"] = total - sum(hits.values())
-    return [(what, "tokens", number(tokens)) for what, tokens in counts.items()]
-
-
-def _link(name: str, link: Mapping[str, Any]) -> list[Row]:
-    """One direction: what moved, and how busy it was; the P99 of its queue stands in that column."""
-    moved, unit = binary_bytes(link["bytes"]).replace("\u00a0", " ").split(" ")
-    label = link_label(name)
-    return [
-        (label, unit, moved),
-        (f"{label}, busy", "%", number(100 * link["utilization"])),
-        (f"{label}, queue", "ms", "", "", "", "", number(link["queue_p99_ms"])),
+    fields = summary["definitions"]["tiers"]
+    keys = [*TIER_COLUMNS, *(key for key in MORE_TIER_COLUMNS if any(tier[key] for tier in tiers.values()))]
+    rows = [
+        (tier_label(name), number(hits.get(name, 0)), *(_amount(tier[key], fields[key]["unit"]) for key in keys))
+        for name, tier in tiers.items()
     ]
+    rows.append(("computed", number(prefix["input_tokens"] - sum(hits.values()))))
+    labels = ("prompt tokens", *(str(fields[key]["label"]).lower() for key in keys))
+    table(["tier", *(Column(label, right=True) for label in labels)], rows)
 
 
-def _shared(name: str, cap: Mapping[str, Any]) -> list[Row]:
-    """A bandwidth that several links share."""
-    each = rate(cap["capacity_bytes_per_s"] / cap["count"])
-    return [(f"{link_label(name)}, of {each}", "%", number(100 * cap["utilization"]))]
+def _amount(value: float, unit: str) -> str:
+    return _plain(binary_bytes(value)) if unit == "B" else number(value)
+
+
+def _link(name: str, link: Mapping[str, Any]) -> Row:
+    """One direction of a link, or a bandwidth that links share: what moved, how busy it was, how long its queue."""
+    queue = _plain(seconds(link["queue_p99_ms"] / 1e3)) if "queue_p99_ms" in link else ""
+    each = _plain(rate(link["capacity_bytes_per_s"] / link["count"])) if "capacity_bytes_per_s" in link else ""
+    many = f"{link_label(name)} ({link['count']})" if link["count"] > 1 else link_label(name)
+    return (many, each, _plain(binary_bytes(link["bytes"])), _plain(percent(link["utilization"])), queue)
+
+
+def _time(time: Mapping[str, float]) -> str:
+    whole = sum(time.values())
+    names = {key: key.removesuffix("_s").replace("_", " ") for key in time}
+    parts = [f"{_plain(percent(spent / whole))} {names[key]}" for key, spent in time.items() if whole and spent]
+    return f"replica time: {', '.join(parts)}"
+
+
+def _turns(prefix: Mapping[str, Any]) -> str:
+    """Hit ratio by turn of the conversation; empty where there are no conversations."""
+    parts = [
+        f"{turn['turn']}{'+' if turn['and_later'] else ''}: "
+        + _plain(percent(sum(turn["hit_tokens"].values()) / max(1, turn["input_tokens"])))
+        for turn in prefix.get("turns", ())
+    ]
+    return f"prefix hits by turn of the conversation: {', '.join(parts)}" if parts else ""
+
+
+def _plain(text: str) -> str:
+    return text.replace(NBSP, " ")

@@ -17,15 +17,19 @@ from reports.figures.base import (
     level_line,
     line,
     time_layout,
+    values,
+    y_axis,
 )
 from reports.figures.load import sample_series
 from reports.load import Floats, RunData, section
-from reports.text import binary_bytes, binary_unit, is_number, percent, tier_label
+from reports.text import binary_bytes, binary_unit, is_number, number, percent, tier_label
 
 
 def cache_figures(run: RunData, axis: TimeAxis) -> list[Figure]:
     """The cache section, top to bottom."""
-    return [*token_sources(run, axis), *(occupancy(run, axis, tier) for tier in run.tiers)]
+    turns = hits_by_turn(run)
+    occupied = (occupancy(run, axis, tier) for tier in run.tiers)
+    return [*token_sources(run, axis), *([turns] if turns else []), *occupied]
 
 
 def tier_color(run: RunData, tier: str) -> str:
@@ -77,6 +81,40 @@ def token_sources(run: RunData, axis: TimeAxis) -> list[Figure]:
             time_layout(axis, "prompt tokens (%)", range=[0, min(100.0, max(5.0, 1.1 * ceiling))]),
         ),
     ]
+
+
+def hits_by_turn(run: RunData) -> Figure | None:
+    """Hit ratio by turn of the conversation, stacked by tier; None for a trace without conversations."""
+    turns = section(run.summary, "prefix").get("turns")
+    if not turns:
+        return None
+    labels = [f"{t['turn']}{'+' if t['and_later'] else ''}" for t in turns]
+    asked = np.array([max(1, t["input_tokens"]) for t in turns], dtype=np.float64)
+    hits = {tier: np.array([t["hit_tokens"].get(tier, 0) for t in turns], dtype=np.float64) for tier in run.tiers}
+    data: list[dict[str, Any]] = [
+        {
+            "type": "bar",
+            "name": tier_label(tier),
+            "x": labels,
+            "y": values(100 * found / asked),
+            "marker": {"color": tier_color(run, tier)},
+            "customdata": [number(t["requests"]) for t in turns],
+            "hovertemplate": "%{fullData.name}  %{y:,.4~r} % <extra>turn %{x}, %{customdata} requests</extra>",
+        }
+        for tier, found in hits.items()
+    ]
+    total = np.sum(list(hits.values()), axis=0)
+    later = float(total[1:].sum() / asked[1:].sum()) if len(turns) > 1 else float("nan")
+    finding = f"First turns reuse {percent(float(total[0] / asked[0]))} of their prompts, later ones {percent(later)}."
+    layout = {
+        "barmode": "stack",
+        "bargap": 0.3,
+        "hovermode": "closest",
+        "xaxis": {"title": {"text": "turn of the conversation"}, "type": "category", "dtick": 1, "zeroline": False},
+        "yaxis": y_axis("prompt tokens (%)", range=[0, 100]),
+    }
+    read = "Share of the prompt tokens of each turn whose KV a tier held; the first turn is 1."
+    return Figure("hit-turns", "Hit ratio by turn", read, finding, data, layout)
 
 
 def _ratio(part: Floats, whole: Floats) -> Floats:

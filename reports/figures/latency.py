@@ -19,7 +19,7 @@ from reports.figures.base import (
     time_layout,
     values,
 )
-from reports.load import Floats, RunData
+from reports.load import Floats, RunData, section
 from reports.text import METRIC_LABELS, percent, seconds, slo_label
 
 PARTS = (("queue_s", "queue", VERMILLION), ("load_s", "load", ORANGE), ("prefill_s", "prefill", BLUE))
@@ -85,7 +85,8 @@ def ttft_split(run: RunData) -> list[Figure]:
     """TTFT by part for percentile groups: in seconds, and as shares of the group's TTFT."""
     titles = ("What TTFT is made of", "Shares of TTFT")
     read = (
-        "Mean time in queue, waiting for KV to load, and in prefill, for requests grouped by TTFT rank.",
+        "Mean time in queue, waiting for KV to load, and in prefill, for requests grouped by TTFT rank."
+        + _where_waits_are(run),
         "The same groups, each scaled to 100 %: compare bars to see what sets slow requests apart.",
     )
     keys = ("ttft-split", "ttft-shares")
@@ -106,6 +107,17 @@ def ttft_split(run: RunData) -> list[Figure]:
         Figure(keys[i], titles[i], read[i], findings[i], _bars(labels, columns, unit), layouts[i])
         for i, (columns, unit) in enumerate(((means, "s"), (shares, "%")))
     ]
+
+
+def _where_waits_are(run: RunData) -> str:
+    """In which part of TTFT the waits for KV are that are not in its load time."""
+    text = ""
+    if section(section(run.scenario, "engine"), "loading").get("mode") == "layerwise":
+        text += " Layer-wise loading: a prefill waits for its layers, so the load is part of it."
+    stop = section(section(run.scenario, "policies"), "prefetch").get("stop")
+    if stop in ("wait_complete", "timeout"):
+        text += f" Prefetches with stop: {stop}: a request waits for its fetch in the queue."
+    return text
 
 
 def _bars(labels: list[str], columns: Floats, unit: str) -> list[dict[str, Any]]:

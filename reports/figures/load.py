@@ -7,8 +7,10 @@ from reports.figures.base import (
     BLUE,
     GREEN,
     GREY,
+    INK,
     ORANGE,
     PURPLE,
+    SKY,
     VERMILLION,
     Figure,
     TimeAxis,
@@ -24,13 +26,14 @@ STEP_PARTS = (
     ("linear_s", "linear layers", BLUE),
     ("attention_s", "attention", GREEN),
     ("launch_s", "launches", PURPLE),
-    ("stall_s", "stalls on transfers", VERMILLION),
+    ("interference_s", "slowed by copies", SKY),
+    ("layer_wait_s", "waiting for layers", ORANGE),
 )
 
 
 def load_figures(run: RunData, axis: TimeAxis) -> list[Figure]:
     """The load section, top to bottom."""
-    return [request_rate(run, axis), token_rate(run, axis), queue_length(run, axis), engine_time(run, axis)]
+    return [request_rate(run, axis), token_rate(run, axis), queue_length(run, axis)]
 
 
 def request_rate(run: RunData, axis: TimeAxis) -> Figure:
@@ -117,28 +120,36 @@ def queue_length(run: RunData, axis: TimeAxis) -> Figure:
 
 
 def engine_time(run: RunData, axis: TimeAxis) -> Figure:
-    """Share of replica time in each part of the step, with idle time on top."""
-    key, title = "engine-time", "Where the engines' time goes"
-    read = f"Share of all replicas' time ({axis.every}) by part of the step; what is left to 100 % is idle."
+    """Share of replica time in each part of the step and in waits for KV; what is missing to 100 % is idle."""
+    key, title = "engine-time", "Replica time through the run"
+    read = f"Share of all replicas' time ({axis.every}) by part of the step and by wait; what is left to 100 % is idle."
     s = run.steps
     if not s.rows:
         return Figure(key, title, read, empty="This run has no engine step.")
-    busy = s["end_s"] - s["start_s"]
-    *parts, total = b.spread(axis.bins, s["start_s"], s["end_s"], *(s[c] for c, _, _ in STEP_PARTS), busy)
+    start, end = s["start_s"], s["end_s"]
+    *parts, busy = b.spread(axis.bins, start, end, *(s[c] for c, _, _ in STEP_PARTS), end - start)
+    (stalls,) = b.spread(axis.bins, start - s["stall_s"], start, s["stall_s"])
+    layers = [(name, color, part) for (_, name, color), part in zip(STEP_PARTS, parts, strict=True)]
+    layers.append(("host", GREY, np.maximum(busy - sum(parts), 0.0)))
+    layers.append(("waiting for loads", VERMILLION, load_waits(run, axis)))
+    layers.append(("waiting for stores", INK, stalls))
     whole = axis.bins.width * run.replicas
-    other = np.maximum(total - sum(parts), 0.0)
-    data = [
-        area(name, 100 * part / whole, axis, color, "%")
-        for (_, name, color), part in zip(STEP_PARTS, parts, strict=True)
-        if part.any()
-    ]
-    if other.sum() > 0.005 * total.sum():
-        data.append(area("other", 100 * other / whole, axis, GREY, "%"))
+    least = 1e-4 * float(busy.sum())  # a layer that nobody could see is left out; the table has it
+    data = [area(name, 100 * part / whole, axis, color, "%") for name, color, part in layers if part.sum() > least]
     span = max(run.end_s - run.start_s, 1e-9) * run.replicas
     largest = max(range(len(parts)), key=lambda i: float(parts[i].sum()))
     finding = (
-        f"Busy {percent(min(1.0, float(total.sum()) / span))} of the time; the largest part is "
-        f"{STEP_PARTS[largest][1]}, {percent(float(parts[largest].sum() / max(total.sum(), 1e-9)))} of that."
+        f"In steps {percent(min(1.0, float(busy.sum()) / span))} of the time; the largest part is "
+        f"{STEP_PARTS[largest][1]}, {percent(float(parts[largest].sum() / max(busy.sum(), 1e-9)))} of that."
     )
     layout = time_layout(axis, "share of replica time (%)", range=[0, 100])
     return Figure(key, title, read, finding, data, layout)
+
+
+def load_waits(run: RunData, axis: TimeAxis) -> Floats:
+    """Seconds per bin in which replicas waited for loads, from the running totals of the samples: float64[bins]."""
+    times, total = sample_series(run, "replica", "load_wait_s")
+    if len(times) < 2:
+        return np.zeros(axis.bins.count)
+    (waits,) = b.spread(axis.bins, times[:-1], times[1:], np.diff(total))
+    return waits

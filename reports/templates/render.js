@@ -42,6 +42,16 @@
     return merged;
   }
 
+  function named(figure) {
+    return figure.data.filter(function (trace) { return trace.showlegend !== false; });
+  }
+
+  // A long legend takes its lines from the plot, so a narrow figure grows with it.
+  function fit(plot, figure) {
+    var more = plot.clientWidth < 480 ? named(figure).length - 3 : 0;
+    plot.style.height = more > 0 ? "calc(300px + " + more + "rem)" : "";
+  }
+
   function layout(figure, width, height) {
     var narrow = width < 480;
     var result = Object.assign({}, resolve(figure.layout));
@@ -60,7 +70,7 @@
       var font = Object.assign({ size: size }, note.font);
       return Object.assign({ bgcolor: color("--c-card"), borderpad: 1, opacity: 0.95 }, note, { font: font });
     });
-    var shown = figure.data.filter(function (trace) { return trace.showlegend !== false; });
+    var shown = named(figure);
     return Object.assign(result, {
       width: width, height: height, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: color("--c-ink") },
@@ -88,12 +98,14 @@
       toImageButtonOptions: { scale: 2, filename: plot.parentNode.id }
     };
     plot.textContent = "";
+    fit(plot, figure);
     Plotly.newPlot(plot, resolve(figure.data), layout(figure, plot.clientWidth, plot.clientHeight), config);
   }
 
   function restyle() {
     plots.forEach(function (plot) {
       var figure = JSON.parse(document.getElementById(plot.dataset.figure).textContent);
+      fit(plot, figure);
       Plotly.react(plot, resolve(figure.data), layout(figure, plot.clientWidth, plot.clientHeight));
     });
   }

@@ -48,10 +48,13 @@ def test_a_run_prints_its_figures_and_writes_its_directory(kvsim: Kvsim, folder:
     lines = [line.split() for line in answer.out.splitlines()]
     ttft = next(words for words in lines if words[:1] == ["TTFT"])
     assert float(ttft[2].replace(",", "")) == pytest.approx(summary["ttft_ms"]["mean"], rel=1e-3)
-    hbm = next(words for words in lines if words[:4] == ["Prompt", "tokens", "from", "HBM"])
-    assert int(hbm[5].replace(",", "")) == summary["prefix"]["hit_tokens"]["hbm"]
+    hbm = next(words for words in lines if words[:1] == ["HBM"])
+    assert int(hbm[1].replace(",", "")) == summary["prefix"]["hit_tokens"]["hbm"]
+    computed = next(words for words in lines if words[:1] == ["computed"])
+    assert int(computed[1].replace(",", "")) == summary["prefix"]["computed_tokens"]
     rules = [line for line in answer.out.splitlines() if line and set(line) <= {" ", "─"}]
-    assert len(rules) == 1  # one table
+    assert len(rules) == 3  # metrics, tiers, links
+    assert sum(line.startswith("replica time: ") for line in answer.out.splitlines()) == 1
     assert answer.out.splitlines()[-2].startswith("SLO met: TTFT p99")
     assert answer.out.splitlines()[-1] == "report: one/report.html"
 

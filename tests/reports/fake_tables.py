@@ -131,6 +131,8 @@ def make_steps(requests: dict[str, np.ndarray], replicas: int, per_replica: int)
         "attention_s": 0.3 * busy,
         "launch_s": 0.1 * busy,
         "stall_s": 0.05 * busy,
+        "interference_s": 0.03 * busy,
+        "layer_wait_s": np.zeros(n),
     }
 
 

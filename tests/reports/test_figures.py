@@ -8,7 +8,7 @@ from reports.figures.base import Figure, plot_text, script_safe, time_axis, valu
 from reports.figures.cache import cache_figures
 from reports.figures.latency import latency_figures, split_groups
 from reports.figures.links import link_figures
-from reports.figures.load import load_figures
+from reports.figures.load import engine_time, load_figures
 from reports.load import load_run
 
 KV_BYTES = 131072
@@ -27,7 +27,7 @@ def axis(run):
 @pytest.fixture(scope="module")
 def figures(run, axis):
     made = [f(run, axis) for f in (load_figures, cache_figures, link_figures, latency_figures)]
-    return {figure.key: figure for family in made for figure in family}
+    return {figure.key: figure for family in [*made, [engine_time(run, axis)]] for figure in family}
 
 
 def trace(figure: Figure, name: str) -> np.ndarray:
@@ -105,9 +105,14 @@ def test_link_rate_holds_every_byte_and_utilisation_every_busy_second(run, axis,
 
 
 def test_engine_parts_add_up_to_the_busy_time(run, axis, figures):
+    """Steps, and what they waited before they began for evicted blocks to leave."""
     figure = figures["engine-time"]
     total = sum(np.array(t["y"]).sum() for t in figure.data) / 100 * axis.bins.width * run.replicas
-    assert total == pytest.approx((run.steps["end_s"] - run.steps["start_s"]).sum(), rel=1e-2)
+    busy = (run.steps["end_s"] - run.steps["start_s"]).sum()
+    assert total == pytest.approx(busy + run.steps["stall_s"].sum(), rel=1e-2)
+    assert trace(figure, "slowed by copies").sum() / np.array(figure.data[0]["y"]).sum() == pytest.approx(
+        0.03 / 0.55, rel=1e-2
+    )
 
 
 def test_occupancy_sums_instances_and_draws_the_capacity(run, figures):
