@@ -10,7 +10,7 @@
 
 A policy of your own subclasses `kvsim.EvictionPolicy`, `AdmissionPolicy`, `OffloadPolicy` or `PrefetchPolicy` (`kvsim
 new policy` writes one to start from); `kvsim.check_policy` tests whether it keeps the contract of its family, and
-raises `kvsim.ContractError`.
+raises `kvsim.ContractError`. A router of your own subclasses `kvsim.Router`.
 
 The names below are the public ones; they load on first use, so `import kvsim` itself costs nothing.
 """
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         Trigger,
     )
     from policies.contract import ContractError, check_policy
+    from policies.routing.base import ReplicaView, Router
     from sim.run import Result
     from sim.scenario import Scenario
 
@@ -56,8 +57,10 @@ __all__ = [
     "Move",
     "OffloadPolicy",
     "PrefetchPolicy",
+    "ReplicaView",
     "RequestView",
     "Result",
+    "Router",
     "Scenario",
     "TierInfo",
     "TierView",
@@ -77,6 +80,7 @@ _HOMES: Mapping[str, str] = MappingProxyType(
         "policies.base",
     )
     | dict.fromkeys(("ContractError", "check_policy"), "policies.contract")
+    | dict.fromkeys(("ReplicaView", "Router"), "policies.routing.base")
 )
 
 

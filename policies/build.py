@@ -13,7 +13,8 @@ from typing import Any
 
 from hw_profiles.errors import InputError
 from policies.base import AdmissionPolicy, EvictionPolicy, OffloadPolicy, PrefetchPolicy
-from policies.tables import FAMILIES, UNBOUNDED
+from policies.routing.base import Router
+from policies.tables import EVERY_FAMILY, UNBOUNDED
 
 USER_MODULE = "kvsim_user_policy_"
 """Start of the module name under which a user's policy file is loaded."""
@@ -23,6 +24,7 @@ BASES: dict[str, type] = {
     "admission": AdmissionPolicy,
     "offload": OffloadPolicy,
     "prefetch": PrefetchPolicy,
+    "routing": Router,
 }
 """Base class of each family; eviction and admission policies are built for a tier (TierInfo comes first)."""
 
@@ -32,7 +34,7 @@ def policy_class(family: str, name: str, *, base_dir: Path, path: str) -> type:
 
     A relative file is looked for beside the scenario (`base_dir`). Raises InputError, naming the scenario's `path`.
     """
-    table = FAMILIES[family]
+    table = EVERY_FAMILY[family]
     if ":" not in name:
         if name not in table:
             if family == "eviction" and name == UNBOUNDED:

@@ -29,6 +29,11 @@ from policies.prefetch.next_turn import NextTurn
 from policies.prefetch.none import NoPrefetch
 from policies.prefetch.on_arrival import OnArrival
 from policies.prefetch.popularity import Popularity
+from policies.routing.base import Router
+from policies.routing.cache_aware import CacheAware
+from policies.routing.least_loaded import LeastLoaded
+from policies.routing.prefix_aware import PrefixAware
+from policies.routing.round_robin import RoundRobin
 
 EVICTION: dict[str, type[EvictionPolicy]] = {
     "lru": LRU,
@@ -75,12 +80,22 @@ PREFETCH: dict[str, type[PrefetchPolicy]] = {
     "popularity": Popularity,
 }
 
+ROUTING: dict[str, type[Router]] = {
+    "round_robin": RoundRobin,
+    "least_loaded": LeastLoaded,
+    "prefix_aware": PrefixAware,
+    "cache_aware": CacheAware,
+}
+
 FAMILIES: dict[str, dict[str, type]] = {
     "eviction": {**EVICTION, **EVICTION_BOUNDS},
     "admission": dict(ADMISSION),
     "offload": dict(OFFLOAD),
     "prefetch": dict(PREFETCH),
 }
+
+EVERY_FAMILY: dict[str, dict[str, type]] = {**FAMILIES, "routing": dict(ROUTING)}
+"""All policies by family: those of a tier, and routers, which a scenario names under `routing`."""
 
 LATER_FAMILIES: tuple[str, ...] = (
     "retention",

@@ -10,6 +10,7 @@ from sim.engine.replica import Replica
 from sim.engine.sequence import Sequence
 from sim.inputs import Inputs
 from sim.recorder import Recorder
+from sim.routing import Routing
 from sim.scenario import Scenario
 from sim.topology import Topology
 from traces.request import Request
@@ -50,6 +51,7 @@ class Cluster:
             )
             for index in range(spec.hardware.replicas)
         ]
+        self.routing = Routing(scenario, self.clock, self.replicas)
         self.arrivals = Arrivals(self.trace, self.clock, self._arrive)
 
     # ---- arrivals
@@ -64,7 +66,7 @@ class Cluster:
                 self.topology.future.admitted(seq.index)
             self._ended(seq)
             return
-        self.replicas[request.index % len(self.replicas)].enqueue(seq)
+        self.routing.choose(seq).enqueue(seq)
 
     def _too_long(self, request: Request) -> str | None:
         """Why a request can never be served, or None. vLLM refuses it too; the KV of the last token is not needed."""

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from hw_profiles.errors import InputError
 from hw_profiles.files import write_atomic
 from policies.build import is_user_policy, policy_source
-from policies.tables import FAMILIES
+from policies.tables import EVERY_FAMILY
 from sim import checks
 from sim.cluster import Cluster
 from sim.inputs import Inputs, load_inputs
@@ -172,8 +172,8 @@ def config_sha256(scenario: Scenario, inputs: Inputs) -> str:
         plain[section] = {k: v for k, v in plain[section].items() if k not in keys}
     del plain["model"]
     sources = b""
-    for section in (plain["policies"], *plain["tiers"]):
-        for family in FAMILIES:
+    for section in ({"routing": plain["routing"]}, plain["policies"], *plain["tiers"]):
+        for family in EVERY_FAMILY:
             policy = section.get(family)
             if policy is not None:
                 sources += hashlib.sha256(policy_source(policy["name"], base_dir=scenario.base_dir)).digest()

@@ -120,7 +120,7 @@ class ScenarioSpec(Spec):
     model: str
     hardware: HardwareSpec
     engine: EngineSpec = EngineSpec()
-    routing: Literal["round_robin", "least_loaded", "prefix_aware"] = "round_robin"
+    routing: PolicySpec = PolicySpec(name="round_robin")
     tiers: tuple[TierSpec, ...] = (TierSpec(name="hbm"),)
     links: dict[str, LinkSpec] = Field(default_factory=dict)
     policies: PoliciesSpec = PoliciesSpec()
@@ -129,8 +129,6 @@ class ScenarioSpec(Spec):
 
     @model_validator(mode="after")
     def _consistent(self) -> ScenarioSpec:
-        if self.routing != "round_robin":
-            raise refuse(self.routing, "routing", "this routing", ("round_robin",))
         names = [tier.name for tier in self.tiers]
         if names[:1] != ["hbm"]:
             raise InputError("the first tier must be hbm", path="tiers", found=names)
@@ -167,6 +165,7 @@ class ScenarioSpec(Spec):
         data["trace"] = self.trace.resolved(base_dir).model_dump(mode="json", exclude_none=True)
         data["model"] = resolved_path(self.model, base_dir)
         data["hardware"]["profile"] = resolved_path(self.hardware.profile, base_dir)
+        data["routing"] = self.routing.resolved(base_dir)
         families = ("eviction", "admission", "prefetch", "offload")
         data["policies"] = {
             family: policy.resolved(base_dir)

@@ -76,6 +76,8 @@ class Replica:
         self.times = ReplicaTimes()
         self.steps = 0
         self.extrapolated_s = 0.0
+        self.prompt_tokens = 0
+        """Prompt tokens of the requests here that have no token yet."""
         self._clock = clock
         self._cost = cost
         self._recorder = recorder
@@ -105,6 +107,7 @@ class Replica:
     def enqueue(self, seq: Sequence) -> None:
         """A request arrives."""
         seq.replica = self.index
+        self.prompt_tokens += seq.input_tokens
         behind = bool(self.batch.waiting) and self.prefetcher is None
         self.batch.enqueue(seq)
         if self.prefetcher is not None:
@@ -295,6 +298,7 @@ class Replica:
                 seq.resumed += 1
             else:
                 seq.first_token_s = now
+                self.prompt_tokens -= seq.input_tokens
             seq.generated += 1
             if seq.generated == seq.output_tokens:
                 self._finish(seq, now)

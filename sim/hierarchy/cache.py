@@ -6,7 +6,7 @@ byte of HBM is free, reserved by a sequence, or part of a cached block.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from typing import NamedTuple
 
@@ -111,6 +111,16 @@ class ReplicaCache:
             if hit.tokens < want:
                 break
         return found if self._choose is None else self._worth(found, self._choose)
+
+    def cached_tokens(self, keys: Iterable[int], level: int | None = None) -> int:
+        """Tokens of the prompt with these blocks that a request would find now, in tiers up to `level` (None: all)."""
+        start = 0
+        for key in keys:
+            hit = self._nearest(key, start, self.hash_tokens, level)
+            start += hit.tokens if hit else 0
+            if hit is None or hit.tokens < self.hash_tokens:
+                break
+        return start
 
     def _worth(self, found: list[Found], costs: Costs) -> list[Found]:
         """As much of the prefix as makes load + recompute seconds least (links idle).

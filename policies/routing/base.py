@@ -1,0 +1,51 @@
+"""What a router may see and say."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Protocol
+
+from policies.base import RequestView
+
+
+class ReplicaView(Protocol):
+    """What a router may see of a replica, as it is when a request arrives: exact and without delay."""
+
+    @property
+    def index(self) -> int:
+        """Number of the replica."""
+
+    @property
+    def running(self) -> int:
+        """Requests in the batch."""
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue, those whose prefix is being loaded included."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Prompt tokens of the requests here that have no token yet, cached ones included."""
+
+    @property
+    def active_tokens(self) -> int:
+        """Tokens whose KV is held in HBM by requests here, shared ones once; what is merely cached is not counted."""
+
+    def cached_tokens(self, keys: Sequence[int], level: int | None = None) -> int:
+        """Tokens of a prompt (its blocks' chained hashes) that are cached as a prefix in the replica's tiers.
+
+        level: of the tier behind which nothing counts (0: in HBM alone). None: all of its tiers, shared ones included.
+        """
+
+
+class Router(ABC):
+    """Says which replica gets a request, once, when it arrives.
+
+    What a router promises: `choose` returns the index of one of the replicas, and its answers follow from the calls and
+    from what the views show alone.
+    """
+
+    @abstractmethod
+    def choose(self, request: RequestView, replicas: Sequence[ReplicaView]) -> int:
+        """Index of the replica that gets the request."""

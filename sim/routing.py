@@ -1,0 +1,73 @@
+"""A router at work: what it may see of the replicas, and the replica that it chose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hw_profiles.errors import InputError
+from policies.build import build_policy
+from policies.routing.base import Router
+from policies.routing.round_robin import RoundRobin
+from sim.clock import Clock
+from sim.engine.replica import Replica
+from sim.engine.sequence import Sequence as Seq
+from sim.scenario import Scenario
+
+
+class View:
+    """What a router may see of a replica (policies.routing.base.ReplicaView)."""
+
+    def __init__(self, replica: Replica, clock: Clock) -> None:
+        self._replica = replica
+        self._clock = clock
+        self.index = replica.index
+
+    @property
+    def running(self) -> int:
+        return len(self._replica.batch.running)
+
+    @property
+    def waiting(self) -> int:
+        return self._replica.batch.queue_length
+
+    @property
+    def prompt_tokens(self) -> int:
+        return self._replica.prompt_tokens
+
+    @property
+    def active_tokens(self) -> int:
+        self._replica.book(self._clock.now)  # what the steps begun so far have taken
+        hbm = self._replica.cache.hbm
+        return (hbm.pinned + hbm.reserved) // self._replica.cache.token_bytes
+
+    def cached_tokens(self, keys: Sequence[int], level: int | None = None) -> int:
+        return self._replica.cache.cached_tokens(keys, level)
+
+
+class Routing:
+    """Sends requests to the replicas that the scenario's router chooses."""
+
+    def __init__(self, scenario: Scenario, clock: Clock, replicas: Sequence[Replica]) -> None:
+        spec = scenario.spec.routing
+        try:
+            self._router: Router = build_policy(
+                "routing", spec.model_dump(), base_dir=scenario.base_dir, path="routing"
+            )
+        except InputError as error:
+            raise error.at(where=scenario.where) from None
+        self._name = spec.name
+        self._replicas = replicas
+        self._views = [View(replica, clock) for replica in replicas]
+        self._in_turn = type(self._router) is RoundRobin or len(replicas) == 1
+
+    def choose(self, seq: Seq) -> Replica:
+        """The replica that the request goes to. Raises InputError for a router that breaks its contract."""
+        if self._in_turn:
+            return self._replicas[seq.index % len(self._replicas)]
+        chosen = self._router.choose(seq, self._views)
+        if isinstance(chosen, bool) or not isinstance(chosen, int) or not 0 <= chosen < len(self._replicas):
+            raise InputError(
+                f"router {self._name} broke its contract: choose() returned {chosen!r} for request {seq.index}, "
+                f"expected the index of a replica, 0 to {len(self._replicas) - 1}"
+            )
+        return self._replicas[chosen]
