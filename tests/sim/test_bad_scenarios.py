@@ -93,7 +93,6 @@ BAD = [
     ("policies.eviction", {"size": 3}, "policies.eviction: .*expected a policy name"),
     # parts of the schema that come later
     ("hardware.tp", 2, f"hardware.tp: tensor parallelism {LATER}, found 2, expected 1"),
-    ("routing", "prefix_aware", f"routing: this routing {LATER}, found 'prefix_aware', expected round_robin"),
     ("engine.kind", "sglang", f"engine.kind: this engine {LATER}, found 'sglang', expected vllm"),
     (
         "tiers.1.device",
