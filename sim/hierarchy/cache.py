@@ -153,7 +153,7 @@ class ReplicaCache:
         hbm = self.hbm
         loads = [f for f in found if f.level]
         size = sum(f.tokens for f in loads) * self.token_bytes
-        if loads and size > hbm.available - self.newly_pinned(found):
+        if loads and not self._fits(found, size):
             return False
         if self._admitted is not None:
             self._admitted(seq.index)
@@ -181,6 +181,22 @@ class ReplicaCache:
                 self.mover.load(seq, level, sources, targets)
         self._here.hit([f.block for f in found if not f.level])
         return True
+
+    def _fits(self, found: list[Found], size: int) -> bool:
+        """True if HBM can have `size` bytes free while what was found there is kept; changes nothing."""
+        hbm = self.hbm
+        if size > hbm.available - self.newly_pinned(found):
+            return False
+        if not hbm.leaf_only:
+            return True
+        kept = [f for f in found if not f.level and not f.block.pins]
+        spare = sum(f.block.tokens - f.tokens for f in kept) * self.token_bytes
+        for f in kept:
+            f.block.pins = 1
+        fits = hbm.can_free(size - hbm.free - spare)
+        for f in kept:
+            f.block.pins = 0
+        return fits
 
     def _load_target(self, found: Found) -> Block:
         """An HBM block for what is about to be loaded, pinned; nothing of it has arrived."""

@@ -65,7 +65,7 @@ class Tier:
         self.counters = TierCounters()
         self.changed: list[Callable[[], None]] = []
         """Called when copies have come or gone, for replicas whose next decision may depend on it."""
-        self._leaf_only = leaf_only
+        self.leaf_only = leaf_only
         self._children: dict[int, int] = {}
         """Resident children by key of the parent, which need not be resident; kept for `leaf_only` alone."""
         self._expires = type(policy).expired is not EvictionPolicy.expired
@@ -98,7 +98,7 @@ class Tier:
             return NOTHING
         if size > self.capacity - self.pinned - self.reserved:
             return None
-        victims = self._leaves(need) if self._leaf_only else self._victims(need)
+        victims = self._leaves(need) if self.leaf_only else self._victims(need)
         if victims is None:
             return None
         counters = self.counters
@@ -106,7 +106,7 @@ class Tier:
             self.policy.remove(block)
             if self.blocks.pop(block.key, None) is not block:
                 raise self._broken(f"victims() yielded {block} twice")
-            if self._leaf_only:
+            if self.leaf_only:
                 self._orphan(block)
             self.used -= block.size
             counters.evicted_blocks += 1
@@ -114,6 +114,10 @@ class Tier:
             if not (block.uses or block.sent):
                 counters.never_loaded_bytes += block.size
         return victims
+
+    def can_free(self, need: int) -> bool:
+        """True if blocks that may be evicted now hold `need` bytes."""
+        return need <= 0 or (self._leaves(need) if self.leaf_only else self._victims(need)) is not None
 
     def _victims(self, need: int) -> list[Block]:
         """The coldest unpinned blocks that hold `need` bytes; InputError for a policy that breaks its contract."""
@@ -201,14 +205,14 @@ class Tier:
         """Remove an unpinned block without counting it as evicted."""
         self.policy.remove(block)
         del self.blocks[block.key]
-        if self._leaf_only:
+        if self.leaf_only:
             self._orphan(block)
         self.used -= block.size
 
     def insert(self, block: Block) -> None:
         """Add a block; the caller has made room."""
         self.blocks[block.key] = block
-        if self._leaf_only:
+        if self.leaf_only:
             self._adopt(block)
         self.used += block.size
         if block.pins:

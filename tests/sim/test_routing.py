@@ -74,14 +74,18 @@ def test_what_a_router_sees(scenario, prompt, tmp_path, capsys):
 def test_a_router_that_names_no_replica_is_named(answer, scenario, prompt, tmp_path):
     (tmp_path / "watch.py").write_text(WATCH.replace("{answer}", answer))
     built = scenario([(2.5, 100, 2, prompt(1, 100))], hardware=TWO, routing=f"{tmp_path}/watch.py:Watch")
-    with pytest.raises(InputError, match=r"router .*watch.py:Watch broke its contract: .* request 0, .*0 to 1, at 2.5 s"):
+    with pytest.raises(
+        InputError, match=r"router .*watch.py:Watch broke its contract: .* request 0, .*0 to 1, at 2.5 s"
+    ):
         built.run()
 
 
 def test_a_router_that_raises_is_named(scenario, prompt, tmp_path):
     (tmp_path / "watch.py").write_text(WATCH.replace("{answer}", "1 // 0"))
     built = scenario([(0, 100, 2, prompt(1, 100))], hardware=TWO, routing=f"{tmp_path}/watch.py:Watch")
-    with pytest.raises(InputError, match="a policy failed at 0 s: ZeroDivisionError: .*watch.py, line 9, in Watch.choo"):
+    with pytest.raises(
+        InputError, match="a policy failed at 0 s: ZeroDivisionError: .*watch.py, line 9, in Watch.choo"
+    ):
         built.run()
 
 

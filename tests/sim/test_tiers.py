@@ -220,3 +220,15 @@ def test_any_hierarchy_conserves_bytes_and_strides_equal_steps(
     strides = run(rows, **keywords)
     steps = run(rows, single_step=True, **keywords)
     assert strides.frames["requests"].equals(steps.frames["requests"])
+
+
+def test_leaf_only_keeps_what_a_load_cannot_displace(run, prompt):
+    """Found by Hypothesis: unpinned parents of pinned blocks counted as room, and a load went past the capacity."""
+    families = [6, 2, 9, 9, 1, 1, 6, 0, 4, 0, 8, 0, 0, 0, 7, 0, 1, 0, 0, 8]
+    rows = [(i * 0.01, 700 + 130 * f, 1 + 7 * f, prompt(f, 700 + 130 * f)) for i, f in enumerate(families)]
+    sizes = {"dram": 209, "c2c": 78, "ssd": 1566, "remote": 1107}
+    links = DISK | NETWORK | {"c2c_read": {"bandwidth": "300 GB/s"}, "c2c_write": {"bandwidth": "200 GB/s"}}
+    behind = [tier(n, f"{s} MiB", leaf_only=True, shared="node") for n, s in sizes.items()]
+    hardware = {"profile": "h100-sxm", "replicas": 2, "gpus_per_node": 2}
+    result = run(rows, blocks=BLOCKS, tiers=[{**HBM, "leaf_only": True}, *behind], links=links, hardware=hardware)
+    assert result.summary["requests"]["finished"] == len(rows)
