@@ -84,7 +84,7 @@ def test_a_router_that_raises_is_named(scenario, prompt, tmp_path):
     (tmp_path / "watch.py").write_text(WATCH.replace("{answer}", "1 // 0"))
     built = scenario([(0, 100, 2, prompt(1, 100))], hardware=TWO, routing=f"{tmp_path}/watch.py:Watch")
     with pytest.raises(
-        InputError, match="a policy failed at 0 s: ZeroDivisionError: .*watch.py, line 9, in Watch.choo"
+        InputError, match=r"a policy failed at 0 s: ZeroDivisionError: .*watch.py, line 9, in Watch.choo"
     ):
         built.run()
 
