@@ -31,7 +31,8 @@ _VALUES: Mapping[str, Quantity] = MappingProxyType(
     {**_REQUIRED, "single": quantity.SHARE, "saturation": quantity.COUNT, "per_io": quantity.TIME}
 )
 _SHARED: Mapping[str, Quantity] = MappingProxyType({"joint": quantity.RATE})
-_TOP_KEYS = ("schema", "name", "kind", "what", "sources", "read", "write", "caps")
+_COPY: Mapping[str, Quantity] = MappingProxyType({"least": quantity.SIZE, "most": quantity.SIZE})
+_TOP_KEYS = ("schema", "name", "kind", "what", "sources", "read", "write", "caps", "measured_copies")
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,24 @@ class Device:
         if path not in self.entries:
             raise InputError("no such value", where=self.source, found=path, near=self.entries)
         group, _, key = path.rpartition(".")
-        new = overridden(path, value, source, (_VALUES if group in DIRECTIONS else _SHARED)[key])
+        kinds = {"caps": _SHARED, "measured_copies": _COPY}
+        new = overridden(path, value, source, kinds.get(group, _VALUES)[key])
         return replace(self, entries={**self.entries, path: new})
+
+    def with_link(self, direction: str, *, bandwidth: float | None = None, latency: float | None = None) -> Device:
+        """The same device with other values of "read" or "write": `bandwidth` (bytes/s) makes it a plain link without
+        ramp or time per copy, `latency` (s) replaces that alone."""
+        changed = self
+        if bandwidth is not None:
+            dropped = {f"{direction}.{key}" for key in ("single", "saturation", "per_io")}
+            kept = {path: value for path, value in self.entries.items() if path not in dropped}
+            changed = replace(self, entries=kept).override(f"{direction}.bandwidth", bandwidth)
+        return changed if latency is None else changed.override(f"{direction}.latency", latency)
+
+    def with_joint(self, bandwidth: float) -> Device:
+        """The same device with `bandwidth` (bytes/s) for reads and writes together."""
+        joint = overridden("caps.joint", bandwidth, "set in the scenario", _SHARED["joint"])
+        return replace(self, entries={**self.entries, joint.path: joint})
 
     @cached_property
     def read(self) -> DeviceLink:
@@ -72,8 +89,17 @@ class Device:
 
     @property
     def joint(self) -> float | None:
-        """Bytes/s of reads and writes together; None where both directions reach their rates at once."""
+        """Bytes/s of reads and writes together while both are under way; None where both reach their rates at once."""
         return self.entries["caps.joint"].value_si if "caps.joint" in self.entries else None
+
+    @property
+    def measured_copies(self) -> tuple[float, float] | None:
+        """Least and most bytes of the copies that its rates were measured with; None if the file does not say."""
+        paths = ("measured_copies.least", "measured_copies.most")
+        if any(path not in self.entries for path in paths):
+            return None
+        least, most = (self.entries[path].value_si for path in paths)
+        return least, most
 
     def _link(self, direction: str) -> DeviceLink:
         given = {key: self.entries.get(f"{direction}.{key}") for key in _VALUES}
@@ -141,3 +167,7 @@ def _values(document: Mapping[str, Any], sources: Mapping[str, str]) -> Iterator
             )
         yield from values.values()
     yield from read_group("caps", document.get("caps", {}), _SHARED, {}, sources)
+    copies = {v.path: v for v in read_group("measured_copies", document.get("measured_copies", {}), _COPY, {}, sources)}
+    if len(copies) == 1:
+        raise InputError("least and most go together", path="measured_copies")
+    yield from copies.values()

@@ -151,6 +151,10 @@ def read_value(path: str, node: object, quantity: Quantity, sources: Mapping[str
     return ProfileValue(path, value, quantity.si_unit, unit, text, src, sources[src], rel, lo, hi)
 
 
+OVERRIDDEN = "override"
+"""Source key of values that were set from outside."""
+
+
 def overridden(path: str, value: float | str, source: str, quantity: Quantity | None = None) -> ProfileValue:
     """A value set from outside: text with a unit, or a number in SI units. Its uncertainty is unknown.
 
@@ -169,7 +173,7 @@ def overridden(path: str, value: float | str, source: str, quantity: Quantity | 
     else:
         number, text = value, f"{value!r} {quantity.si_unit}"
     si = _scaled(number, quantity.si_unit, quantity, path)
-    return ProfileValue(path, si, quantity.si_unit, quantity.si_unit, text, "override", source, None)
+    return ProfileValue(path, si, quantity.si_unit, quantity.si_unit, text, OVERRIDDEN, source, None)
 
 
 def _scaled(number: object, unit: str, quantity: Quantity, path: str) -> float:

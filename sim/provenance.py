@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
-from hw_profiles.schema import ProfileValue
+import numpy as np
+
+from hw_profiles.devices import DIRECTIONS, Device
+from hw_profiles.schema import OVERRIDDEN, ProfileValue
 from sim.cluster import Cluster
 from sim.cost.interference import direction_of
-from sim.inputs import GPU_LINKS, copy_method
+from sim.link_inputs import GPU_LINKS, copy_method
 from sim.spec import ScenarioSpec
 
 STEP_VALUES = ("kernels.", "capacity.hbm_bytes", "capacity.reserved_bytes", "tiers.hbm.read")
@@ -18,13 +22,21 @@ L2_PREFETCH_VALUES = ("tiers.l2.full_", "tiers.l2.measured_bytes", "tiers.l2.rea
 
 
 def value_rows(cluster: Cluster) -> list[dict[str, Any]]:
-    """Every value of the hardware profile for `profile.json`, in its order; `used`: this run's cost model read it."""
+    """Every value of the hardware profile and of the devices behind tiers for `profile.json`, in their order.
+
+    Those of devices are called `devices.<tier>.<path>`. `used`: this run's cost model read it.
+    """
     return [_row(value, used) for value, used in _values(cluster)]
 
 
 def profile_summary(cluster: Cluster) -> dict[str, Any]:
-    """The profile in `summary.json`: the widest stated uncertainty (relative half-width of a 90 % interval) among the
-    values that the run used, and the share of its step time outside the range that the profile was fitted on."""
+    """The profile in `summary.json`.
+
+    The widest stated uncertainty (relative half-width of a 90 % interval) among the values that the run used, those of
+    devices included; the share of its step time outside the range that the profile was fitted on; and the share of the
+    bytes over devices that moved in copies of sizes that their rates were not measured with (None where no device
+    says).
+    """
     profile = cluster.inputs.profile
     stated = [value for value, used in _values(cluster) if used and value.rel is not None]
     widest = max(stated, key=lambda value: value.rel or 0.0, default=None)
@@ -34,6 +46,7 @@ def profile_summary(cluster: Cluster) -> dict[str, Any]:
         "widest_uncertainty": widest.rel if widest else None,
         "widest_value": widest.path if widest else None,
         "extrapolated_fraction": _extrapolated(cluster),
+        "extrapolated_copies_fraction": _extrapolated_copies(cluster),
     }
 
 
@@ -41,6 +54,24 @@ def _values(cluster: Cluster) -> Iterator[tuple[ProfileValue, bool]]:
     starts, links = _starts(cluster.scenario.spec), _link_paths(cluster)
     for value in cluster.inputs.profile.values():
         yield value, value.path.startswith(starts) or value.path in links
+    built = {link.name.rpartition("_")[0] for link in cluster.links}
+    for tier, device in cluster.inputs.devices.items():
+        unread = _unread(device)
+        for value in device.values():
+            src = value.src_key if value.src_key == OVERRIDDEN else f"{device.name}/{value.src_key}"
+            named = replace(value, path=f"devices.{tier}.{value.path}", src_key=src)
+            yield named, tier in built and value.path not in unread
+
+
+def _unread(device: Device) -> set[str]:
+    """Paths of a device's values that move nothing: those of the ramp where there is none, and for memory."""
+    paths = {"measured_copies.least", "measured_copies.most"}
+    for way, link in (("read", device.read), ("write", device.write)):
+        if device.kind == "memory":
+            paths |= {f"{way}.single", f"{way}.saturation", f"{way}.per_io"}
+        elif link.single == 1:
+            paths.add(f"{way}.saturation")
+    return paths
 
 
 def _row(value: ProfileValue, used: bool) -> dict[str, Any]:
@@ -82,3 +113,17 @@ def _link_paths(cluster: Cluster) -> set[str]:
 def _extrapolated(cluster: Cluster) -> float:
     busy = sum(r.times.compute_s for r in cluster.replicas)
     return sum(r.extrapolated_s for r in cluster.replicas) / busy if busy else 0.0
+
+
+def _extrapolated_copies(cluster: Cluster) -> float | None:
+    table = cluster.recorder.transfers.arrays()
+    links, sizes, copies = (np.asarray(table[column]) for column in ("link", "bytes", "copies"))
+    inside = moved = 0
+    for tier, device in cluster.inputs.devices.items():
+        if device.measured_copies is not None:
+            least, most = device.measured_copies
+            own = np.isin(links, [f"{tier}_{way}" for way in DIRECTIONS])
+            each = sizes[own] / copies[own]
+            moved += int(sizes[own].sum())
+            inside += int(sizes[own][(each >= least) & (each <= most)].sum())
+    return 1 - inside / moved if moved else None

@@ -14,7 +14,7 @@ from sim.cluster import Cluster
 from sim.fields import definitions
 from sim.hierarchy.link import CopyEngine
 from sim.hierarchy.tier import Tier
-from sim.inputs import GPU_LINKS, own_links
+from sim.link_inputs import GPU_LINKS, own_links
 from sim.provenance import profile_summary
 from sim.quantiles import latency_ms, pick
 from sim.turns import by_turn
@@ -235,6 +235,9 @@ def _warnings(cluster: Cluster, summary: dict[str, Any]) -> list[str]:
         warnings.append(f"{rejected} requests were rejected: {' and '.join(reasons)}")
     if not cluster.inputs.trace.block_tokens and len(cluster.tier_names) > 1:
         warnings.append("the trace has no prefix information: nothing can be reused, so lower tiers stay empty")
+    copies = summary["profile"]["extrapolated_copies_fraction"]
+    if copies is not None and copies > 0.5:
+        warnings.append(f"{copies:.0%} of the bytes of devices moved in copies of sizes that were not measured")
     fraction = summary["profile"]["extrapolated_fraction"]
     if fraction > 0.5:
         warnings.append(

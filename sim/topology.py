@@ -22,7 +22,8 @@ from sim.hierarchy.offload import Offload
 from sim.hierarchy.place import Behind, Place
 from sim.hierarchy.route import HOST, Hop, Route, RouteCosts
 from sim.hierarchy.tier import Tier
-from sim.inputs import NODE_CAPS, Inputs
+from sim.inputs import Inputs
+from sim.link_inputs import NODE_CAPS, joint_name
 from sim.recorder import Recorder
 from sim.scenario import Scenario
 from sim.spec_base import PolicySpec
@@ -269,6 +270,8 @@ class Topology:
                 shared = {}
             else:
                 shared = {"dram": node}
+            if not name.startswith("pcie"):
+                shared[joint_name(tier)] = owner
             path = tuple(self._resource(cap, o) for cap, o in shared.items() if cap in self._inputs.caps)
             model = self._inputs.links[name]
             index = replica if of_gpu else -1
@@ -281,5 +284,6 @@ class Topology:
     def _resource(self, name: str, owner: str) -> Resource:
         key = (name, owner)
         if key not in self.resources:
-            self.resources[key] = Resource(f"{name}/{owner}", self._inputs.caps[name])
+            both = name.endswith("_joint") and name not in CAPS
+            self.resources[key] = Resource(f"{name}/{owner}", self._inputs.caps[name], least=2 if both else 1)
         return self.resources[key]

@@ -11,18 +11,24 @@ Progress is kept in seconds of work at the own pace, so a flow that is never hel
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from math import inf
 
 from sim.clock import Clock
 
 
 class Resource:
-    """Something with a bandwidth that flows share; `capacity` in bytes/s."""
+    """Something with a bandwidth that flows share; `capacity` in bytes/s, as soon as there are `least` flows.
 
-    __slots__ = ("bytes", "capacity", "demand", "flows", "name")
+    What the two directions of a device move together is no limit to one of them alone (`least` 2): memory that reads
+    and writes at once may move less than memory that only reads.
+    """
 
-    def __init__(self, name: str, capacity: float) -> None:
+    __slots__ = ("bytes", "capacity", "demand", "flows", "least", "name")
+
+    def __init__(self, name: str, capacity: float, *, least: int = 1) -> None:
         self.name = name
         self.capacity = capacity
+        self.least = least
         self.flows: dict[Flow, None] = {}
         self.demand = 0.0
         """Sum of the own paces of the flows, bytes/s."""
@@ -143,7 +149,7 @@ def _fair_speeds(flows: dict[Flow, None]) -> dict[Flow, float]:
     """
     rising = dict(flows)
     speeds: dict[Flow, float] = {}
-    left = {resource: resource.capacity for flow in flows for resource in flow.path}
+    left = {r: r.capacity if len(r.flows) >= r.least else inf for flow in flows for r in flow.path}
     while rising:
         count: dict[Resource, int] = {}
         for flow in rising:
