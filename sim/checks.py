@@ -8,6 +8,7 @@ import pyarrow as pa
 from sim.cluster import Cluster
 from sim.hierarchy.route import HOST
 from sim.invariants import ensure
+from sim.tables import numbers
 
 
 def check_state(cluster: Cluster) -> None:
@@ -66,10 +67,10 @@ def _check_bytes(cluster: Cluster) -> None:
 def _check_tokens(cluster: Cluster, requests: pa.Table) -> None:
     """Every prompt token was reused or computed, every output token came from a step."""
     columns = {
-        n: requests[n].to_numpy() for n in ("input_tokens", "computed_tokens", "output_tokens", "recomputed_tokens")
+        n: numbers(requests, n) for n in ("input_tokens", "computed_tokens", "output_tokens", "recomputed_tokens")
     }
-    finished = ~np.isnan(requests["finish_s"].to_numpy())
-    hits = sum(requests[f"hit_{name}_tokens"].to_numpy() for name in cluster.tier_names)
+    finished = ~np.isnan(numbers(requests, "finish_s"))
+    hits = sum(numbers(requests, f"hit_{name}_tokens") for name in cluster.tier_names)
     first = columns["computed_tokens"] - columns["recomputed_tokens"]
     ensure(
         bool((hits + first == columns["input_tokens"])[finished].all()),

@@ -8,6 +8,8 @@ import json
 import tempfile
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -112,13 +114,27 @@ def simulate(
 
     Raises InputError for input that turns out wrong, InvariantError if the simulator broke one of its own rules.
     """
+    with _no_collections():
+        return _simulate(scenario, progress, check=check, strict=strict, single_step=single_step)
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """No search for garbage cycles: a run allocates many small objects and makes no cycles worth finding."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _simulate(scenario: Scenario, progress: Progress | None, *, check: bool, strict: bool, single_step: bool) -> Result:
     wall, cpu = time.perf_counter(), time.process_time()
     inputs = load_inputs(scenario, strict=strict)
     cluster = Cluster(scenario, inputs, single_step=single_step)
     Sampler(cluster, progress)
-    # The run allocates many small objects and makes no garbage cycles worth collecting while it lasts.
-    collecting = gc.isenabled()
-    gc.disable()
     try:
         cluster.clock.drain(CHECK_EVERY_EVENTS if check else None, lambda: checks.check_state(cluster))
     except InputError as error:  # a policy broke its contract
@@ -128,9 +144,6 @@ def simulate(
         if failure is None:
             raise
         raise failure from None
-    finally:
-        if collecting:
-            gc.enable()
     checks.check_state(cluster)
     requests = requests_table(cluster.sequences, cluster.tier_names)
     checks.check_end(cluster, requests)

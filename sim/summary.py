@@ -17,6 +17,7 @@ from sim.hierarchy.tier import Tier
 from sim.link_inputs import GPU_LINKS, own_links
 from sim.provenance import profile_summary
 from sim.quantiles import latency_ms, pick
+from sim.tables import numbers
 from sim.turns import by_turn
 
 SCHEMA = "kvsim-summary/1"
@@ -25,7 +26,7 @@ SCHEMA = "kvsim-summary/1"
 def summarize(cluster: Cluster, requests: pa.Table, config_sha256: str, version: str) -> dict[str, Any]:
     """The summary of a finished run; latencies in ms, everything else in SI units. `simulator` is added by the run."""
     spec, inputs = cluster.scenario.spec, cluster.inputs
-    columns = {name: requests[name].to_numpy() for name in requests.column_names if name not in ("status", "reason")}
+    columns = {name: numbers(requests, name) for name in requests.column_names if name not in ("status", "reason")}
     finished = ~np.isnan(columns["finish_s"])
     count = int(finished.sum())
     duration = _duration(columns)

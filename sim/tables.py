@@ -30,7 +30,7 @@ def requests_table(sequences: Seq[Sequence], tiers: Seq[str]) -> pa.Table:
     ttft, load, prefill = first - arrival, load_done - admit, first - chunk
     with np.errstate(invalid="ignore", divide="ignore"):
         tpot = np.where(outputs > 1, (finish - first) / (outputs - 1), np.nan)
-    data: dict[str, object] = {
+    data: dict[str, np.ndarray | list[str]] = {
         "request_id": column("index", "i8"),
         "replica": column("replica", "i2"),
         "session": column("session", "i8"),
@@ -56,13 +56,42 @@ def requests_table(sequences: Seq[Sequence], tiers: Seq[str]) -> pa.Table:
         "load_s": load,
         "prefill_s": prefill,
     }
-    return pa.table(data)
+    return _table({name: _text(c) if isinstance(c, list) else _numbers(c) for name, c in data.items()})
 
 
 def columns_table(columns: Columns) -> pa.Table:
     """A table of recorded rows; text columns are dictionary-encoded."""
-    data = {
-        name: pa.array(values, pa.string()).dictionary_encode() if isinstance(values, list) else pa.array(values)
-        for name, values in columns.arrays().items()
-    }
-    return pa.table(data)
+    data = columns.arrays()
+    return _table({name: _encoded(c) if isinstance(c, list) else _numbers(c) for name, c in data.items()})
+
+
+# Arrays are made from buffers and read from them: pa.array and to_numpy import pandas, which takes half a small run.
+
+
+def numbers(table: pa.Table, name: str) -> np.ndarray:
+    """A column of one of the tables that are made here."""
+    values = table[name].chunk(0)
+    return np.frombuffer(values.buffers()[1], values.type.to_pandas_dtype(), len(values))
+
+
+def _table(data: dict[str, pa.Array]) -> pa.Table:
+    return pa.Table.from_arrays(list(data.values()), list(data))
+
+
+def _numbers(values: np.ndarray) -> pa.Array:
+    buffer = pa.py_buffer(np.ascontiguousarray(values))
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, buffer], 0)
+
+
+def _text(values: Seq[str]) -> pa.Array:
+    encoded = [value.encode() for value in values]
+    offsets = np.zeros(len(encoded) + 1, dtype=np.int32)
+    np.cumsum([len(value) for value in encoded], out=offsets[1:])
+    return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)), None, 0)
+
+
+def _encoded(values: Seq[str]) -> pa.Array:
+    """Each text once, in order of its first appearance, and int32 places in that list."""
+    places = {value: place for place, value in enumerate(dict.fromkeys(values))}
+    codes = np.fromiter(map(places.__getitem__, values), dtype=np.int32, count=len(values))
+    return pa.DictionaryArray.from_arrays(_numbers(codes), _text(list(places)))

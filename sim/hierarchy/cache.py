@@ -6,7 +6,7 @@ byte of HBM is free, reserved by a sequence, or part of a cached block.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import inf
 from typing import NamedTuple
 
@@ -245,13 +245,9 @@ class ReplicaCache:
         if own > 0:
             reserved -= self._publish_own(seq, own)
         hbm.release(reserved)
-        for block in reversed(seq.held):
-            hbm.unpin(block)
+        hbm.unpin_all(reversed(seq.held))
         for low in self.lower:
-            blocks, release = low.tier.blocks, low.tier.policy.release
-            for key in reversed(seq.keys):
-                if key in blocks:
-                    release(blocks[key])
+            low.tier.released(reversed(seq.keys))
         seq.held = []
         seq.covered = 0
 
@@ -307,13 +303,10 @@ class ReplicaCache:
             if not f.level:
                 self.hbm.hit(f.block)
                 self.hbm.counters.loaded_bytes += f.tokens * self.token_bytes
-        self.hbm.missed(key for key in seq.keys if key not in self.hbm.blocks)
+        self.hbm.missed(seq.keys)
         for low in self.lower:
-            blocks, touch = low.tier.blocks, low.tier.policy.touch
-            for key in reversed(seq.keys):
-                if key in blocks:
-                    touch(blocks[key])
-            low.tier.missed(key for key in seq.keys if key not in blocks)
+            low.tier.touch(reversed(seq.keys))
+            low.tier.missed(seq.keys)
 
     def _note_late(self, seq: Seq, found: list[Found]) -> None:
         """What a fetch is still bringing behind HBM is computed instead."""
@@ -326,36 +319,40 @@ class ReplicaCache:
 
     def _publish(self, seq: Seq, upto: int) -> None:
         """Put computed prefix blocks into the prefix cache, turning reserved bytes into cached ones."""
-        hbm = self.hbm
-        while seq.published < upto:
-            index = seq.published // self.hash_tokens
+        if seq.published < upto:
+            self.hbm.insert_all(self._to_publish(seq, upto))
+
+    def _to_publish(self, seq: Seq, upto: int) -> Iterator[Block]:
+        """The new ones among those blocks, each inserted before the next is looked for; those that are there grow."""
+        hbm, held, keys, token_bytes = self.hbm, self.hbm.blocks, seq.keys, self.token_bytes
+        filled, published, stored = seq.filled, seq.published, 0
+        while published < upto:
+            index = published // self.hash_tokens
             start = index * self.hash_tokens
-            tokens = min(start + self.hash_tokens, upto) - start
-            key = seq.keys[index]
-            block = hbm.blocks.get(key)
-            size = tokens * self.token_bytes
+            tokens = min(self.hash_tokens, upto - start)
+            key, size = keys[index], tokens * token_bytes
+            block = held.get(key)
             if block is None:
-                hbm.publish(size)
-                parent = seq.keys[index - 1] if index else None
-                block = Block(key, start, tokens, size, 0, parent, seq.turn)
+                block = Block(key, start, tokens, size, 0, keys[index - 1] if index else None, seq.turn)
                 block.pins = 1
-                hbm.insert(block)
                 seq.held.append(block)
-                seq.covered += size
-                seq.filled.append(block)
-                hbm.counters.stored_bytes += size
+                filled.append(block)
+                stored += size
+                hbm.publish(size)
+                yield block
             elif block.tokens < tokens and block.waiters is None and block.start == start:
-                grown = size - block.size
-                hbm.publish(grown)
+                stored += size - block.size
+                hbm.publish(size - block.size)
                 if not (seq.held and seq.held[-1] is block):
                     hbm.pin(block)
                     seq.held.append(block)
                 hbm.grow(block, tokens, size)
-                seq.covered += grown
-                seq.filled.append(block)
-                hbm.counters.stored_bytes += grown
+                filled.append(block)
             # else another sequence has computed the same block meanwhile: our copy stays private, as in vLLM
-            seq.published = start + tokens
+            published = start + tokens
+        seq.published = published
+        seq.covered += stored
+        hbm.counters.stored_bytes += stored
 
     def _publish_own(self, seq: Seq, tokens: int) -> int:
         """Keep the output's full blocks cached under the sequence's own key; bytes that became cached."""

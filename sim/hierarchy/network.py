@@ -10,7 +10,8 @@ Progress is kept in seconds of work at the own pace, so a flow that is never hel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import partial
 from math import inf
 
 from sim.clock import Clock
@@ -67,7 +68,7 @@ class Network:
         self._clock = clock
 
     def start(
-        self, now: float, path: Iterable[Resource], size: int, service_s: float, done: Callable[[], None]
+        self, now: float, path: tuple[Resource, ...], size: int, service_s: float, done: Callable[[], None]
     ) -> Flow:
         """Begin to move `size` bytes, which take `service_s` seconds when nothing is in the way.
 
@@ -75,7 +76,7 @@ class Network:
         """
         if size <= 0 or service_s <= 0:
             raise ValueError(f"a flow needs bytes and time, not {size} B in {service_s} s")
-        flow = Flow(tuple(path), size / service_s, service_s, now, done)
+        flow = Flow(path, size / service_s, service_s, now, done)
         tight = False
         for resource in flow.path:
             resource.flows[flow] = None
@@ -97,12 +98,14 @@ class Network:
         if number != flow.number:
             return
         now = self._clock.now
-        held_up = any(resource.demand > resource.capacity for resource in flow.path)
+        held_up = False
+        for resource in flow.path:
+            held_up = held_up or resource.demand > resource.capacity
         group = _neighbours(flow) if held_up else {}
         for resource in flow.path:
             del resource.flows[flow]
             # Recount rather than subtract: rounding must not pile up over a long run.
-            resource.demand = sum(other.pace for other in resource.flows) if resource.flows else 0.0
+            resource.demand = sum([other.pace for other in resource.flows]) if resource.flows else 0.0
         if held_up:
             del group[flow]
             self._set_speeds(now, group)
@@ -120,9 +123,8 @@ class Network:
 
     def _schedule_end(self, now: float, flow: Flow) -> None:
         flow.number += 1
-        number = flow.number
         end = flow.since + max(0.0, flow.left) / flow.speed
-        self._clock.at(max(now, end), lambda: self._end(flow, number))
+        self._clock.at(max(now, end), partial(self._end, flow, flow.number))
 
 
 def _neighbours(flow: Flow) -> dict[Flow, None]:

@@ -86,12 +86,13 @@ class Offload:
         moves = self._policy.plan(event, blocks, self._view)
         try:
             plan = list(moves)
+            targets = self._targets
             for block, to in plan:
-                if to not in self._targets:
-                    raise self._broken(f"a move to {to!r}, expected one of {', '.join(self._targets)}")
-                if not isinstance(block, Block) or block.private:
+                if to not in targets:
+                    raise self._broken(f"a move to {to!r}, expected one of {', '.join(targets)}")
+                if not isinstance(block, Block) or block.key < 0:
                     raise self._broken(f"a move of {block!r}, which is not one of the blocks that it was given")
-            if len({(block.key, to) for block, to in plan}) < len(plan):
+            if len({block.key for block, _ in plan}) < len(plan) and len({(b.key, to) for b, to in plan}) < len(plan):
                 raise self._broken("the same move twice")
         except (TypeError, ValueError) as error:
             if isinstance(error, InputError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import compress
+from operator import not_
 from typing import NamedTuple
 
 from policies.base import AdmissionPolicy, Block, Event, Move
@@ -11,25 +13,19 @@ from sim.hierarchy.offload import Offload
 from sim.hierarchy.route import Route, send
 from sim.hierarchy.tier import Tier
 
-
-class Part(NamedTuple):
-    """Tokens `start` to `end` of a block, on their way to its copy in another tier."""
-
-    block: Block
-    copy: Block
-    start: int
-    end: int
+Part = tuple[Block, Block, int, int]
+"""(block, copy, start, end): tokens `start` to `end` of a block, on their way to its copy in another tier."""
 
 
 def land(part: Part) -> None:
     """The part has arrived. Parts on different links may overtake each other: only what follows on is ready."""
-    copy = part.copy
-    if copy.ready != part.start or copy.parts:
-        copy.parts = sorted([*(copy.parts or ()), (part.start, part.end)])
-        while copy.parts and copy.parts[0][0] <= copy.ready:
-            copy.ready = max(copy.ready, copy.parts.pop(0)[1])
-    else:
-        copy.ready = part.end
+    _, copy, start, end = part
+    if copy.ready == start and not copy.parts:
+        copy.ready = end
+        return
+    copy.parts = sorted([*(copy.parts or ()), (start, end)])
+    while copy.parts and copy.parts[0][0] <= copy.ready:
+        copy.ready = max(copy.ready, copy.parts.pop(0)[1])
 
 
 class Behind(NamedTuple):
@@ -130,41 +126,49 @@ class Place:
         make room, are not. `leaving` blocks were evicted: they are not pinned, and nobody uses their memory until
         `leaving` is zero again.
         """
-        wanted: dict[str, list[Part]] = {}
-        for block, to in moves:
-            target = self.behind[to].place
-            copy = target.tier.blocks.get(block.key)
-            if copy is None:
-                if not target.admits(block):
-                    continue
-                copy = Block(block.key, block.start, 0, 0, 0, block.parent, block.turn)
-            if copy.tokens < block.tokens:
-                wanted.setdefault(to, []).append(Part(block, copy, copy.tokens, block.tokens))
-        for to, parts in wanted.items():
+        for to, parts in self._wanted(moves).items():
             target, route, near = self.behind[to]
             parts = target.take(parts)
             if not parts:
                 continue
             if not leaving:
-                for part in parts:
-                    self.tier.pin(part.block)
-            here = parts
-            if near is not None and self._host is not None:
-                here = [part for part in parts if not self._is_near(part)]
-                self._send(target, near, [part for part in parts if self._is_near(part)], leaving)
-            self._send(target, route, here, leaving)
+                self.tier.pin_all([block for block, _, _, _ in parts])
+            if near is None or self._host is None:
+                self._send(target, route, parts, leaving)
+            else:
+                by_host = [self._is_near(part) for part in parts]
+                self._send(target, near, list(compress(parts, by_host)), leaving)
+                self._send(target, route, list(compress(parts, map(not_, by_host))), leaving)
             self._tell_others(target.tier)
 
+    def _wanted(self, moves: Iterable[Move]) -> dict[str, list[Part]]:
+        """By tier: what it admits and does not hold yet, in order."""
+        wanted: dict[str, list[Part]] = {}
+        last = None
+        for block, to in moves:
+            if to != last:
+                last, target = to, self.behind[to].place
+                held, admission, parts = target.tier.blocks, target._admission, wanted.setdefault(to, [])
+            copy = held.get(block.key)
+            if copy is None:
+                if admission is not None and not admission.admit(block):
+                    continue
+                copy = Block(block.key, block.start, 0, 0, 0, block.parent, block.turn)
+            if copy.tokens < block.tokens:
+                parts.append((block, copy, copy.tokens, block.tokens))
+        return wanted
+
     def _is_near(self, part: Part) -> bool:
-        copy = None if self._host is None else self._host.blocks.get(part.block.key)
-        return copy is not None and copy.ready >= part.end
+        block, _, _, end = part
+        copy = None if self._host is None else self._host.blocks.get(block.key)
+        return copy is not None and copy.ready >= end
 
     def _send(self, target: Place, route: Route, parts: list[Part], leaving: bool) -> None:
         if not parts:
             return
         self.copying += 1
         self.leaving += leaving
-        sizes = [(part.end - part.start) * self._token_bytes for part in parts]
+        sizes = [(end - start) * self._token_bytes for _, _, start, end in parts]
         done = partial(self._stored, target, parts, sum(sizes), leaving)
         target.when_free(partial(send, route, sizes, "store", done))
 
@@ -174,9 +178,9 @@ class Place:
         All at once if possible; else one by one, in order.
         """
         tier = self.tier
-        for part in parts:
-            if part.start:  # its copy is there already, and must not be evicted for the others
-                tier.pin(part.copy)
+        if not parts:
+            return parts
+        tier.pin_all([copy for _, copy, start, _ in parts if start])  # there already: not to be evicted for the others
         if self.make_room(self._bytes(parts)):
             self._enter(parts)
             return parts
@@ -188,21 +192,24 @@ class Place:
                 taken.append(part)
                 continue
             tier.counters.refused_bytes += size
-            if part.start:
-                tier.unpin(part.copy)
+            _, copy, start, _ = part
+            if start:
+                tier.unpin(copy)
         return taken
 
     def _bytes(self, parts: list[Part]) -> int:
-        return sum(part.end - part.start for part in parts) * self._token_bytes
+        return sum([end - start for _, _, start, end in parts]) * self._token_bytes
 
     def _enter(self, parts: list[Part]) -> None:
         """Put the copies into the memory that was made free."""
+        new = []
         for block, copy, start, end in parts:
             if start:
                 self.tier.grow(copy, end, end * self._token_bytes)
             else:
-                copy.tokens, copy.size, copy.pins = block.tokens, block.size, 1
-                self.tier.insert(copy)
+                copy.tokens, copy.size, copy.pins = end, block.size, 1
+                new.append(copy)
+        self.tier.insert_all(new)
 
     def _stored(self, target: Place, parts: list[Part], size: int, leaving: bool) -> None:
         self.arriving()
@@ -210,14 +217,16 @@ class Place:
         self.leaving -= leaving
         tier = target.tier
         tier.counters.stored_bytes += size
-        for part in reversed(parts):  # children are released before their parents
+        parts.reverse()  # children are released before their parents
+        for part in parts:
             land(part)
-            tier.unpin(part.copy)
-            if not leaving:
-                self.tier.unpin(part.block)
-        target.filled([part.copy for part in parts if part.copy.ready == part.copy.tokens])
+        tier.unpin_all([copy for _, copy, _, _ in parts])
+        if not leaving:
+            self.tier.unpin_all([block for block, _, _, _ in parts])
+        if target.offload.hears_filled:
+            target.filled([copy for _, copy, _, _ in reversed(parts) if copy.ready == copy.tokens])
         self._tell_others(tier)
-        if not self.leaving:
+        if self._held_back and not self.leaving:
             held_back, self._held_back = self._held_back, []
             for submit in held_back:
                 submit()

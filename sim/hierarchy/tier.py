@@ -68,9 +68,11 @@ class Tier:
         self.leaf_only = leaf_only
         self._children: dict[int, int] = {}
         """Resident children by key of the parent, which need not be resident; kept for `leaf_only` alone."""
-        self._expires = type(policy).expired is not EvictionPolicy.expired
-        hook = type(policy).miss
-        self._miss = None if hook is EvictionPolicy.miss else policy.miss
+        self._insert, self._remove, self._touch = policy.insert, policy.remove, policy.touch
+        kind, base = type(policy), EvictionPolicy
+        self._expires = kind.expired is not base.expired
+        self._miss = None if kind.miss is base.miss else policy.miss
+        self._release = None if kind.release is base.release else policy.release
 
     @property
     def free(self) -> int:
@@ -83,10 +85,11 @@ class Tier:
         return self.capacity - self.pinned - self.reserved
 
     def missed(self, keys: Iterable[int]) -> None:
-        """Tell the policy of lookups that found nothing."""
+        """Tell the policy of those of the prefix blocks looked for that are not here."""
         if self._miss is not None:
             for key in keys:
-                self._miss(key)
+                if key not in self.blocks:
+                    self._miss(key)
 
     def make_room(self, size: int) -> Sequence[Block] | None:
         """Evict the coldest unpinned blocks until `size` bytes are free; the evicted blocks, or None if impossible.
@@ -101,18 +104,22 @@ class Tier:
         victims = self._leaves(need) if self.leaf_only else self._victims(need)
         if victims is None:
             return None
-        counters = self.counters
+        counters, remove, held = self.counters, self._remove, self.blocks
+        freed = unused = 0
         for block in victims:
-            self.policy.remove(block)
-            if self.blocks.pop(block.key, None) is not block:
+            remove(block)
+            if held.pop(block.key, None) is not block:
                 raise self._broken(f"victims() yielded {block} twice")
-            if self.leaf_only:
-                self._orphan(block)
-            self.used -= block.size
-            counters.evicted_blocks += 1
-            counters.evicted_bytes += block.size
+            freed += block.size
             if not (block.uses or block.sent):
-                counters.never_loaded_bytes += block.size
+                unused += block.size
+        if self.leaf_only:
+            for block in victims:
+                self._orphan(block)
+        self.used -= freed
+        counters.evicted_blocks += len(victims)
+        counters.evicted_bytes += freed
+        counters.never_loaded_bytes += unused
         return victims
 
     def can_free(self, need: int) -> bool:
@@ -203,7 +210,7 @@ class Tier:
 
     def drop(self, block: Block) -> None:
         """Remove an unpinned block without counting it as evicted."""
-        self.policy.remove(block)
+        self._remove(block)
         del self.blocks[block.key]
         if self.leaf_only:
             self._orphan(block)
@@ -211,16 +218,23 @@ class Tier:
 
     def insert(self, block: Block) -> None:
         """Add a block; the caller has made room."""
-        self.blocks[block.key] = block
-        if self.leaf_only:
-            self._adopt(block)
-        self.used += block.size
-        if block.pins:
-            self.pinned += block.size
-        self.policy.insert(block)
-        total = self.used + self.reserved
-        if total > self.counters.peak_bytes:
-            self.counters.peak_bytes = total
+        self.insert_all((block,))
+
+    def insert_all(self, blocks: Iterable[Block]) -> None:
+        """Add blocks, in order; the caller has made room."""
+        held, insert, leaf_only = self.blocks, self._insert, self.leaf_only
+        size = pinned = 0
+        for block in blocks:
+            held[block.key] = block
+            size += block.size
+            if block.pins:
+                pinned += block.size
+            insert(block)
+            if leaf_only:
+                self._adopt(block)
+        self.used += size
+        self.pinned += pinned
+        self._note_peak()
 
     def _adopt(self, block: Block) -> None:
         if block.parent is not None:
@@ -246,7 +260,22 @@ class Tier:
         """A request reuses the block."""
         self.used_ahead(block)
         block.uses += 1
-        self.policy.touch(block)
+        self._touch(block)
+
+    def touch(self, keys: Iterable[int]) -> None:
+        """Tell the policy that a request used those of the prefix blocks that are here, whichever tier it hit."""
+        held, touch = self.blocks, self._touch
+        for key in keys:
+            if key in held:
+                touch(held[key])
+
+    def released(self, keys: Iterable[int]) -> None:
+        """Tell the policy that a request is done with those of the prefix blocks that are here."""
+        held, release = self.blocks, self._release
+        if release is not None:
+            for key in keys:
+                if key in held:
+                    release(held[key])
 
     def brought_ahead(self, block: Block) -> None:
         """A prefetch brings the block here."""
@@ -268,16 +297,32 @@ class Tier:
 
     def pin(self, block: Block) -> None:
         """Keep the block until a matching `unpin`."""
-        if not block.pins:
-            self.pinned += block.size
-        block.pins += 1
+        self.pin_all((block,))
+
+    def pin_all(self, blocks: Iterable[Block]) -> None:
+        """`pin` each of them."""
+        pinned = 0
+        for block in blocks:
+            if not block.pins:
+                pinned += block.size
+            block.pins += 1
+        self.pinned += pinned
 
     def unpin(self, block: Block) -> None:
         """Drop one pin; with the last one the policy is told that the block was released."""
-        block.pins -= 1
-        if not block.pins:
-            self.pinned -= block.size
-            self.policy.release(block)
+        self.unpin_all((block,))
+
+    def unpin_all(self, blocks: Iterable[Block]) -> None:
+        """`unpin` each of them, in order."""
+        release = self._release
+        unpinned = 0
+        for block in blocks:
+            block.pins -= 1
+            if not block.pins:
+                unpinned += block.size
+                if release is not None:
+                    release(block)
+        self.pinned -= unpinned
 
     def reserve(self, size: int) -> None:
         """Take free bytes for private use; the caller has made room."""
