@@ -82,4 +82,7 @@ def trust_line(summary: Mapping[str, Any]) -> str:
         line += f"; widest stated uncertainty ±{NBSP}{percent(widest)}{where}"
     if is_number(outside):
         line += f"; {percent(outside)} of the step time lies outside the range it was fitted on"
+    copies = profile.get("extrapolated_copies_fraction")
+    if is_number(copies):
+        line += f"; {percent(copies)} of the bytes of devices moved in copies of sizes that were not measured"
     return line + "."

@@ -23,6 +23,10 @@ LINK_LABELS = {
     "ssd_write": "SSD, write",
     "remote_read": "remote, read",
     "remote_write": "remote, write",
+    "cxl_joint": "CXL, both directions",
+    "c2c_joint": "NVLink-C2C, both directions",
+    "ssd_joint": "SSD, reads and writes",
+    "remote_joint": "remote, reads and writes",
 }
 METRIC_LABELS = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2e": "E2E", "queue": "queue time"}
 KIND_LABELS = {

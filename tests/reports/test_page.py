@@ -138,3 +138,20 @@ def test_trust_line_names_kind_and_widest_value():
     assert trust_line({"profile": profile}).replace("\u00a0", " ") == (
         "Profile h: fitted to public measurements; widest stated uncertainty ± 34 % (x.y)."
     )
+
+
+def test_trust_line_says_how_much_lies_outside_what_was_measured():
+    profile = {"name": "h", "kind": "measured", "extrapolated_fraction": 0.25, "extrapolated_copies_fraction": 0.5}
+    assert trust_line({"profile": profile}).replace("\u00a0", " ") == (
+        "Profile h: measured on this machine; 25 % of the step time lies outside the range it was fitted on; 50 % of "
+        "the bytes of devices moved in copies of sizes that were not measured."
+    )
+
+
+def test_values_say_whether_the_run_used_them(run_dir):
+    path = run_dir / "profile.json"
+    rows = json.loads(path.read_text())
+    rows = [{**row, "used": used} for row, used in zip(rows, (True, False), strict=False)] + rows[2:]
+    path.write_text(json.dumps(rows))
+    cells = re.findall(r'<td class="quiet">([^<]*)</td>', report(run_dir))
+    assert cells == ["used", "not used", "–"]
