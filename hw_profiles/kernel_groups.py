@@ -2,7 +2,8 @@
 
 `gemm_bf16`, `decode_attn` (bf16 KV, 4 query heads per KV head, heads of 128), `prefill_attn` (bf16, heads of 128) and
 `launch` are in every profile. Others are named by what they were measured on: `gemm_fp8`, `decode_attn_fp8_g8_d128`,
-`prefill_attn_bf16_d64`, `mla_decode_bf16`, `mla_prefill_bf16`, `moe_fp8_block`, `allreduce_4` (ranks).
+`prefill_attn_bf16_d64`, `mla_decode_bf16`, `mla_prefill_bf16`, `moe_fp8_block`, `allreduce_4` (ranks). `mixed_attn` and
+`decode_imbalance` say what a batch adds to its parts (`batch_effects`).
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from hw_profiles.quantity import COMPUTE, EXPONENT, RATE, TIME, Quantity
+from hw_profiles.quantity import COMPUTE, COUNT, EXPONENT, FACTOR, RATE, SHARE, TIME, Quantity
 
 GEMM: Mapping[str, Quantity] = MappingProxyType({"t0": TIME, "bandwidth": RATE, "flops": COMPUTE, "p": EXPONENT})
 DECODE: Mapping[str, Quantity] = MappingProxyType({"floor": TIME, "t0": TIME, "per_seq": TIME, "bandwidth": RATE})
 PREFILL: Mapping[str, Quantity] = MappingProxyType({"t0": TIME, "per_token": TIME, "flops": COMPUTE})
 ALLREDUCE: Mapping[str, Quantity] = MappingProxyType({"alpha": TIME, "beta": RATE})
+MIXED: Mapping[str, Quantity] = MappingProxyType({"factor": FACTOR})
+IMBALANCE: Mapping[str, Quantity] = MappingProxyType({"share": SHARE, "sharpness": EXPONENT, "min_tiles": COUNT})
 LAUNCH: Mapping[str, Quantity] = MappingProxyType({"stream": TIME, "graph": TIME})
 
 REQUIRED_GROUPS: Mapping[str, Mapping[str, Quantity]] = MappingProxyType(
@@ -31,6 +34,7 @@ GEMM_AXES, DECODE_AXES, PREFILL_AXES, ALLREDUCE_AXES = (
     ("tokens", "flops"),
     ("bytes",),
 )
+MIXED_AXES = ("prefill_per_decode", "batch", "context")
 _DTYPE = r"(?:bf16|fp8|fp8_block|int8|int4|mxfp4|nvfp4)"
 _NAMES: tuple[tuple[re.Pattern[str], Mapping[str, Quantity], tuple[str, ...]], ...] = (
     (re.compile(rf"(?:gemm|moe)_{_DTYPE}"), GEMM, GEMM_AXES),
@@ -39,6 +43,8 @@ _NAMES: tuple[tuple[re.Pattern[str], Mapping[str, Quantity], tuple[str, ...]], .
     (re.compile(rf"prefill_attn(?:_{_DTYPE}_d\d+)?"), PREFILL, PREFILL_AXES),
     (re.compile(rf"mla_prefill_{_DTYPE}"), PREFILL, PREFILL_AXES),
     (re.compile(r"allreduce_\d+"), ALLREDUCE, ALLREDUCE_AXES),
+    (re.compile(r"mixed_attn"), MIXED, MIXED_AXES),
+    (re.compile(r"decode_imbalance"), IMBALANCE, ()),
     (re.compile(r"launch"), LAUNCH, ()),
 )
 EXAMPLES = (*REQUIRED_GROUPS, "gemm_fp8", "decode_attn_fp8_g8_d128", "prefill_attn_bf16_d64", "allreduce_4")

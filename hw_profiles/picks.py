@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from hw_profiles.batch_effects import ImbalanceModel, MixedModel
 from hw_profiles.cost_models import AllReduceModel, DecodeModel, GemmModel, PrefillModel
 from hw_profiles.errors import InputError
 from hw_profiles.formats import KV_FORMATS, WEIGHT_FORMATS
@@ -17,7 +18,7 @@ from hw_profiles.schema import ProfileValue
 if TYPE_CHECKING:
     from hw_profiles.profile import Profile
 
-Model = TypeVar("Model", GemmModel, DecodeModel, PrefillModel, AllReduceModel)
+Model = TypeVar("Model", GemmModel, DecodeModel, PrefillModel, AllReduceModel, MixedModel, ImbalanceModel)
 
 SAME: Mapping[str, str] = MappingProxyType({"fp16": "bf16", "fp32": "bf16"})
 """Number formats whose kernels are taken for the same (fp32 moves twice the bytes; no model is served in it)."""
@@ -132,6 +133,24 @@ def allreduce(profile: Profile, ranks: int) -> Pick[AllReduceModel] | None:
         return None
     alpha, beta = profile.group_si(path, "alpha", "beta")
     model = AllReduceModel(ranks, alpha, beta, profile.kernels.residual.get(path[8:]))
+    return Pick(model, path, _values(profile, path))
+
+
+def mixed(profile: Profile) -> Pick[MixedModel] | None:
+    """Attention of steps with prompts and decoding sequences; None if the profile does not say."""
+    path = "kernels.mixed_attn"
+    if f"{path}.factor" not in profile.entries:
+        return None
+    (factor,) = profile.group_si(path, "factor")
+    return Pick(MixedModel(factor, profile.kernels.residual.get(path[8:])), path, _values(profile, path))
+
+
+def imbalance(profile: Profile) -> Pick[ImbalanceModel] | None:
+    """Decode attention over sequences of unequal length; None if the profile does not say."""
+    path = "kernels.decode_imbalance"
+    if f"{path}.share" not in profile.entries:
+        return None
+    model = ImbalanceModel(*profile.group_si(path, "share", "sharpness", "min_tiles"))
     return Pick(model, path, _values(profile, path))
 
 

@@ -42,7 +42,7 @@ class Cluster:
                 index,
                 self.clock,
                 cost,
-                Batch(self.topology.cache(index), limits, f"replica {index}", cost.windows),
+                Batch(self.topology.cache(index), limits, f"replica {index}", cost.windows, lengths=cost.asks_longest),
                 self.recorder,
                 self._ended,
                 prefetch=self.topology.prefetch(),

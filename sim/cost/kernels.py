@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from hw_profiles import picks
 from hw_profiles.attention import MLA
+from hw_profiles.batch_effects import ImbalanceModel, MixedModel
 from hw_profiles.cost_models import AllReduceModel, DecodeModel, GemmModel, PrefillModel
 from hw_profiles.formats import WEIGHT_FORMATS, Format
 from hw_profiles.geometry import LayerSpec
@@ -16,7 +17,7 @@ from hw_profiles.picks import Pick
 from hw_profiles.profile import Profile
 from hw_profiles.schema import ProfileValue
 
-Model = TypeVar("Model", GemmModel, DecodeModel, PrefillModel, AllReduceModel)
+Model = TypeVar("Model", GemmModel, DecodeModel, PrefillModel, AllReduceModel, MixedModel, ImbalanceModel)
 
 INPUT_BYTES: Mapping[str, float] = MappingProxyType({"fp8": 1, "fp8_block": 1, "int8": 1, "nvfp4": 0.5})
 """Bytes of an activation as a product with weights of a format reads it, on a GPU that does the format's arithmetic;
@@ -92,6 +93,16 @@ class Kernels:
         a = layer.attention
         width = a.nope_dim + a.rope_dim if isinstance(a, MLA) else a.head_dim
         return self.take(picks.prefill(self.profile, layer.kv.name, width))
+
+    def mixed(self, layer: LayerSpec) -> MixedModel | None:
+        """What prompts and decoding sequences in one launch cost beyond launches of their own; None if unknown."""
+        pick = None if isinstance(layer.attention, MLA) else picks.mixed(self.profile)
+        return None if pick is None else self.take(pick)
+
+    def imbalance(self, layer: LayerSpec) -> ImbalanceModel | None:
+        """What decoding costs when one sequence is longer than the others; None if unknown."""
+        pick = None if isinstance(layer.attention, MLA) else picks.imbalance(self.profile)
+        return None if pick is None else self.take(pick)
 
     def take(self, pick: Pick[Model]) -> Model:
         """The model of a pick, which is noted as used."""

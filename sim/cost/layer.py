@@ -11,6 +11,7 @@ import numpy.typing as npt
 from hw_profiles.attention import MLA
 from hw_profiles.cost_models import GemmModel
 from hw_profiles.geometry import Gemm, LayerSpec
+from hw_profiles.kernel_groups import BASE_KV_HEADS
 from sim.cost.bound import Bound, gemm_bound
 from sim.cost.experts import ExpertLoad
 from sim.cost.kernels import Kernels
@@ -105,6 +106,9 @@ class LayerCost:
             self.decode_bytes = max(self.decode_bytes, latent.arithmetic_bytes)
         else:
             self.decode_model = kernels.decode(layer)
+        self._kv_heads = 1 if isinstance(layer.attention, MLA) else layer.attention.kv_heads
+        self._mixed = kernels.mixed(layer)
+        self._imbalance = kernels.imbalance(layer)
 
     # ---- linear
 
@@ -137,13 +141,35 @@ class LayerCost:
 
     # ---- attention
 
-    def decode(self, seqs: float, attended: float) -> float:
-        """Decode attention of `seqs` sequences that attend `attended` cached tokens in all (inside the window)."""
+    @property
+    def asks_longest(self) -> bool:
+        """True if the longest of the decoding sequences matters."""
+        return self._imbalance is not None
+
+    def decode(self, seqs: float, attended: float, longest: float = 0.0) -> float:
+        """Decode attention of `seqs` sequences that attend `attended` cached tokens in all (inside the window).
+
+        longest: tokens of the longest of them, if the profile says what that costs; 0: all are alike.
+        """
+        if self._imbalance is not None and longest:
+            return float(self.decode_steps(seqs, np.array([float(attended)]), np.array([float(longest)]))[0])
         return self.decode_model.seconds(seqs, self.decode_bytes * attended)
 
-    def decode_steps(self, seqs: float, attended: Floats) -> Floats:
+    def decode_steps(self, seqs: float, attended: Floats, longest: Floats | None = None) -> Floats:
         """The same for each of the steps whose tokens `attended` has: float64[steps], the same bits."""
-        return self.decode_model.seconds(np.array(float(seqs)), self.decode_bytes * attended)
+        seconds = self.decode_model.seconds(np.array(float(seqs)), self.decode_bytes * attended)
+        if self._imbalance is None or longest is None:
+            return seconds
+        if self.window is not None:
+            longest = np.minimum(longest, self.window)
+        return seconds * self._imbalance.ratio(float(seqs), self._kv_heads, longest, attended)
+
+    def together(self, prefill_s: float, decode_s: float, seqs: float, attended: float) -> float:
+        """Attention of a step with prompts and decoding sequences, from what both would take alone."""
+        both = prefill_s + decode_s
+        if self._mixed is None or not (decode_s and attended):
+            return both
+        return both * self._mixed.ratio(prefill_s, decode_s, seqs * self._kv_heads / BASE_KV_HEADS, attended / seqs)
 
     def decode_bound(self, seqs: float, attended: float, seconds: float) -> Bound:
         """What of `seconds` of decode attention waits for HBM, and what for arithmetic."""

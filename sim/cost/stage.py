@@ -97,26 +97,41 @@ class StageCost:
             self._exchange_by_work[tokens, rows] = seconds
         return seconds
 
-    def decode(self, seqs: float, context: float, tokens: int, windowed: Sequence[Attended] = ()) -> float:
+    @property
+    def asks_longest(self) -> bool:
+        """True if the longest of the decoding sequences matters."""
+        return not self._prefetch and any(kind.asks_longest for kind in self._kinds)
+
+    def decode(
+        self, seqs: float, context: float, tokens: int, windowed: Sequence[Attended] = (), longest: float = 0.0
+    ) -> float:
         """Decode attention of `seqs` sequences over `context` cached tokens in all, in a step of `tokens` tokens.
 
         hw_profiles.cost_models.DecodeModel per layer, cold, or with a prefetch into L2 sim.cost.l2_prefetch. `tokens`
-        counts there: it sets how long the kernels take that cover the prefetch.
+        counts there: it sets how long the kernels take that cover the prefetch. longest: tokens of the longest
+        sequence, 0 if all are alike.
         """
         if self._prefetch:
             return float(self.decode_stride(seqs, context, 1, tokens, windowed)[0])
         seconds = 0.0
         for kind, place in zip(self._kinds, self._places, strict=True):
-            seconds += kind.count * kind.decode(seqs, context if place is None else windowed[place].tokens)
+            seconds += kind.count * kind.decode(seqs, context if place is None else windowed[place].tokens, longest)
         return seconds
 
     def decode_stride(
-        self, seqs: float, context: float, steps: int, tokens: int, windowed: Sequence[Attended] = ()
+        self,
+        seqs: float,
+        context: float,
+        steps: int,
+        tokens: int,
+        windowed: Sequence[Attended] = (),
+        longest: float = 0.0,
     ) -> Floats:
         """`decode` for `steps` consecutive steps in which every sequence grows by one token: float64[steps].
 
         Same operations in the same order as `decode`, so both give the same bits.
         """
+        lengths = longest + _STEPS[:steps] if longest else None
         seconds: Floats | float = 0.0
         for i, (kind, place) in enumerate(zip(self._kinds, self._places, strict=True)):
             now, growing = (context, seqs) if place is None else windowed[place]
@@ -125,7 +140,7 @@ class StageCost:
                 window = self._linear_windows(tokens)[i]
                 layer = self._prefetch[i].seconds(seqs, kind.decode_bytes * attended, window)
             else:
-                layer = kind.decode_steps(seqs, attended)
+                layer = kind.decode_steps(seqs, attended, lengths)
             seconds = seconds + kind.count * layer
         assert isinstance(seconds, np.ndarray)
         return seconds
@@ -133,6 +148,27 @@ class StageCost:
     def prefill(self, chunks: Sequence[Chunk]) -> float:
         """Attention of chunks of prompts, causal: one launch per layer for all of them."""
         return sum(kind.count * kind.prefill(chunks) for kind in self._kinds)
+
+    def mixed(
+        self,
+        chunks: Sequence[Chunk],
+        seqs: float,
+        context: float,
+        tokens: int,
+        windowed: Sequence[Attended] = (),
+        longest: float = 0.0,
+    ) -> float:
+        """Attention of a step with prompt chunks beside `seqs` decoding sequences: one launch per layer for all."""
+        if not seqs:
+            return self.prefill(chunks)
+        if self._prefetch:
+            return self.prefill(chunks) + self.decode(seqs, context, tokens, windowed)
+        seconds = 0.0
+        for kind, place in zip(self._kinds, self._places, strict=True):
+            attended = context if place is None else windowed[place].tokens
+            layer = kind.together(kind.prefill(chunks), kind.decode(seqs, attended, longest), seqs, attended)
+            seconds += kind.count * layer
+        return seconds
 
     def bound(
         self, tokens: int, rows: int, seqs: float, context: float, chunks: Sequence[Chunk], windowed: Sequence[Attended]

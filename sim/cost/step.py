@@ -113,6 +113,8 @@ class StepCost:
             for i, stage in enumerate(model.stages(parallel.pp))
         ]
         self._only = self.stages[0] if parallel.pp == 1 else None
+        self.asks_longest = any(stage.asks_longest for stage in self.stages)
+        """True if the longest of the decoding sequences matters."""
         self.host_time_s = host_time_s
         self.layers = model.layers
         self._graphs = graphs
@@ -122,23 +124,26 @@ class StepCost:
 
     # ---- whole steps
 
-    def decode_steps(self, seqs: int, context: int, windowed: Sequence[Attended], steps: int) -> StepTimes:
+    def decode_steps(
+        self, seqs: int, context: int, windowed: Sequence[Attended], steps: int, longest: int = 0
+    ) -> StepTimes:
         """`steps` steps in which each of `seqs` sequences decodes one token, after `context` tokens in all at first.
 
-        One step gives the same bits as the first of many.
+        longest: tokens of the longest of them at first; 0: all are alike. One step gives the same bits as the first of
+        many.
         """
         stage = self._only
         if stage is None:
-            return self._pipelined_decode(seqs, context, windowed, steps)
+            return self._pipelined_decode(seqs, context, windowed, steps, longest)
         linear, exchange = stage.linear(seqs, seqs), stage.exchange(seqs, seqs)
         fixed = linear + exchange + self.host_time_s
         if steps == 1:
-            attended = stage.decode(seqs, context, seqs, windowed)
+            attended = stage.decode(seqs, context, seqs, windowed, longest)
             if self._graphs:
                 return StepTimes(attended + fixed, linear, attended, exchange)
             wait = max(0.0, stage.launch_floor_s - (linear + exchange) - attended)
             return StepTimes(attended + fixed + wait, linear, attended, exchange, wait)
-        attention = stage.decode_stride(seqs, context, steps, seqs, windowed)
+        attention = stage.decode_stride(seqs, context, steps, seqs, windowed, longest)
         if self._graphs:
             return StepTimes(attention + fixed, linear, attention, exchange)
         waits = np.maximum(0.0, stage.launch_floor_s - (linear + exchange) - attention)
@@ -153,19 +158,19 @@ class StepCost:
         tokens: int,
         rows: int,
         *,
+        longest: int = 0,
         flowing: bool = False,
     ) -> StepTimes:
         """One step with prefill `chunks`, beside `seqs` decoding sequences: `tokens` in all, `rows` of them sampled.
 
-        flowing: a step with chunks has ended just now, so the stages of a pipeline are full of them.
+        longest: as in `decode_steps`. flowing: a step with chunks has ended just now, so the stages of a pipeline are
+        full of them.
         """
         stage = self._only
         if stage is None:
-            return self._pipelined_mixed(seqs, context, windowed, chunks, rows, flowing)
+            return self._pipelined_mixed(seqs, context, windowed, chunks, rows, longest, flowing)
         linear, exchange = stage.linear(tokens, rows), stage.exchange(tokens, rows)
-        attended = stage.prefill(chunks)
-        if seqs:
-            attended += stage.decode(seqs, context, tokens, windowed)
+        attended = stage.mixed(chunks, seqs, context, tokens, windowed, longest)
         launch = max(0.0, stage.launch_floor_s - linear - exchange - attended)
         return StepTimes(linear + attended + exchange + launch + self.host_time_s, linear, attended, exchange, launch)
 
@@ -174,14 +179,16 @@ class StepCost:
         chunks = [(tokens, prefix)]
         return sum(s.linear(tokens, 0) + s.exchange(tokens, 0) + s.prefill(chunks) for s in self.stages)
 
-    def _pipelined_decode(self, seqs: int, context: int, windowed: Sequence[Attended], steps: int) -> StepTimes:
+    def _pipelined_decode(
+        self, seqs: int, context: int, windowed: Sequence[Attended], steps: int, longest: int
+    ) -> StepTimes:
         batches = min(len(self.stages), seqs)
         size = -(-seqs // batches)
         share = size / seqs
         part = [Attended(now * share, growing * share) for now, growing in windowed]
         linear = [stage.linear(size, size) for stage in self.stages]
         exchange = [stage.exchange(size, size) for stage in self.stages]
-        attention = [stage.decode_stride(size, context * share, steps, size, part) for stage in self.stages]
+        attention = [stage.decode_stride(size, context * share, steps, size, part, longest) for stage in self.stages]
         launch = [
             np.zeros(steps)
             if self._graphs
@@ -200,7 +207,14 @@ class StepCost:
         return StepTimes(whole + self.host_time_s, *parts, np.maximum(0.0, whole - sum(parts)))
 
     def _pipelined_mixed(
-        self, seqs: int, context: int, windowed: Sequence[Attended], chunks: Sequence[Chunk], rows: int, flowing: bool
+        self,
+        seqs: int,
+        context: int,
+        windowed: Sequence[Attended],
+        chunks: Sequence[Chunk],
+        rows: int,
+        longest: int,
+        flowing: bool,
     ) -> StepTimes:
         stages = self.stages
         batches = min(len(stages), max(1, seqs))
@@ -211,12 +225,12 @@ class StepCost:
         parts = np.zeros(4)  # linear, attention, exchange, launch: sums over stages and micro-batches
         busy, way = 0.0, 0.0
         for stage in stages:
-            attention = stage.decode(size, context * share, size, part) if seqs else 0.0
+            attention = stage.decode(size, context * share, size, part, longest) if seqs else 0.0
             plain = np.array([stage.linear(size, size), attention, stage.exchange(size, size), 0.0])
             full = np.array(
                 [
                     stage.linear(size + new, size + sampled),
-                    attention + stage.prefill(chunks),
+                    stage.mixed(chunks, size, context * share, size + new, part, longest),
                     stage.exchange(size + new, size + sampled),
                     0.0,
                 ]

@@ -37,17 +37,25 @@ class Batch:
     loaded       ready to start, ahead of everything in `waiting`; a heap by place in the queue
     running      in order of admission; decoding sequences, and at most one (the newest) in the middle of its prefill
 
-    windows: the sliding windows of the model's layers, tokens.
+    windows: the sliding windows of the model's layers, tokens. lengths: the longest decoding sequence matters.
     """
 
-    def __init__(self, cache: ReplicaCache, limits: EngineLimits, name: str, windows: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self,
+        cache: ReplicaCache,
+        limits: EngineLimits,
+        name: str,
+        windows: tuple[int, ...] = (),
+        *,
+        lengths: bool = False,
+    ) -> None:
         self.cache = cache
         self.limits = limits
         self.waiting: deque[Sequence] = deque()
         self.loading: dict[int, Sequence] = {}
         self.loaded: list[tuple[int, Sequence]] = []
         self.running: dict[int, Sequence] = {}
-        self.decoding = DecodeGroup(cache.block_tokens, windows)
+        self.decoding = DecodeGroup(cache.block_tokens, windows, lengths=lengths)
         self.prefilling: Sequence | None = None
         self.preemptions = 0
         self._name = name

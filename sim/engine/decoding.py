@@ -15,10 +15,10 @@ class DecodeGroup:
 
     All advance together, so which of them need a new block in a step depends only on (tokens mod block) at joining:
     a histogram of that residue, rotated by the step count, gives the blocks needed without looking at any sequence.
-    `windows`: the sliding windows of the model's layers, tokens.
+    `windows`: the sliding windows of the model's layers, tokens. `lengths`: `longest` is asked for.
     """
 
-    def __init__(self, block_tokens: int, windows: Listed[int] = ()) -> None:
+    def __init__(self, block_tokens: int, windows: Listed[int] = (), *, lengths: bool = False) -> None:
         self.count = 0
         self.context = 0
         """Tokens in the cache over all sequences, before the next step's own tokens are added."""
@@ -30,11 +30,23 @@ class DecodeGroup:
         self._members: set[int] = set()
         self._entries = 0
         self._windows = [WindowSum(window) for window in windows]
+        self._lengths: list[tuple[int, int, Sequence]] | None = [] if lengths else None
+        """Decode steps less tokens, which stays as it is: a heap, the longest sequence first."""
 
     @property
     def windowed(self) -> tuple[Attended, ...]:
         """What the next step attends in layers of each window."""
         return tuple([Attended(w.tokens, w.growing) for w in self._windows]) if self._windows else ()
+
+    @property
+    def longest(self) -> int:
+        """Tokens that the longest sequence attends in the next step; 0 if nobody asks."""
+        heap = self._lengths
+        if not heap or not self.count:
+            return 0
+        while self._has_left(heap[0]):
+            heapq.heappop(heap)
+        return self._done - heap[0][0]
 
     def __contains__(self, seq: Sequence) -> bool:
         return seq.index in self._members
@@ -53,6 +65,8 @@ class DecodeGroup:
         self._entries += 1
         finish = self._done + seq.output_tokens - seq.generated
         heapq.heappush(self._heap, (finish, self._entries, seq))
+        if self._lengths is not None:
+            heapq.heappush(self._lengths, (self._done - seq.computed - 1, self._entries, seq))
         for window in self._windows:
             window.join(seq.index, seq.computed + 1, self._done)
 
@@ -117,6 +131,11 @@ class DecodeGroup:
             seq.generated += gained
             finished.append(seq)
         return finished
+
+    def _has_left(self, entry: tuple[int, int, Sequence]) -> bool:
+        """True for an entry of `_lengths` whose sequence has stopped since (and may have joined again)."""
+        rank, _, seq = entry
+        return seq.index not in self._members or rank != seq.decode_from - seq.computed - 1
 
     def _is_stale(self, finish: int, seq: Sequence) -> bool:
         """True for an entry of a sequence that was preempted since (and may have joined again)."""

@@ -115,7 +115,7 @@ def plan_stride(
     ends = None
     if not chunks:
         steps = 1 if single else _stride_length(batch, group)
-        times = cost.decode_steps(seqs, context, windowed, steps)
+        times = cost.decode_steps(seqs, context, windowed, steps, group.longest)
         if steps == 1 or isinstance(times.seconds, float):
             end = start + at(times.seconds, 0)
         else:
@@ -130,7 +130,7 @@ def plan_stride(
         tokens += n
         rows += seq.computed + n == seq.known
         shapes.append((n, seq.computed))
-    times = cost.mixed_step(seqs, context, windowed, shapes, tokens, rows, flowing=flowing)
+    times = cost.mixed_step(seqs, context, windowed, shapes, tokens, rows, longest=group.longest, flowing=flowing)
     end = start + at(times.seconds, 0)
     return Stride(start, stall, end, 1, None, seqs, context, windowed, chunks, tokens, rows, times)
 

@@ -55,7 +55,7 @@ ACTIONS = st.lists(
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(block=st.sampled_from([1, 2, 3, 16]), actions=ACTIONS)
 def test_group_equals_the_slow_model(block, actions):
-    group, slow = DecodeGroup(block, WINDOWS), Slow(block)
+    group, slow = DecodeGroup(block, WINDOWS, lengths=True), Slow(block)
     everyone, preempted = {}, []
     for action, a, b in actions:
         if action == "join":
@@ -95,6 +95,7 @@ def test_group_equals_the_slow_model(block, actions):
 def compare(group, slow, everyone):
     assert group.count == len(slow.members)
     assert group.context == slow.context
+    assert group.longest == max((kv + 1 for kv, _ in slow.members.values()), default=0)
     assert {i for i, seq in everyone.items() if seq in group} == set(slow.members)
     windowed = group.windowed
     assert [w.tokens for w in windowed] == [slow.attended(window) for window in WINDOWS]
