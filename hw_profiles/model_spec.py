@@ -120,7 +120,9 @@ class ModelSpec:
 
     def kv_bytes_per_token_at(self, tp: int, *, stage: Stage | None = None) -> int:
         """The same on each of `tp` ranks: kv_heads / tp, replicated when fewer; an MLA latent whole."""
-        return sum(count * layer.kv_bytes_per_token for count, layer in self.layer_kinds(tp, stage=stage))
+        pattern = self.pattern if stage is None else self.pattern[stage.first : stage.stop]
+        each = [spec.attention.at(tp).kv_bytes(spec.kv) for spec in self.specs]
+        return sum(each[i] for i in pattern)
 
     def kv_bytes(self, tokens: int, tp: int = 1, *, stage: Stage | None = None) -> int:
         """Bytes of one sequence of `tokens` tokens on one rank; layers that slide keep only their window."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hw_profiles.units import format_bytes
 from policies.tables import EVICTION_BOUNDS
+from sim.cost.step import StepCost
 from sim.spec import ScenarioSpec
 
 CLAIRVOYANT = (
@@ -22,8 +23,8 @@ def bounds(spec: ScenarioSpec) -> list[str]:
     return [f"{path}: {name}" for path, name in named if name in EVICTION_BOUNDS]
 
 
-def assumptions(spec: ScenarioSpec) -> list[str]:
-    """The assumptions of a run of `spec`, one paragraph each."""
+def assumptions(spec: ScenarioSpec, cost: StepCost) -> list[str]:
+    """The assumptions of a run of `spec` with step times from `cost`, one paragraph each."""
     ahead = spec.engine.l2_prefetch
     prefetch = f" but for {format_bytes(ahead)} of KV per layer that are prefetched into it" if ahead else ""
     return [
@@ -34,6 +35,9 @@ def assumptions(spec: ScenarioSpec) -> list[str]:
         "own, its batch does not).",
         f"Step time: matrix products, attention (cold in L2{prefetch}), elementwise kernels and launches from the "
         "profile's fitted models. Host time per step is engine.host_time (0 s: asynchronous scheduling hides it).",
+        *_estimates(cost),
+        *_parallel(spec),
+        *_windows(cost),
         *_prefetch(ahead),
         *([CLAIRVOYANT] if bounds(spec) else []),
         "Output tokens are private to their request: they hold HBM, stay cached until evicted, and are neither hit by "
@@ -41,7 +45,7 @@ def assumptions(spec: ScenarioSpec) -> list[str]:
         "Copies slow the kernels of their GPU, by bytes moved during a step and the profile's interference factors "
         "(estimates unless the profile says otherwise).",
         f"Not modelled in this version: L2 residency{' (but for that prefetch)' if ahead else ''}, bandwidth that GPUs "
-        "of a host share (unless `links:` gives it), tensor parallelism, speculation, tokenisation, client network.",
+        "of a host share (unless `links:` gives it), speculation, tokenisation, client network.",
     ]
 
 
@@ -52,4 +56,34 @@ def _prefetch(ahead: int) -> list[str]:
         "Prefetch into L2 (engine.l2_prefetch): the kernels before an attention cover it, HBM time that they do not "
         "need is free, and what exceeds L2 is evicted before its use and read twice. The knee of L2 is fitted; the "
         "gain is a formula of kvsim's own, checked against one publication (arXiv 2504.06319)."
+    ]
+
+
+def _estimates(cost: StepCost) -> list[str]:
+    """What stands for kernels that the profile does not have."""
+    notes = cost.kernels.estimates
+    return [f"Estimates, for want of measurements in the profile: {'; '.join(notes)}."] if notes else []
+
+
+def _parallel(spec: ScenarioSpec) -> list[str]:
+    parallel = spec.hardware.parallel
+    if parallel.gpus == 1:
+        return []
+    stages = (
+        " Pipeline stages work on as many balanced micro-batches as there are stages, a step is one round of them."
+        if parallel.pp > 1
+        else ""
+    )
+    return [
+        f"A replica is {parallel.gpus} GPUs (tp {parallel.tp}, pp {parallel.pp}) in step: each copies its part of the "
+        f"KV over its own link, tiers hold the parts of all.{stages}"
+    ]
+
+
+def _windows(cost: StepCost) -> list[str]:
+    if not cost.windows:
+        return []
+    return [
+        "Layers with a sliding window read and compute no more than it; the cache keeps all tokens of every layer, as "
+        "an engine without a manager for windows does."
     ]

@@ -28,7 +28,16 @@ class Cluster:
         self.inputs = inputs
         self.clock = Clock()
         self.recorder = Recorder()
-        cost = StepCost(inputs.model, inputs.profile, spec.engine.host_time, spec.engine.l2_prefetch)
+        engine = spec.engine
+        self.cost = cost = StepCost(
+            inputs.model,
+            inputs.profile,
+            engine.host_time,
+            engine.l2_prefetch,
+            parallel=spec.hardware.parallel,
+            expert_skew=engine.expert_skew,
+            eager_launch_s=None if engine.graphs else engine.eager_launch,
+        )
         self.topology = Topology(scenario, inputs, self.clock, self.recorder, cost)
         self.tier_names = self.topology.tier_names
         self.tiers = self.topology.tiers

@@ -12,8 +12,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from hw_profiles.errors import InputError
-from hw_profiles.units import Bytes, Seconds
+from hw_profiles.formats import KV_FORMATS, WEIGHT_FORMATS
+from hw_profiles.units import Bytes, Rate, Seconds
 from policies.tables import FAMILIES, LATER_FAMILIES
+from sim.cost.parallel import Parallel
+from sim.cost.step import EAGER_LAUNCH_S
 from sim.spec_base import Count, PolicySpec, Spec, refuse, resolved_path
 from sim.tier_spec import LinkSpec, TierSpec
 from traces.spec import TraceSpec
@@ -26,17 +29,30 @@ SLO_STATISTICS = ("mean", "p50", "p90", "p95", "p99", "max")
 
 
 class HardwareSpec(Spec):
-    """Which machine, and how many: `replicas` engines of `tp` GPUs each, `gpus_per_node` GPUs to a host."""
+    """Which machine, and how many: `replicas` engines of `tp` x `pp` GPUs each, `gpus_per_node` GPUs to a host.
+
+    tp               tensor-parallel ranks of each pipeline stage, all on one node
+    pp               pipeline stages
+    expert_parallel  ranks hold whole experts instead of a part of each
+    interconnect     bytes/s that a GPU sends to others of its node, in place of the profile's all-reduce
+    """
 
     profile: str
     replicas: Annotated[int, Field(ge=1, le=MOST_REPLICAS, strict=True)] = 1
     tp: Count = 1
+    pp: Count = 1
     gpus_per_node: Count = 8
+    expert_parallel: Annotated[bool, Field(strict=True)] = False
+    interconnect: Annotated[Rate, Field(gt=0)] | None = None
+
+    @property
+    def parallel(self) -> Parallel:
+        """How the GPUs of a replica share the model."""
+        return Parallel(self.tp, self.pp, self.expert_parallel, self.gpus_per_node, self.interconnect)
 
     @model_validator(mode="after")
-    def _available(self) -> HardwareSpec:
-        if self.tp != 1:
-            raise refuse(self.tp, "tp", "tensor parallelism", ("1",))
+    def _consistent(self) -> HardwareSpec:
+        self.parallel.check()
         return self
 
 
@@ -61,6 +77,11 @@ class EngineSpec(Spec):
     kv_layout        what is contiguous in memory and so one copy: a block of all layers, of one layer, or of the keys
                      or values of one layer
     l2_prefetch      KV per layer that is prefetched into L2 ahead of decode attention (sim.cost.l2_prefetch); 0: none
+    weights_dtype    number format of the layers' matrices (hw_profiles.formats); None: the checkpoint's
+    kv_dtype         number format of the cache; None: the checkpoint's
+    graphs           decode steps replay CUDA graphs; false: kernels are launched one by one (vLLM's enforce_eager)
+    eager_launch     host time per kernel without graphs
+    expert_skew      Zipf exponent of the popularity of experts (sim.cost.experts); 0: all alike
     """
 
     kind: Literal["vllm", "sglang", "tensorrt_llm"] = "vllm"
@@ -73,11 +94,20 @@ class EngineSpec(Spec):
     loading: LoadingSpec = LoadingSpec()
     kv_layout: Literal["block", "layer", "layer_kv"] = "block"
     l2_prefetch: Bytes = 0
+    weights_dtype: str | None = None
+    kv_dtype: str | None = None
+    graphs: Annotated[bool, Field(strict=True)] = True
+    eager_launch: Seconds = EAGER_LAUNCH_S
+    expert_skew: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 0.0
 
     @model_validator(mode="after")
     def _available(self) -> EngineSpec:
         if self.kind != "vllm":
             raise refuse(self.kind, "kind", "this engine", ("vllm",))
+        for key, formats in (("weights_dtype", WEIGHT_FORMATS), ("kv_dtype", KV_FORMATS)):
+            name = getattr(self, key)
+            if name is not None and name not in formats:
+                raise InputError("unknown number format", path=key, found=name, allowed=formats, near=formats)
         if self.max_num_batched_tokens < self.max_num_seqs:
             raise InputError(
                 "must not be less than max_num_seqs, since each running sequence takes a token of every step",

@@ -61,7 +61,10 @@ def summarize(cluster: Cluster, requests: pa.Table, config_sha256: str, version:
     summary["hardware"] = {
         "profile": inputs.profile.name,
         "replicas": spec.hardware.replicas,
-        "gpus": spec.hardware.replicas * spec.hardware.tp,
+        "tp": spec.hardware.tp,
+        "pp": spec.hardware.pp,
+        "gpus": spec.hardware.replicas * spec.hardware.parallel.gpus,
+        "kv_bytes_per_token": inputs.token_bytes,
         "hbm_budget": vars(inputs.budget).copy(),
     }
     summary["trace"] = {"name": inputs.trace.name, "source": inputs.trace.source, "requests": len(inputs.trace)}
@@ -71,7 +74,7 @@ def summarize(cluster: Cluster, requests: pa.Table, config_sha256: str, version:
         summary["trace"]["sender_wait_s"] = cluster.arrivals.sender_wait_s
     summary["metrics"] = metrics.rows(summary)
     summary["definitions"] = definitions()
-    summary["assumptions"] = assumptions(spec)
+    summary["assumptions"] = assumptions(spec, cluster.cost)
     summary["warnings"] = _warnings(cluster, summary)
     return summary
 

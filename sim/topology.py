@@ -73,7 +73,7 @@ class Topology:
             sources,
             hash_tokens=inputs.trace.block_tokens,
             block_tokens=spec.engine.block_tokens,
-            token_bytes=inputs.model.kv_bytes_per_token,
+            token_bytes=inputs.token_bytes,
             choose=by_cost if loading.choose == "by_cost" else None,
             layerwise=loading.mode == "layerwise",
             admitted=None if self.future is None else self.future.admitted,
@@ -112,7 +112,7 @@ class Topology:
         admission: AdmissionPolicy | None = None
         if level and (spec.admission or policies.admission) is not None:
             admission = self._policy("admission", spec, policies.admission, self._info(spec, tier.capacity, replica))
-        token_bytes = self._inputs.model.kv_bytes_per_token
+        token_bytes = self._inputs.token_bytes
         host = self._host_level(level)
         near = None if host is None else self._tier(host, self._scenario.spec.tiers[host], replica)
         return Place(tier, offload, admission, behind, token_bytes, inclusive=spec.inclusive, host=near)
@@ -184,11 +184,14 @@ class Topology:
         return HOST if host is None else self._scenario.spec.tiers[host].name
 
     def _hop(self, link: str, level: int, replica: int, src: str, dst: str) -> Hop:
-        """One link of a way. A copy is an engine block, or a piece of one for the GPU where the layout says so."""
+        """One link of a way. A copy is an engine block, or a piece of one for the GPU where the layout says so.
+
+        The GPUs of a replica copy their parts of it at the same time, and each has the layers of its stage.
+        """
         spec, inputs = self._scenario.spec, self._inputs
-        unit = spec.engine.block_tokens * inputs.model.kv_bytes_per_token
+        unit = spec.engine.block_tokens * inputs.token_bytes
         if link.startswith("pcie") or spec.tiers[level].kind == "memory":
-            layers = inputs.model.layers
+            layers = max(stage.stop - stage.first for stage in inputs.model.stages(spec.hardware.pp))
             unit //= {"block": 1, "layer": layers, "layer_kv": 2 * layers}[spec.engine.kv_layout]
         return Hop(self._engine(link, level, replica), src, dst, unit)
 
@@ -198,7 +201,9 @@ class Topology:
     # ---- tiers and links
 
     def _node(self, replica: int) -> str:
-        return f"node{replica // self._scenario.spec.hardware.gpus_per_node}"
+        """The node of a replica's first GPU."""
+        hardware = self._scenario.spec.hardware
+        return f"node{replica * hardware.parallel.gpus // hardware.gpus_per_node}"
 
     def _label(self, tier: TierSpec, replica: int) -> str:
         owner = {"private": str(replica), "node": self._node(replica), "cluster": "cluster"}[tier.shared]
@@ -208,8 +213,10 @@ class Topology:
         """The tier object of a replica: its own, or the one of its node or of the cluster."""
         label = self._label(tier, replica)
         if label not in self._by_label:
-            capacity = self._inputs.budget.kv if level == 0 else tier.capacity
+            capacity = self._inputs.hbm_bytes if level == 0 else tier.capacity
             assert capacity is not None
+            if tier.shared == "node":
+                capacity *= self._scenario.spec.hardware.parallel.nodes
             info = self._info(tier, capacity, replica)
             policy: EvictionPolicy = self._policy("eviction", tier, self._scenario.spec.policies.eviction, info)
             self._by_label[label] = Tier(tier.name, label, capacity, policy, leaf_only=tier.leaf_only)
@@ -218,7 +225,7 @@ class Topology:
 
     def _info(self, tier: TierSpec, capacity: int, replica: int) -> TierInfo:
         block_tokens = self._inputs.trace.block_tokens or self._scenario.spec.engine.block_tokens
-        size = block_tokens * self._inputs.model.kv_bytes_per_token
+        size = block_tokens * self._inputs.token_bytes
         return TierInfo(tier.name, capacity, size, lambda: self._clock.now, self._next_use(tier, replica))
 
     def _next_use(self, tier: TierSpec, replica: int) -> Callable[[int], float] | None:
@@ -245,7 +252,7 @@ class Topology:
     def _check_unused(self) -> None:
         """What no tier of this run uses must make sense too: defaults that all override, policies of empty tiers."""
         spec = self._scenario.spec
-        info = self._info(spec.tiers[0], self._inputs.budget.kv, 0)
+        info = self._info(spec.tiers[0], self._inputs.hbm_bytes, 0)
         for section, path in ((spec.policies, "policies"), *((tier, f"tiers.{tier.name}") for tier in self.empty)):
             for family in FAMILIES:
                 named: PolicySpec | None = getattr(section, family)
@@ -256,8 +263,8 @@ class Topology:
     def _engine(self, name: str, level: int, replica: int) -> CopyEngine:
         """One direction of a link, over the bandwidths that it shares with the other direction and its host.
 
-        A GPU has its own engines for its PCIe link and for memory behind a link of its own; a disk belongs to its
-        tier, a network link to a node.
+        A GPU has its own engines for its PCIe link and for memory behind a link of its own, and those of a replica's
+        GPUs work in step, as one; a disk belongs to its tier, a network link to a node.
         """
         tier, node = self._scenario.spec.tiers[level], self._node(replica)
         of_gpu = name.startswith("pcie") or tier.kind == "memory"
@@ -276,6 +283,8 @@ class Topology:
             model = self._inputs.links[name]
             index = replica if of_gpu else -1
             chunk = self._scenario.spec.links.get(name, LinkSpec()).chunk
+            if chunk is not None and of_gpu:
+                chunk = round(chunk * self._inputs.lanes)
             engine = CopyEngine(name, index, model, path, self._network, self._clock, self._recorder, chunk_bytes=chunk)
             self._engines[name, owner] = engine
             self.links.append(engine)

@@ -54,15 +54,18 @@ class InterferenceModel:
     sms: int
 
     @classmethod
-    def of(cls, profile: Profile) -> InterferenceModel | None:
-        """The profile's factors; None if it has none, so that copies cost kernels nothing. One not given is 0."""
+    def of(cls, profile: Profile, gpus: float = 1) -> InterferenceModel | None:
+        """The profile's factors; None if it has none, so that copies cost kernels nothing. One not given is 0.
+
+        gpus: how many copy at the same time; what their links move is counted together, so is their HBM.
+        """
         if not any(path.startswith("interference.") for path in profile.entries):
             return None
         engine, kernel = (
             {d: profile.si(p) if (p := f"interference.{d}{suffix}") in profile.entries else 0.0 for d in DIRECTIONS}
             for suffix in ("", "_kernel")
         )
-        return cls(engine, kernel, profile.hbm_bandwidth, profile.sms)
+        return cls(engine, kernel, profile.hbm_bandwidth * gpus, profile.sms)
 
     def kappa(self, direction: str, sms: int) -> float:
         """The factor of copies in a direction by a copy engine (`sms` 0) or a copy kernel."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hw_profiles.errors import InputError
-from hw_profiles.models import ModelSpec
+from hw_profiles.geometry import LayerSpec
+from hw_profiles.models import ModelSpec, Stage
 from hw_profiles.profile import Profile
 from hw_profiles.units import format_bytes
+from sim.cost.parallel import Parallel
 
 LOGIT_BYTES = 2 + 4
 """Per vocabulary entry and sampled row: the output head's bf16 result and its fp32 copy for sampling."""
@@ -15,7 +17,7 @@ LOGIT_BYTES = 2 + 4
 
 @dataclass(frozen=True)
 class HBMBudget:
-    """Where the memory of one GPU goes; bytes, except `blocks`."""
+    """Where the memory of one GPU goes (the fullest, where they differ); bytes, except `blocks`."""
 
     total: int
     usable: int
@@ -27,12 +29,15 @@ class HBMBudget:
     kv: int
     """blocks x block_bytes."""
     blocks: int
+    """The engine's, every GPU of the replica has a part of each."""
     block_bytes: int
+    """Of one block on this GPU."""
 
 
 def hbm_budget(
     model: ModelSpec,
     profile: Profile,
+    parallel: Parallel,
     *,
     block_tokens: int,
     utilization: float,
@@ -40,40 +45,71 @@ def hbm_budget(
     max_seqs: int,
     blocks: int | None = None,
 ) -> HBMBudget:
-    """The KV blocks of `block_tokens` tokens that fit beside weights and activations on one GPU.
+    """The KV blocks of `block_tokens` tokens that fit beside weights and activations on every GPU of a replica.
 
-    KV = total x utilization - weights - peak activations - reserved, rounded down to blocks: vLLM v1's rule
-    (vllm/v1/worker/gpu_worker.py, determine_available_memory), with the activation peak by arithmetic instead of a
-    profiling run: the widest moment of the largest step holds the gated MLP's input (2 x intermediate) and output
-    (intermediate), the residual stream and one hidden copy per token, plus the logits of `max_seqs` rows.
+    KV = total x utilization - weights - peak activations - reserved, rounded down to blocks, and the least of all
+    ranks: vLLM v1's rule (vllm/v1/worker/gpu_worker.py, determine_available_memory; kv_cache_utils.py), with the
+    activation peak by arithmetic instead of a profiling run: the widest moment of the largest step holds an MLP's input
+    and output, the residual stream and one hidden copy per token, plus the logits of `max_seqs` rows.
     `blocks` sets the count exactly; then only weights and KV need to fit. Raises InputError when they do not.
     """
-    total = profile.hbm_bytes
-    usable = int(total * utilization)
-    width = model.dtype_bytes
-    activations = max_tokens * (3 * model.intermediate + 2 * model.hidden) * width
-    activations += max_seqs * model.vocab * LOGIT_BYTES
-    block_bytes = block_tokens * model.kv_bytes_per_token
-    left = usable - model.weight_bytes - activations - profile.reserved_bytes
-    fitting = left // block_bytes
-    most = fitting if blocks is None else (total - model.weight_bytes) // block_bytes
-    if blocks is None:
-        blocks = fitting
-    if not 1 <= blocks <= most:
+    ranks = [
+        _rank(model, profile, parallel, stage, block_tokens, utilization, max_tokens, max_seqs)
+        for stage in model.stages(parallel.pp)
+    ]
+    tightest = min(ranks, key=lambda rank: rank.blocks)
+    most = tightest.blocks if blocks is None else min((r.total - r.weights) // r.block_bytes for r in ranks)
+    chosen = tightest.blocks if blocks is None else blocks
+    if not 1 <= chosen <= most:
+        left = tightest.usable - tightest.weights - tightest.activations - tightest.reserved
+        gpus = f" on {parallel.gpus} GPUs" if parallel.gpus > 1 else ""
         raise InputError(
-            f"{model.name} does not fit the HBM of {profile.name}: weights {format_bytes(model.weight_bytes)}, "
-            f"activations {format_bytes(activations)} and {format_bytes(profile.reserved_bytes)} reserved leave "
-            f"{format_bytes(max(left, 0))} of {format_bytes(usable)} usable for KV, "
-            f"and {max(blocks, 1)} blocks of {block_tokens} tokens need {format_bytes(max(blocks, 1) * block_bytes)}",
+            f"{model.name} does not fit the HBM of {profile.name}{gpus}: weights {format_bytes(tightest.weights)}, "
+            f"activations {format_bytes(tightest.activations)} and {format_bytes(tightest.reserved)} reserved leave "
+            f"{format_bytes(max(left, 0))} of {format_bytes(tightest.usable)} usable for KV, and {max(chosen, 1)} "
+            f"blocks of {block_tokens} tokens need {format_bytes(max(chosen, 1) * tightest.block_bytes)}",
             path="model",
         )
-    return HBMBudget(
-        total=total,
-        usable=usable,
-        weights=model.weight_bytes,
-        activations=activations,
-        reserved=profile.reserved_bytes,
-        kv=blocks * block_bytes,
-        blocks=blocks,
-        block_bytes=block_bytes,
-    )
+    return _with_blocks(tightest, chosen)
+
+
+def _rank(
+    model: ModelSpec,
+    profile: Profile,
+    parallel: Parallel,
+    stage: Stage,
+    block_tokens: int,
+    utilization: float,
+    max_tokens: int,
+    max_seqs: int,
+) -> HBMBudget:
+    """The budget of a GPU of one stage, with as many blocks as fit (0 or fewer: none)."""
+    tp, split = parallel.tp, parallel.expert_parallel
+    total = profile.hbm_bytes
+    usable = int(total * utilization)
+    weights = model.weight_bytes_at(tp, expert_parallel=split, stage=stage)
+    layers = [layer for _, layer in model.layer_kinds(tp, expert_parallel=split, stage=stage)]
+    width = max(mlp_width(layer) for layer in layers) + 2 * model.hidden
+    activations = round(max_tokens * width) * model.dtype_bytes
+    if stage.samples:
+        activations += max_seqs * model.vocab * LOGIT_BYTES
+    block_bytes = block_tokens * model.kv_bytes_per_token_at(tp, stage=stage)
+    fitting = (usable - weights - activations - profile.reserved_bytes) // block_bytes
+    return HBMBudget(total, usable, weights, activations, profile.reserved_bytes, 0, fitting, block_bytes)
+
+
+def mlp_width(layer: LayerSpec) -> float:
+    """Values per token at the widest moment of a layer's MLP on one rank.
+
+    Dense: what the activation reads and writes. Experts: of the rows of a token here, the larger of first product and
+    output (their buffer is shared) and the activation's result. SOURCE: vllm/.../fused_moe/fused_moe.py, caches 1 to 3.
+    """
+    moe = layer.moe
+    if moe is None:
+        return layer.mlp.activated
+    rows = moe.top_k * moe.local / moe.experts
+    return rows * (max(2 * moe.intermediate, layer.hidden) + moe.intermediate) + 3 * moe.shared
+
+
+def _with_blocks(rank: HBMBudget, blocks: int) -> HBMBudget:
+    return HBMBudget(**{**vars(rank), "blocks": blocks, "kv": blocks * rank.block_bytes})

@@ -9,6 +9,7 @@ from hw_profiles import picks
 from hw_profiles.cost_models import AllReduceModel
 from hw_profiles.devices import load_device
 from hw_profiles.errors import InputError
+from hw_profiles.models import ModelSpec
 from hw_profiles.profile import Profile
 from sim.cost.kernels import Kernels
 
@@ -52,6 +53,28 @@ class Parallel:
         if self.gpus > per_node and self.gpus % per_node:
             allowed = f"at most {per_node // self.tp} stages, or full nodes of {per_node} GPUs"
             raise InputError("a replica over several nodes must fill them", path="pp", found=self.pp, allowed=allowed)
+
+    def check_model(self, model: ModelSpec) -> None:
+        """Raise InputError unless the model can be shared so."""
+        for stage in model.stages(self.pp):
+            model.layer_kinds(self.tp, expert_parallel=self.expert_parallel, stage=stage)
+
+    def token_bytes(self, model: ModelSpec) -> int:
+        """Bytes that one token leaves in the caches of all GPUs of a replica, repeated KV heads and latents counted."""
+        return self.tp * sum(model.kv_bytes_per_token_at(self.tp, stage=stage) for stage in model.stages(self.pp))
+
+    def lanes(self, model: ModelSpec) -> float:
+        """How many links a replica's copies go over at once: each GPU copies its own part over its own link.
+
+        The copy is over when the GPU with the largest part has it, so uneven stages count as fewer.
+        """
+        stages = model.stages(self.pp)
+        return self.token_bytes(model) / max(model.kv_bytes_per_token_at(self.tp, stage=stage) for stage in stages)
+
+    @property
+    def nodes(self) -> int:
+        """Nodes that a replica fills, at least 1."""
+        return max(1, self.gpus // self.gpus_per_node)
 
     def leaves_node(self, stage: int) -> bool:
         """True if the next stage is on another node."""

@@ -14,6 +14,7 @@ from sim.cost.kernels import Kernels
 from sim.cost.l2_prefetch import L2Prefetch, Window
 from sim.cost.layer import Chunk, Floats, LayerCost, Product
 from sim.cost.parallel import Exchange, Parallel
+from sim.cost.sampling import sampling_bytes, sampling_s
 
 _STEPS = np.arange(1 << 16, dtype=np.float64)
 MAX_STRIDE = len(_STEPS)
@@ -34,6 +35,7 @@ class StageCost:
 
     `windows` lists the sliding windows of the model's layers; methods that charge decode attention take one `Attended`
     for each, in this order, beside the tokens of layers that attend everything.
+    launch_s: time to launch a kernel, the profile's if None.
     """
 
     def __init__(
@@ -47,12 +49,14 @@ class StageCost:
         l2_prefetch_bytes: int = 0,
         expert_skew: float = 0.0,
         leaves_node: bool = False,
+        launch_s: float | None = None,
     ) -> None:
         profile, tp = kernels.profile, parallel.tp
         layers = model.layer_kinds(tp, expert_parallel=parallel.expert_parallel, stage=stage)
         self._kinds = [LayerCost(count, layer, kernels, expert_skew) for count, layer in layers]
         self._places = [None if k.window is None else windows.index(k.window) for k in self._kinds]
         self._head = Product.of(model.head_gemm_at(tp), model.specs[0], kernels) if stage.samples else None
+        self._vocab, self._profile = model.vocab, profile
         self._exchange = Exchange(kernels, parallel)
         self._hidden_bytes = model.hidden * model.dtype_bytes
         self._reductions = sum(count * layer.all_reduces for count, layer in layers) + (stage.embeds and tp > 1)
@@ -60,7 +64,7 @@ class StageCost:
         self._sends = 0 if stage.samples else 2 * self._hidden_bytes  # the hidden state and the residual
         self._leaves_node = leaves_node
         kernels_in_all = sum(k.count * k.kernels for k in self._kinds) + self._reductions + stage.samples
-        self.launch_floor_s = kernels_in_all * profile.launch.stream
+        self.launch_floor_s = kernels_in_all * (profile.launch.stream if launch_s is None else launch_s)
         """Time to launch the kernels of a step one by one."""
         self._layers_by_tokens: dict[int, float] = {}
         self._head_by_rows: dict[int, float] = {0: 0.0}
@@ -74,7 +78,7 @@ class StageCost:
             self._prefetch = [L2Prefetch(l2_prefetch_bytes, l2, kind.decode_model, latency) for kind in self._kinds]
 
     def linear(self, tokens: int, rows: int) -> float:
-        """Matrix products and elementwise kernels of a step of `tokens` tokens, `rows` of which are sampled."""
+        """Matrix products, elementwise kernels, sampling: a step of `tokens` tokens, of which `rows` are sampled."""
         layers = self._layers_by_tokens.get(tokens)
         if layers is None:
             layers = self._layers_by_tokens[tokens] = sum(kind.linear(tokens) * kind.count for kind in self._kinds)
@@ -82,7 +86,8 @@ class StageCost:
             return layers
         head = self._head_by_rows.get(rows)
         if head is None:
-            head = self._head_by_rows[rows] = self._head.work(rows).seconds
+            head = self._head.work(rows).seconds + sampling_s(rows, self._vocab, self._profile)
+            self._head_by_rows[rows] = head
         return layers + head
 
     def exchange(self, tokens: int, rows: int) -> float:
@@ -177,6 +182,7 @@ class StageCost:
         parts = [self._linear_bound(tokens)]
         if self._head is not None and rows:
             parts.append(self._head.work(rows).bound)
+            parts.append(Bound(sampling_bytes(rows, self._vocab) / self._profile.hbm_bandwidth, 0.0))
         for i, (kind, place) in enumerate(zip(self._kinds, self._places, strict=True)):
             if seqs:
                 attended = context if place is None else windowed[place].tokens

@@ -42,6 +42,10 @@ from sim.cost.parallel import Parallel
 from sim.cost.stage import Attended, StageCost
 
 ONE_GPU = Parallel()
+EAGER_LAUNCH_S = 25e-6
+"""Host time per kernel of a model that PyTorch dispatches from Python. Estimate: one decode step of Llama-3.1-8B on an
+H100 takes 8.4 ms eager (cloudai.pt, "CUDA Graphs + torch.compile"), for some 325 kernels; slow hosts take several times
+as long."""
 
 
 Seconds = float | Floats
@@ -79,7 +83,8 @@ class StepCost:
                         not say how its L2 behaves
     parallel            how the GPUs of a replica share the model
     expert_skew         Zipf exponent of the popularity of experts, 0: uniform (`sim.cost.experts`)
-    graphs              decode steps replay a CUDA graph; False: their kernels are launched one by one
+    eager_launch_s      None: decode steps replay CUDA graphs. Else there are none, and each kernel of any step takes so
+                        long to launch (see EAGER_LAUNCH_S)
 
     `windows` lists the sliding windows of the model's layers; what charges decode attention takes one `Attended` for
     each, in this order, beside the tokens of layers that attend everything.
@@ -94,7 +99,7 @@ class StepCost:
         *,
         parallel: Parallel = ONE_GPU,
         expert_skew: float = 0.0,
-        graphs: bool = True,
+        eager_launch_s: float | None = None,
     ) -> None:
         parallel.check()
         self.windows = tuple(sorted({spec.window for spec in model.specs if spec.window is not None}))
@@ -109,6 +114,7 @@ class StepCost:
                 l2_prefetch_bytes=l2_prefetch_bytes,
                 expert_skew=expert_skew,
                 leaves_node=parallel.leaves_node(i),
+                launch_s=eager_launch_s,
             )
             for i, stage in enumerate(model.stages(parallel.pp))
         ]
@@ -117,9 +123,9 @@ class StepCost:
         """True if the longest of the decoding sequences matters."""
         self.host_time_s = host_time_s
         self.layers = model.layers
-        self._graphs = graphs
+        self._graphs = eager_launch_s is None
         self._validity = profile.validity
-        self.interference = InterferenceModel.of(profile)
+        self.interference = InterferenceModel.of(profile, parallel.lanes(model))
         """What copies cost kernels; None if the profile does not say."""
 
     # ---- whole steps

@@ -74,7 +74,12 @@ class Hand:
         moved = 2 * tokens * (8 * self.hidden + 2 * (self.q + self.kv) + 4 * self.kv + 3 * self.inter)
         layer = sum(self.gemm(tokens, n, k) for n, k in shapes)
         layer += 5 * self.value("kernels.launch.graph") + moved / self.value("tiers.hbm.read")
-        return self.layers * layer + (self.gemm(sampled, self.vocab, self.hidden) if sampled else 0.0)
+        return self.layers * layer + (self.head(sampled) if sampled else 0.0)
+
+    def head(self, rows: int) -> float:
+        """Output head; logits read in bf16 and written in fp32, four launches to sample from them."""
+        sampling = rows * self.vocab * (2 + 4) / self.value("tiers.hbm.read") + 4 * self.value("kernels.launch.stream")
+        return self.gemm(rows, self.vocab, self.hidden) + sampling
 
     def decode_attention(self, seqs: int, context: int) -> float:
         floor, t0, per_seq, rate = self.group("kernels.decode_attn", "floor", "t0", "per_seq", "bandwidth")

@@ -65,6 +65,7 @@ def test_mha_with_a_plain_mlp(hand):
     # two norms (4 hidden each), the cache write (2 x 8192), the activation (in and out); no rotary embedding
     layer += small(hand, 4, tokens, 8 * 4096 + 2 * 8192 + 2 * 16384)
     head = product(hand, 5, 50272, 4096)  # tied to the embedding, and still one product
+    head += 5 * 50272 * 6 / hand.value("tiers.hbm.read") + 4 * hand.value("kernels.launch.stream")  # sampling
     opt = cost("opt-6.7b")
     assert opt.linear(tokens, 5) == pytest.approx(32 * layer + head, rel=1e-12)
     assert opt.decode(48, 48_000) == pytest.approx(32 * decode(hand, 48, 48_000 * 2 * 4096 * 2, 32), rel=1e-12)
