@@ -14,7 +14,7 @@ from hw_profiles.loader import load_profile
 from hw_profiles.models import ModelSpec, load_model
 from hw_profiles.profile import Profile
 from sim.cost.memory import HBMBudget, hbm_budget
-from sim.link_inputs import Link, link_models, load_tier_device, with_links
+from sim.link_inputs import Link, link_models, load_tier_device, of_replicas, with_links
 from sim.scenario import Scenario
 from sim.spec import ScenarioSpec
 from sim.spec_base import resolved_path
@@ -39,11 +39,7 @@ class Inputs:
     lanes: float
     """Links that a replica's copies go over at once; `links` and `caps` of a GPU are those of all of them together."""
     caps: Mapping[str, float]
-<<<<<<< HEAD
-    """Bandwidths that several transfers share, bytes/s, by name (`sim.link_inputs`)."""
-=======
-    """Bandwidths that several transfers share, bytes/s, by name: those of CAPS (per replica), NODE_CAPS (per node)."""
->>>>>>> f653736 (Tensor and pipeline parallel replicas, number formats, eager mode, popular experts, sampling)
+    """Bandwidths that several transfers share, bytes/s, by name (`sim.link_inputs`); of a replica's GPUs together."""
     links: Mapping[str, Link]
     """Links by name: those of the GPU (`pcie_h2d`, `pcie_d2h`), and those of tiers that have their own (`ssd_read`
     toward the GPU, `ssd_write` away from it, ...)."""
@@ -63,17 +59,12 @@ def load_inputs(scenario: Scenario, *, strict: bool = False) -> Inputs:
         t.name: _named(scenario, None, partial(load_tier_device, spec, t, base)) for t in spec.tiers if t.device_name
     }
     profile, caps = _named(scenario, None, lambda: with_links(profile, devices, spec))
-    links = _named(scenario, None, lambda: link_models(profile, devices, spec))
     _check_l2(scenario, profile)
-<<<<<<< HEAD
-=======
-    devices = _devices(scenario)
     parallel = spec.hardware.parallel
     _named(scenario, "hardware", lambda: parallel.check_model(model))
     lanes, token_bytes = parallel.lanes(model), parallel.token_bytes(model)
-    links = _named(scenario, None, lambda: _gpu_links(spec, profile, lanes) | _own_links(spec, devices, lanes))
-    caps = {name: rate * lanes if name in CAPS else rate * parallel.nodes for name, rate in caps.items()}
->>>>>>> f653736 (Tensor and pipeline parallel replicas, number formats, eager mode, popular experts, sampling)
+    links = _named(scenario, None, lambda: link_models(profile, devices, spec, lanes))
+    caps = of_replicas(caps, spec, lanes)
     budget = _named(scenario, None, lambda: _budget(spec, model, profile))
     trace = _named(scenario, "trace", lambda: build_trace(spec.trace, spec.seed, base, strict=strict))
     if trace.block_tokens % spec.engine.block_tokens:
@@ -99,104 +90,6 @@ def _check_l2(scenario: Scenario, profile: Profile) -> None:
         l2_model(profile)
 
 
-<<<<<<< HEAD
-=======
-def own_links(spec: ScenarioSpec) -> list[str]:
-    """Names of the links of tiers that are not reached over the GPU's own link alone."""
-    return [f"{t.name}_{way}" for t in spec.tiers if t.kind in ("memory", "device") for way in ("read", "write")]
-
-
-GPU_LINKS = ("pcie_h2d", "pcie_d2h")
-
-
-def copy_method(spec: ScenarioSpec, link: str) -> str:
-    """How the GPU's link copies blocks."""
-    return spec.links.get(link, LinkSpec()).method or "loop"
-
-
-def _gpu_links(spec: ScenarioSpec, profile: Profile, lanes: float) -> dict[str, Link]:
-    """The models of the GPU's link by copy method; InputError for a method that the profile does not have.
-
-    With `lanes` GPUs that copy their parts of each block at the same time.
-    """
-    models = {name: profile.copy_model(name, copy_method(spec, name)) for name in GPU_LINKS}
-    return {
-        name: replace(m, beta=m.beta * lanes, cut=m.cut * lanes, small_beta=m.small_beta * lanes)
-        for name, m in models.items()
-    }
-
-
-def _own_links(spec: ScenarioSpec, devices: Mapping[str, Device], lanes: float) -> dict[str, Link]:
-    """The models of those links: the device's, or a plain one (no ramp with queue depth) where `links` gives a rate.
-
-    Memory has a latency for each copy, which the GPU's copy engine makes one by one.
-    """
-    models: dict[str, Link] = {}
-    for tier in spec.tiers:
-        if tier.name not in devices:
-            continue
-        device = devices[tier.name]
-        for way, model in (("read", device.read), ("write", device.write)):
-            link = spec.links.get(f"{tier.name}_{way}", LinkSpec())
-            if link.bandwidth is not None:
-                model = DeviceLink(model.latency, link.bandwidth)
-            if link.latency is not None:
-                model = replace(model, latency=link.latency)
-            name = f"{tier.name}_{way}"
-            models[name] = LinkModel(model.latency, model.bandwidth * lanes) if tier.kind == "memory" else model
-    return models
-
-
-def _devices(scenario: Scenario) -> dict[str, Device]:
-    """The device behind each tier that has one."""
-    devices = {}
-    for tier in scenario.spec.tiers:
-        if tier.device_name is None:
-            continue
-        path, base = f"tiers.{tier.name}.device", scenario.base_dir
-        device = _named(scenario, path, partial(load_device, resolved_path(tier.device_name, base)))
-        kinds = ("memory",) if tier.kind == "memory" else ("storage", "network")
-        if device.kind not in kinds:
-            problem = f"a device of kind {device.kind} cannot be behind this tier"
-            raise InputError(problem, where=scenario.where, path=path, found=tier.device_name, allowed=kinds)
-        devices[tier.name] = device
-    return devices
-
-
-def _with_links(profile: Profile, spec: ScenarioSpec) -> tuple[Profile, dict[str, float]]:
-    """The profile with the scenario's links, and the shared bandwidths."""
-    links, own = spec.links, own_links(spec)
-    caps = {}
-    joint = profile.joint_path("kernel" if any(copy_method(spec, name) == "kernel" for name in GPU_LINKS) else "loop")
-    if joint is not None:
-        caps["pcie_joint"] = profile.si(joint)
-    names = (*profile.links, *CAPS, *NODE_CAPS, *own)
-    for name, link in links.items():
-        path = f"links.{name}"
-        if name not in names:
-            raise InputError("unknown link", path="links", found=name, allowed=names, near=names)
-        if link.bandwidth is not None and not link.bandwidth > 0:
-            raise InputError("", path=f"{path}.bandwidth", found="0", allowed="a rate > 0, such as '50 GB/s'")
-        if name in own:
-            if link.method is not None:
-                raise InputError("only the GPU's own link has a copy method", path=f"{path}.method", found=link.method)
-            continue
-        if name in profile.links:
-            method = link.method or "loop"
-            profile = profile.with_link(name, method, bandwidth=link.bandwidth, latency=link.latency)
-            continue
-        if link.method is not None:
-            raise InputError("only the GPU's own link has a copy method", path=f"{path}.method", found=link.method)
-        if link.latency is not None:
-            raise InputError("a shared bandwidth has no latency", path=f"{path}.latency", found=link.latency)
-        if link.bandwidth is not None:
-            caps[name] = link.bandwidth
-            if name in CAPS and joint is not None:
-                profile = profile.override(joint, link.bandwidth)
-    return profile, caps
-
-
->>>>>>> f653736 (Tensor and pipeline parallel replicas, number formats, eager mode, popular experts, sampling)
 def _budget(spec: ScenarioSpec, model: ModelSpec, profile: Profile) -> HBMBudget:
     """HBM of one GPU: with the engine's block count, or the HBM tier's capacity, if the scenario sets one."""
     engine, hbm = spec.engine, spec.tiers[0]

@@ -8,6 +8,7 @@ profile and from the devices; the scenario's `links` section replaces them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from hw_profiles.cost_models import CopyModel, DeviceLink, LinkModel
@@ -41,19 +42,33 @@ def copy_method(spec: ScenarioSpec, link: str) -> str:
     return spec.links.get(link, LinkSpec()).method or "loop"
 
 
-def link_models(profile: Profile, devices: Mapping[str, Device], spec: ScenarioSpec) -> dict[str, Link]:
+def link_models(
+    profile: Profile, devices: Mapping[str, Device], spec: ScenarioSpec, lanes: float = 1
+) -> dict[str, Link]:
     """Every link's model by name; InputError for a copy method that the profile does not have.
 
-    Memory behind a link of its own has a latency for each copy, which the GPU's copy engine makes one by one.
+    The GPUs of a replica copy their parts of a block at the same time, each over its own link: the model is of all
+    `lanes` together. Memory behind a link of its own has a latency for each copy, which the GPU's copy engine makes
+    one by one.
     """
-    models: dict[str, Link] = {name: profile.copy_model(name, copy_method(spec, name)) for name in GPU_LINKS}
+    models: dict[str, Link] = {}
+    for name in GPU_LINKS:
+        own = profile.copy_model(name, copy_method(spec, name))
+        models[name] = replace(own, beta=own.beta * lanes, cut=own.cut * lanes, small_beta=own.small_beta * lanes)
     for tier in spec.tiers:
         if tier.name in devices:
             device = devices[tier.name]
             for way, model in (("read", device.read), ("write", device.write)):
                 plain = tier.kind == "memory"
-                models[f"{tier.name}_{way}"] = LinkModel(model.latency, model.bandwidth) if plain else model
+                models[f"{tier.name}_{way}"] = LinkModel(model.latency, model.bandwidth * lanes) if plain else model
     return models
+
+
+def of_replicas(caps: Mapping[str, float], spec: ScenarioSpec, lanes: float) -> dict[str, float]:
+    """Shared bandwidths as replicas meet them: those of a GPU's links times `lanes`, those of hosts times its nodes."""
+    of_gpu = {*CAPS, *(joint_name(tier) for tier in spec.tiers if tier.kind == "memory")}
+    times = {**dict.fromkeys(of_gpu, lanes), **dict.fromkeys(NODE_CAPS, spec.hardware.parallel.nodes)}
+    return {name: rate * times.get(name, 1) for name, rate in caps.items()}
 
 
 def load_tier_device(spec: ScenarioSpec, tier: TierSpec, base_dir: Path) -> Device:

@@ -22,15 +22,10 @@ L2_PREFETCH_VALUES = ("tiers.l2.full_", "tiers.l2.measured_bytes", "tiers.l2.rea
 
 
 def value_rows(cluster: Cluster) -> list[dict[str, Any]]:
-<<<<<<< HEAD
     """Every value of the hardware profile and of the devices behind tiers for `profile.json`, in their order.
 
-    Those of devices are called `devices.<tier>.<path>`. `used`: this run's cost model read it.
-=======
-    """Every value of the hardware profile for `profile.json`, in its order; `used`: this run's cost model read it.
-
-    Values that were estimated for kernels that it does not have follow.
->>>>>>> f653736 (Tensor and pipeline parallel replicas, number formats, eager mode, popular experts, sampling)
+    Those of devices are called `devices.<tier>.<path>`; values that were estimated for kernels that the profile does
+    not have follow its own. `used`: this run's cost model read it.
     """
     return [_row(value, used) for value, used in _values(cluster)]
 
@@ -57,10 +52,11 @@ def profile_summary(cluster: Cluster) -> dict[str, Any]:
 
 
 def _values(cluster: Cluster) -> Iterator[tuple[ProfileValue, bool]]:
-<<<<<<< HEAD
-    starts, links = _starts(cluster.scenario.spec), _link_paths(cluster)
-    for value in cluster.inputs.profile.values():
-        yield value, value.path.startswith(starts) or value.path in links
+    starts, links, taken = _starts(cluster.scenario.spec), _link_paths(cluster), cluster.cost.kernels.values
+    profile = cluster.inputs.profile
+    for value in profile.values():
+        yield value, value.path.startswith(starts) or value.path in links or value.path in taken
+    yield from ((value, True) for path, value in taken.items() if path not in profile.entries)
     built = {link.name.rpartition("_")[0] for link in cluster.links}
     for tier, device in cluster.inputs.devices.items():
         unread = _unread(device)
@@ -79,13 +75,6 @@ def _unread(device: Device) -> set[str]:
         elif link.single == 1:
             paths.add(f"{way}.saturation")
     return paths
-=======
-    starts, links, taken = _starts(cluster.scenario.spec), _link_paths(cluster), cluster.cost.kernels.values
-    profile = cluster.inputs.profile
-    for value in profile.values():
-        yield value, value.path.startswith(starts) or value.path in links or value.path in taken
-    yield from ((value, True) for path, value in taken.items() if path not in profile.entries)
->>>>>>> f653736 (Tensor and pipeline parallel replicas, number formats, eager mode, popular experts, sampling)
 
 
 def _row(value: ProfileValue, used: bool) -> dict[str, Any]:

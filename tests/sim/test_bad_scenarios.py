@@ -92,9 +92,6 @@ BAD = [
     ("policies.eviction", 3, "policies.eviction: found 3, expected a policy name"),
     ("policies.eviction", {"size": 3}, "policies.eviction: .*expected a policy name"),
     # parts of the schema that come later
-<<<<<<< HEAD
-    ("hardware.tp", 2, f"hardware.tp: tensor parallelism {LATER}, found 2, expected 1"),
-=======
     (
         "hardware.tp",
         3,
@@ -105,8 +102,6 @@ BAD = [
     ("engine.kv_dtype", "fp9", "engine.kv_dtype: unknown number format, found 'fp9', expected one of bf16"),
     ("engine.weights_dtype", "fp_8", "did you mean 'fp8'?"),
     ("engine.expert_skew", -1, "engine.expert_skew: found -1, expected a number >= 0"),
-    ("routing", "prefix_aware", f"routing: this routing {LATER}, found 'prefix_aware', expected round_robin"),
->>>>>>> f653736 (Tensor and pipeline parallel replicas, number formats, eager mode, popular experts, sampling)
     ("engine.kind", "sglang", f"engine.kind: this engine {LATER}, found 'sglang', expected vllm"),
     (
         "tiers.1.device",
