@@ -152,10 +152,10 @@ def test_one_use_looked_back_over_is_lru(hits):
 
 def test_turns_told_apart_move_hits(run):
     """The blocks of a first turn come back, those of a second do not: only a policy that tells turns apart can know."""
-    load = {"requests": 200, "rate": 6, "turns": 3, "think_time": "20 s", "system_prompts": 5}
+    load = {"requests": 300, "rate": 6, "turns": 3, "think_time": "20 s", "system_prompts": 5}
     load |= {"first_tokens": {"mean": 2000, "sigma": 1}, "output_tokens": {"mean": 60, "sigma": 0.8}}
     policies = [{"eviction": {"name": "workload_aware", "turns": turns}} for turns in (1, 4)]
-    found = [run(trace={"generate": load}, blocks=3000, policies=p).summary["prefix"]["hit_tokens"] for p in policies]
+    found = [run(trace={"generate": load}, blocks=2000, policies=p).summary["prefix"]["hit_tokens"] for p in policies]
     assert found[0] != found[1]
 
 
