@@ -65,13 +65,12 @@ class ByCost(OffloadPolicy):
             for block in blocks:
                 self._leave(block)
             return ()
-        for block in blocks:
-            self._see(event, block, tier)
+        kinds = {block.key: self._see(event, block, tier) for block in blocks}
         plan = []
         wanted: set[int | None] = set()
         for block in sorted(blocks, key=lambda block: -block.start):
             held = tier.holds_below(block)
-            if block.key in wanted or (not held and self._worth(block, tier, tier.below)):
+            if block.key in wanted or (not held and self._worth(block, kinds[block.key], tier, tier.below)):
                 wanted.add(block.parent)
                 if not held:
                     plan.append(Move(block, tier.below))
@@ -83,12 +82,15 @@ class ByCost(OffloadPolicy):
         overall = (self._again_all + 1) / (self._settled_all + 2)
         return (self._again.get(kind, 0) + CONFIDENCE * overall) / (self._settled.get(kind, 0) + CONFIDENCE)
 
-    def _worth(self, block: Block, tier: TierView, below: str) -> bool:
+    def _worth(self, block: Block, kind: Kind, tier: TierView, below: str) -> bool:
         saving = tier.recompute_s(block) - tier.load_s(block, below)
-        return self.chance(self._seen[block.key][0]) * saving > self._weight * tier.store_s(block, below)
+        return self.chance(kind) * saving > self._weight * tier.store_s(block, below)
 
-    def _see(self, event: Event, block: Block, tier: TierView) -> None:
-        """The block has been computed (anew if it had left, else it only grew) or hit."""
+    def _see(self, event: Event, block: Block, tier: TierView) -> Kind:
+        """The block has been computed (anew if it had left, else it only grew) or hit; its kind as of now.
+
+        It may be forgotten again at once, if more blocks are seen together than are remembered.
+        """
         last = self._seen.pop(block.key, None)
         times = 1
         if last is not None:
@@ -98,11 +100,13 @@ class ByCost(OffloadPolicy):
                 self._settle(kind, again=True)
                 times = min(times + 1, MOST_SEEN)
         turn = min(block.turn, MOST_TURNS)
-        self._seen[block.key] = ((times, turn, (block.start.bit_length() + 1) // 2), False)
+        kind = (times, turn, (block.start.bit_length() + 1) // 2)
+        self._seen[block.key] = (kind, False)
         self._largest = max(self._largest, block.size)
         limit = max(1, int(self._history_ratio * tier.capacity / self._largest))
         while len(self._seen) > limit:
             self._settle(self._seen.popitem(last=False)[1][0], again=False)
+        return kind
 
     def _leave(self, block: Block) -> None:
         last = self._seen.get(block.key)

@@ -15,6 +15,7 @@ from sim.engine.sequence import Sequence as Seq
 from sim.hierarchy.mover import Mover, Source
 from sim.hierarchy.offload import Costs
 from sim.hierarchy.place import Place
+from sim.invariants import ensure
 
 
 class Found(NamedTuple):
@@ -166,7 +167,7 @@ class ReplicaCache:
         if seq.fetch_level is not None:
             self._note_late(seq, found)
         if loads:
-            self._here.make_room(size)
+            ensure(self._here.make_room(size), f"{hbm.label}: no room for a load that was admitted")
         seq.held = [self._load_target(f) if f.level else f.block for f in found]
         for f in found:
             if not f.level:
@@ -254,10 +255,10 @@ class ReplicaCache:
     # ---- offload
 
     def filled(self, blocks: list[Block]) -> None:
-        """The step that computed these blocks has ended."""
+        """The step that computed these blocks has ended; a block comes twice if two of its sequences filled it."""
         for block in blocks:
             block.ready = block.tokens
-        self._here.filled(blocks)
+        self._here.filled(list(dict.fromkeys(blocks)))
 
     # ---- helpers
 

@@ -101,17 +101,26 @@ class Mover:
         """Copy blocks of a prefix that lie behind the tier at level `into` into it; `done()` when all have arrived.
 
         What `into` or a nearer tier has, or is receiving, is skipped; the first block that no tier has ends the fetch.
+        What `into` has of the prefix stays there until the rest has come, and room is made for that elsewhere.
         """
-        wanted = self._behind(keys, into)
-        left = sum(bool(blocks) for blocks in wanted.values())
+        wanted, kept = self._behind(keys, into)
+        left = len(wanted)
         if not left:
             done()
             return
+        target = self._tier(into)
+        for block in kept:
+            target.pin(block)
+        for level, sources in wanted.items():
+            for source in sources:  # all of them before room is made for the first: what leaves `into` may go there
+                self._tier(level).pin(source)
 
         def one_done() -> None:
             nonlocal left
             left -= 1
             if not left:
+                for block in reversed(kept):
+                    target.unpin(block)
                 done()
 
         for level, sources in wanted.items():
@@ -120,11 +129,17 @@ class Mover:
             else:
                 self._bring_to_hbm(level, sources, one_done)
 
-    def _behind(self, keys: Sequence[int], into: int) -> dict[int, list[Block]]:
-        """The blocks to fetch, by the level that has them nearest."""
-        nearer = [self.here.tier, *(source.place.tier for source in self._sources[:into])]
+    def _tier(self, level: int) -> Tier:
+        return self._sources[level - 1].place.tier if level else self.here.tier
+
+    def _behind(self, keys: Sequence[int], into: int) -> tuple[dict[int, list[Block]], list[Block]]:
+        """The blocks to fetch, by the level that has them nearest, and those of the prefix that `into` has."""
+        nearer = [self._tier(level) for level in range(into + 1)]
         wanted: dict[int, list[Block]] = {}
+        kept: list[Block] = []
         for key in keys:
+            if key in nearer[into].blocks:
+                kept.append(nearer[into].blocks[key])
             if any(key in tier.blocks for tier in nearer):
                 continue
             for level in range(into + 1, len(self._sources) + 1):
@@ -134,20 +149,20 @@ class Mover:
                     break
             else:
                 break
-        return wanted
+        return wanted, kept
 
     def _bring(self, level: int, into: int, sources: list[Block], done: Callable[[], None]) -> None:
-        """Into a tier behind HBM, as far as it admits the blocks and has room."""
+        """Pinned sources into a tier behind HBM, as far as it admits the blocks and has room."""
         place, target = self._sources[level - 1].place, self._sources[into - 1].place
         pairs: list[tuple[Block, Block]] = []
         for source in sources:
-            place.tier.pin(source)
             copy = target.receive(source, source.tokens)
             if copy is None:
-                place.tier.unpin(source)
                 break  # a prefix with a gap is of no use
             self._fetched(place.tier, source, target.tier, copy)
             pairs.append((source, copy))
+        for source in reversed(sources[len(pairs) :]):
+            place.tier.unpin(source)
         if not pairs:
             done()
             return
@@ -168,14 +183,13 @@ class Mover:
         target.when_free(partial(send, route, sizes, "prefetch", arrived))
 
     def _bring_to_hbm(self, level: int, sources: list[Block], done: Callable[[], None]) -> None:
-        """Into HBM, as far as room can be made; whoever looks the blocks up meanwhile waits for them."""
+        """Pinned sources into HBM, as far as room can be made; whoever looks them up meanwhile waits for them."""
         place, route, stop, _ = self._sources[level - 1]
         hbm = self.here.tier
         pairs: list[tuple[Block, Block]] = []
         for source in sources:
             if not self.here.make_room(source.size):
                 break
-            place.tier.pin(source)
             block = Block(source.key, source.start, source.tokens, source.size, 0, source.parent, source.turn)
             block.pins = 1
             block.waiters = []
@@ -183,6 +197,8 @@ class Mover:
             hbm.counters.stored_bytes += block.size
             self._fetched(place.tier, source, hbm, block)
             pairs.append((source, block))
+        for source in reversed(sources[len(pairs) :]):
+            place.tier.unpin(source)
         if not pairs:
             done()
             return

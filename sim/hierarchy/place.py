@@ -154,7 +154,7 @@ class Place:
                 if admission is not None and not admission.admit(block):
                     continue
                 copy = Block(block.key, block.start, 0, 0, 0, block.parent, block.turn)
-            if copy.tokens < block.tokens:
+            if copy.tokens < block.tokens and copy.waiters is None:  # what is being fetched does not grow meanwhile
                 parts.append((block, copy, copy.tokens, block.tokens))
         return wanted
 

@@ -90,7 +90,7 @@ class TestNextTurn:
         policy = NextTurn(lead="2 s")
         for think_s, after_s in ((60.0, 58.0), (2.0, 0.0), (0.5, 0.0)):
             found = plan(policy, FINISHED, Request(think_s=think_s), Cache())
-            assert found == [Fetch((1, 2, 3), "hbm", after_s)]
+            assert found == [Fetch((1, 2), "hbm", after_s)]
         assert plan(policy, ARRIVED, Request(think_s=60.0), Cache()) == []
 
     def test_no_fetch_for_a_last_turn_that_the_trace_knows(self) -> None:
@@ -108,10 +108,10 @@ class TestNextTurn:
 
         assert turn(1, 0, 5) == []  # nothing is known yet
         assert turn(2, 6, 7) == []
-        assert turn(1, 15, 20) == [Fetch((1, 2, 3), "dram", 9.0)]  # 10 s until the next turn
-        assert turn(2, 37, 40) == [Fetch((1, 2, 3), "dram", 19.0)]  # (10 + 30) / 2
+        assert turn(1, 15, 20) == [Fetch((1, 2), "dram", 9.0)]  # 10 s until the next turn
+        assert turn(2, 37, 40) == [Fetch((1, 2), "dram", 19.0)]  # (10 + 30) / 2
         assert turn(-1, 50, 60) == []  # of no conversation
-        assert turn(3, 70, 71) == [Fetch((1, 2, 3), "dram", 19.0)]  # a first turn teaches nothing
+        assert turn(3, 70, 71) == [Fetch((1, 2), "dram", 19.0)]  # a first turn teaches nothing
 
     def test_turns_that_overlap_teach_nothing(self) -> None:
         policy, cache = NextTurn(estimate="mean"), Cache()
