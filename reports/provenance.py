@@ -53,8 +53,11 @@ def provenance(profile: Sequence[Mapping[str, Any]]) -> tuple[list[Value], list[
 
 
 def uncertainty(value: Mapping[str, Any]) -> str:
-    """Relative half-width of a profile value, else its interval, else `unknown`."""
+    """Relative half-width of a profile value (one wider than the value: its ends as factors), its interval where no
+    half-width is given, else `unknown`."""
     rel, low, high, mid = (value.get(k) for k in ("rel", "lo", "hi", "value_si"))
+    if is_number(rel) and rel > 1 and mid and is_number(low) and is_number(high):
+        return f"×{NBSP}{number(low / mid, 2)} to ×{NBSP}{number(high / mid, 2)}"
     if is_number(rel):
         return f"±{NBSP}{percent(rel)}"
     if low is not None and high is not None and mid and all(is_number(v) for v in (low, high, mid)):
@@ -79,7 +82,8 @@ def trust_line(summary: Mapping[str, Any]) -> str:
     line = f"Profile {profile.get('name', '')}: {KIND_LABELS.get(kind, kind)}"
     if is_number(widest):
         where = f" ({profile['widest_value']})" if profile.get("widest_value") else ""
-        line += f"; widest stated uncertainty ±{NBSP}{percent(widest)}{where}"
+        wide = f"±{NBSP}{percent(widest)}" if widest <= 1 else f"by a factor of {number(1 + widest, 2)}"
+        line += f"; widest stated uncertainty {wide}{where}"
     if is_number(outside):
         line += f"; {percent(outside)} of the step time lies outside the range it was fitted on"
     copies = profile.get("extrapolated_copies_fraction")

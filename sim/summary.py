@@ -53,7 +53,7 @@ def summarize(cluster: Cluster, requests: pa.Table, config_sha256: str, version:
         "preemptions": sum(r.batch.preemptions for r in cluster.replicas),
     }
     prefetch = spec.policies.prefetch
-    if prefetch is not None:
+    if prefetch is not None and prefetch.name != "none":
         summary["prefetch"] = _prefetch(prefetch.name, summary["tiers"].values())
     summary["slo"] = _slo(cluster, summary, columns, finished, duration)
     summary["profile"] = profile_summary(cluster)

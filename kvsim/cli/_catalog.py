@@ -1,4 +1,4 @@
-"""What has a name: policies, profiles, models, traces, metrics. Each reader imports only what it lists."""
+"""What has a name: policies, profiles, devices, models, traces, metrics. Each reader imports only what it lists."""
 
 from __future__ import annotations
 
@@ -52,6 +52,14 @@ def _profiles() -> list[Entry]:
     return entries
 
 
+def _devices() -> list[Entry]:
+    from hw_profiles.devices import list_devices, load_device
+
+    devices = [load_device(name) for name in list_devices()]
+    sources = "{} values, {} sources (`kvsim show {}`)"
+    return [Entry(d.name, d.kind, d.what, sources.format(len(d.values()), len(d.sources), d.name)) for d in devices]
+
+
 def _models() -> list[Entry]:
     from hw_profiles.models import list_models, load_model
     from hw_profiles.units import format_bytes, format_count
@@ -89,6 +97,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "policies": Kind("what orders, moves and drops KV blocks", "family", _policies),
         "profiles": Kind("hardware: every number with its source", "kind", _profiles),
+        "devices": Kind("what tiers behind host memory are made of", "kind", _devices),
         "models": Kind("model geometry and KV size", "attention", _models),
         "traces": Kind("recorded and generated request traces", "format", _traces),
         "metrics": Kind("what a run reports, and how each is defined", "unit", _metrics),

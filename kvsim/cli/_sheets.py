@@ -8,11 +8,15 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hw_profiles.errors import InputError
 from kvsim.cli._print import Column
+
+if TYPE_CHECKING:
+    from hw_profiles.schema import ProfileValue
 
 
 class Sheet(NamedTuple):
@@ -24,6 +28,7 @@ class Sheet(NamedTuple):
     data: Mapping[str, Any]
 
 
+VALUES = ("value of", Column("value", right=True), Column("interval", right=True), Column("source", fold=True))
 FACTS = (Column("what"), Column("value", fold=True))
 
 
@@ -64,28 +69,43 @@ def of_profile(name: str) -> Sheet | None:
         return None
     profile = load_profile(name)
     values = profile.values()
-    rows = [
-        (
-            value.path,
-            value.text,
-            "unknown" if value.rel is None else f"± {100 * value.rel:.3g} %",
-            value.source_text,
-        )
-        for value in values
-    ]
-    columns = (
-        "value of",
-        Column("value", right=True),
-        Column("interval", right=True),
-        Column("source", fold=True),
-    )
     data = {
         "name": profile.name,
         "profile_kind": profile.kind,
         "widest_uncertainty": profile.widest_uncertainty,
         "values": [dataclasses.asdict(value) for value in values],
     }
-    return Sheet(f"{profile.name}: hardware profile ({profile.kind})", columns, rows, data)
+    return Sheet(f"{profile.name}: hardware profile ({profile.kind})", VALUES, _value_rows(values), data)
+
+
+def of_device(name: str) -> Sheet | None:
+    """Every value of a device behind a tier. A YAML file works too."""
+    from hw_profiles.devices import list_devices, load_device
+
+    if name not in list_devices() and not _is_device_file(name):
+        return None
+    device = load_device(name)
+    values = device.values()
+    data = {
+        "name": device.name,
+        "device_kind": device.kind,
+        "what": device.what,
+        "values": [dataclasses.asdict(value) for value in values],
+    }
+    return Sheet(f"{device.name}: {device.kind}, {device.what}", VALUES, _value_rows(values), data)
+
+
+def _is_device_file(name: str) -> bool:
+    from hw_profiles.devices import SCHEMA
+    from hw_profiles.yaml_io import load_yaml
+
+    return name.endswith((".yaml", ".yml")) and load_yaml(Path(name)).get("schema") == SCHEMA
+
+
+def _value_rows(values: Sequence[ProfileValue]) -> list[tuple[str, str, str, str]]:
+    """Path, text, interval and source of each value."""
+    interval = {value.path: "unknown" if value.rel is None else f"± {100 * value.rel:.3g} %" for value in values}
+    return [(value.path, value.text, interval[value.path], value.source_text) for value in values]
 
 
 def of_model(name: str) -> Sheet | None:
@@ -150,6 +170,7 @@ def of_metric(name: str) -> Sheet | None:
 READERS: Mapping[str, Callable[[str], Sheet | None]] = MappingProxyType(
     {
         "policies": of_policy,
+        "devices": of_device,
         "profiles": of_profile,
         "models": of_model,
         "traces": of_trace,

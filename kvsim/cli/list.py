@@ -16,7 +16,7 @@ def list_names(
     kind: Annotated[str | None, typer.Argument(metavar="KIND", help=f"One of {', '.join(KINDS)}.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List policies, profiles, models, traces or metrics, one line each."""
+    """List policies, profiles, devices, models, traces or metrics, one line each."""
     if kind is None:
         _list_kinds(as_json)
         return

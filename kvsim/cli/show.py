@@ -18,7 +18,7 @@ def show(
     kind: Annotated[str | None, typer.Option("--kind", help=f"One of {', '.join(READERS)}.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show one policy, profile, model, trace or metric: every value with its source."""
+    """Show one policy, profile, device, model, trace or metric: every value with its source."""
     if kind is not None and kind not in READERS:
         raise InputError("unknown kind", where="--kind", found=kind, allowed=READERS, near=READERS)
     for key in READERS if kind is None else (kind,):

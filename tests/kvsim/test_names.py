@@ -21,6 +21,7 @@ Kvsim = Callable[..., Any]
 EXPECTED = {
     "policies": {"lru", "none", "write_through", "write_back"},
     "profiles": {"h100-sxm", "a100-80"},
+    "devices": {"nvme-gen4", "nvme-gen5-raid4", "rdma-200g", "cxl", "nvlink-c2c"},
     "models": {"llama-3.1-8b"},
     "traces": {"mooncake-conversation", "quickstart"},
     "metrics": {"ttft_p99_ms", "tpot_p95_ms", "hit_ratio", "goodput_per_s"},

@@ -127,6 +127,14 @@ def test_values_share_their_sources():
     assert values[0].si == "2.0 B/s"
 
 
+def test_an_interval_wider_than_its_value_is_told_in_factors():
+    entry = {"path": "a", "value_si": 5e-6, "src": "k", "source": "why", "rel": 39.0, "lo": 2e-6, "hi": 200e-6}
+    ((value,), _) = provenance([entry])
+    assert value.uncertainty.replace("\u00a0", " ") == "× 0.4 to × 40"
+    line = trust_line({"profile": {"name": "h", "kind": "measured", "widest_uncertainty": 39.0}})
+    assert line.endswith("widest stated uncertainty by a factor of 40.")
+
+
 def test_only_web_addresses_become_links():
     assert link_parts("see <https://a.b/c> and <javascript:alert(1)>") == (
         ("see ", ""), ("a.b/c", "https://a.b/c"), (" and <javascript:alert(1)>", ""),

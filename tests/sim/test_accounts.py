@@ -55,9 +55,11 @@ def test_what_is_joined_on_its_way_is_used_and_late(run, hand, prompt):
     assert result.frames["requests"].hit_hbm_tokens[2] > 0
 
 
-def test_no_policy_no_accounts(go):
-    assert "prefetch" not in go().summary
-    assert not any(key.startswith("prefetch") for key in (m["key"] for m in go().summary["metrics"]))
+@pytest.mark.parametrize("prefetch", [None, {"name": "none"}])
+def test_no_policy_no_accounts(go, prefetch):
+    summary = go(prefetch).summary
+    assert "prefetch" not in summary
+    assert not any(metric["key"].startswith("prefetch") for metric in summary["metrics"])
 
 
 def test_a_fetched_copy_counts_as_loaded_from_where_it_was(go, hand):
