@@ -6,29 +6,16 @@ step = linear + attention + exchange + launch wait + pipeline wait + host time, 
   exchange   all-reduces and gathers of a tensor-parallel group, activations handed to the next pipeline stage
   launch     what launching the kernels one by one takes beyond that: in steps with prefill tokens, and without CUDA
              graphs in decode steps too
-  pipeline   what a GPU waits for other stages (below)
+  pipeline   what a GPU waits for other stages (`sim.cost.pipeline`)
 
 Decode attention is charged cold: between two uses of a line of KV every weight of the model passes through L2
 (public tables that repeat one buffer are L2-warm, and must not be used for small contexts). The one exception is KV
 that was prefetched into L2 (`sim.cost.l2_prefetch`), so the size of L2 matters only with a prefetch.
-
-Pipeline of p stages. Decoding sequences are spread over M = min(p, sequences) micro-batches, which are in flight
-together; prefill chunks are in one of them. With t_s and u_s the times of stage s for a micro-batch without and with
-the chunks, one token for every sequence takes
-
-    max( max_s (u_s + (M - 1) t_s),  sum_s u_s )        without chunks u_s = t_s
-
-that is the busy time of the slowest stage, or the way through all stages if that is longer; where chunks follow chunks
-without a gap the second term is left out, since the next one is in the first stage while this one goes on. So decoding
-has no bubble once there are p sequences, and a lone prompt of k chunks takes sum_s u_s + (k - 1) max_s u_s. SOURCE of
-the schedule: vLLM keeps as many batches in flight as there are stages (vllm/v1/engine/core.py, step_with_batch_queue;
-RFC vllm-project/vllm#11945); that batches are balanced is an idealisation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -39,40 +26,15 @@ from sim.cost.interference import InterferenceModel
 from sim.cost.kernels import Kernels
 from sim.cost.layer import Chunk, Floats
 from sim.cost.parallel import Parallel
+from sim.cost.pipeline import Pipeline
 from sim.cost.stage import Attended, StageCost
+from sim.cost.times import StepTimes
 
 ONE_GPU = Parallel()
 EAGER_LAUNCH_S = 25e-6
 """Host time per kernel of a model that PyTorch dispatches from Python. Estimate: one decode step of Llama-3.1-8B on an
 H100 takes 8.4 ms eager (cloudai.pt, "CUDA Graphs + torch.compile"), for some 325 kernels; slow hosts take several times
 as long."""
-
-
-Seconds = float | Floats
-"""The same for every step of a stride (or of the only one), or float64[steps]."""
-
-
-class StepTimes(NamedTuple):
-    """What each step takes, and what that is made of, in seconds."""
-
-    seconds: Seconds
-    linear: float
-    attention: Seconds
-    exchange: float
-    launch: Seconds = 0.0
-    pipeline: Seconds = 0.0
-
-
-def at(seconds: Seconds, step: int) -> float:
-    """The seconds of one step."""
-    return seconds if isinstance(seconds, float) else float(seconds[step])
-
-
-def total(seconds: Seconds, steps: int) -> float:
-    """Sum over the first `steps` steps."""
-    if isinstance(seconds, float):
-        return seconds * steps
-    return float(np.add.reduce(seconds[:steps])) if steps > 1 else float(seconds[0])
 
 
 class StepCost:
@@ -124,6 +86,7 @@ class StepCost:
         self.host_time_s = host_time_s
         self.layers = model.layers
         self._graphs = eager_launch_s is None
+        self._pipeline = Pipeline(self.stages, self._graphs)
         self._validity = profile.validity
         self.interference = InterferenceModel.of(profile, parallel.lanes(model))
         """What copies cost kernels; None if the profile does not say."""
@@ -140,7 +103,8 @@ class StepCost:
         """
         stage = self._only
         if stage is None:
-            return self._pipelined_decode(seqs, context, windowed, steps, longest)
+            times = self._pipeline.decode_steps(seqs, context, windowed, steps, longest)
+            return times._replace(seconds=times.seconds + self.host_time_s)
         linear, exchange = stage.linear(seqs, seqs), stage.exchange(seqs, seqs)
         fixed = linear + exchange + self.host_time_s
         if steps == 1:
@@ -174,7 +138,8 @@ class StepCost:
         """
         stage = self._only
         if stage is None:
-            return self._pipelined_mixed(seqs, context, windowed, chunks, rows, longest, flowing)
+            times = self._pipeline.mixed_step(seqs, context, windowed, chunks, rows, longest, flowing)
+            return times._replace(seconds=times.seconds + self.host_time_s)
         linear, exchange = stage.linear(tokens, rows), stage.exchange(tokens, rows)
         attended = stage.mixed(chunks, seqs, context, tokens, windowed, longest)
         launch = max(0.0, stage.launch_floor_s - linear - exchange - attended)
@@ -184,72 +149,6 @@ class StepCost:
         """Time to compute `tokens` tokens of a prompt after `prefix` cached ones, in a step of their own."""
         chunks = [(tokens, prefix)]
         return sum(s.linear(tokens, 0) + s.exchange(tokens, 0) + s.prefill(chunks) for s in self.stages)
-
-    def _pipelined_decode(
-        self, seqs: int, context: int, windowed: Sequence[Attended], steps: int, longest: int
-    ) -> StepTimes:
-        batches = min(len(self.stages), seqs)
-        size = -(-seqs // batches)
-        share = size / seqs
-        part = [Attended(now * share, growing * share) for now, growing in windowed]
-        linear = [stage.linear(size, size) for stage in self.stages]
-        exchange = [stage.exchange(size, size) for stage in self.stages]
-        attention = [stage.decode_stride(size, context * share, steps, size, part, longest) for stage in self.stages]
-        launch = [
-            np.zeros(steps)
-            if self._graphs
-            else np.maximum(0.0, stage.launch_floor_s - (linear[i] + exchange[i]) - attention[i])
-            for i, stage in enumerate(self.stages)
-        ]
-        each = [linear[i] + exchange[i] + attention[i] + launch[i] for i in range(len(self.stages))]
-        whole = np.maximum(batches * np.max(each, axis=0), np.sum(each, axis=0))
-        mean = batches / len(self.stages)  # parts are those of the average stage; it waits for the rest
-        parts = (
-            mean * sum(linear),
-            mean * np.sum(attention, axis=0),
-            mean * sum(exchange),
-            mean * np.sum(launch, axis=0),
-        )
-        return StepTimes(whole + self.host_time_s, *parts, np.maximum(0.0, whole - sum(parts)))
-
-    def _pipelined_mixed(
-        self,
-        seqs: int,
-        context: int,
-        windowed: Sequence[Attended],
-        chunks: Sequence[Chunk],
-        rows: int,
-        longest: int,
-        flowing: bool,
-    ) -> StepTimes:
-        stages = self.stages
-        batches = min(len(stages), max(1, seqs))
-        size = -(-seqs // batches)
-        share = size / seqs if seqs else 0.0
-        part = [Attended(now * share, growing * share) for now, growing in windowed]
-        new, sampled = sum(n for n, _ in chunks), rows - seqs
-        parts = np.zeros(4)  # linear, attention, exchange, launch: sums over stages and micro-batches
-        busy, way = 0.0, 0.0
-        for stage in stages:
-            attention = stage.decode(size, context * share, size, part, longest) if seqs else 0.0
-            plain = np.array([stage.linear(size, size), attention, stage.exchange(size, size), 0.0])
-            full = np.array(
-                [
-                    stage.linear(size + new, size + sampled),
-                    stage.mixed(chunks, size, context * share, size + new, part, longest),
-                    stage.exchange(size + new, size + sampled),
-                    0.0,
-                ]
-            )
-            full[3] = max(0.0, stage.launch_floor_s - float(full.sum()))
-            others = (batches - 1) * plain
-            parts += full + others
-            busy = max(busy, float((full + others).sum()))
-            way += float(full.sum())
-        linear, attended, exchange, launch = (float(x) / len(stages) for x in parts)
-        whole = busy if flowing else max(busy, way)
-        wait = max(0.0, whole - (linear + attended + exchange + launch))
-        return StepTimes(whole + self.host_time_s, linear, attended, exchange, launch, wait)
 
     # ---- parts of a step, over all stages
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from policies.base import PrefetchPolicy
 from sim.clock import STEP_LAST, Clock
 from sim.cost.interference import watch
-from sim.cost.step import StepCost, at
+from sim.cost.step import StepCost
+from sim.cost.times import at
 from sim.engine.batch import Batch, Chunk
 from sim.engine.sequence import Sequence
 from sim.engine.stride import Stride, plan_stride

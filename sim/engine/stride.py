@@ -10,7 +10,8 @@ from sim.cost.bound import Bound
 from sim.cost.interference import Interference
 from sim.cost.layer import Floats
 from sim.cost.stage import MAX_STRIDE, Attended
-from sim.cost.step import StepCost, StepTimes, at, total
+from sim.cost.step import StepCost
+from sim.cost.times import StepTimes, at, total
 from sim.engine.batch import Batch, Chunk
 from sim.engine.decoding import DecodeGroup
 
