@@ -47,6 +47,8 @@ STEPS = (
     "end_s",
     "linear_s",
     "attention_s",
+    "exchange_s",
+    "pipeline_s",
     "launch_s",
     "stall_s",
     "interference_s",

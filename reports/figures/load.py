@@ -5,12 +5,14 @@ import numpy as np
 from reports import bins as b
 from reports.figures.base import (
     BLUE,
+    BROWN,
     GREEN,
     GREY,
     INK,
     ORANGE,
     PURPLE,
     SKY,
+    TEAL,
     VERMILLION,
     Figure,
     TimeAxis,
@@ -25,6 +27,8 @@ from reports.text import number, percent
 STEP_PARTS = (
     ("linear_s", "linear layers", BLUE),
     ("attention_s", "attention", GREEN),
+    ("exchange_s", "exchange between GPUs", BROWN),
+    ("pipeline_s", "waiting for other stages", TEAL),
     ("launch_s", "launches", PURPLE),
     ("interference_s", "slowed by copies", SKY),
     ("layer_wait_s", "waiting for layers", ORANGE),

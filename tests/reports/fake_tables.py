@@ -129,6 +129,8 @@ def make_steps(requests: dict[str, np.ndarray], replicas: int, per_replica: int)
         "waiting": 2 * one,
         "linear_s": 0.55 * busy,
         "attention_s": 0.3 * busy,
+        "exchange_s": np.zeros(n),
+        "pipeline_s": np.zeros(n),
         "launch_s": 0.1 * busy,
         "stall_s": 0.05 * busy,
         "interference_s": 0.03 * busy,
