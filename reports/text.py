@@ -1,7 +1,7 @@
 """Numbers and names as people read them: one spelling for tiles, tables, captions and hover labels."""
 
 import math
-from typing import Any
+from typing import Any, TypeGuard
 
 from hw_profiles.units import format_bytes, format_rate, format_seconds
 
@@ -52,7 +52,7 @@ def slo_label(key: str) -> str:
     return f"{METRIC_LABELS.get(metric, metric)} {statistic}".strip()
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """True for a finite int or float (bool is not a number here)."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
