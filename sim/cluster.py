@@ -12,6 +12,7 @@ from sim.inputs import Inputs
 from sim.recorder import Recorder
 from sim.routing import Routing
 from sim.scenario import Scenario
+from sim.spec import ScenarioSpec
 from sim.topology import Topology
 from traces.request import Request
 
@@ -28,16 +29,7 @@ class Cluster:
         self.inputs = inputs
         self.clock = Clock()
         self.recorder = Recorder()
-        engine = spec.engine
-        self.cost = cost = StepCost(
-            inputs.model,
-            inputs.profile,
-            engine.host_time,
-            engine.l2_prefetch,
-            parallel=spec.hardware.parallel,
-            expert_skew=engine.expert_skew,
-            eager_launch_s=None if engine.graphs else engine.eager_launch,
-        )
+        self.cost = cost = step_cost(spec, inputs)
         self.topology = Topology(scenario, inputs, self.clock, self.recorder, cost)
         self.tier_names = self.topology.tier_names
         self.tiers = self.topology.tiers
@@ -68,7 +60,7 @@ class Cluster:
     def _arrive(self, request: Request) -> None:
         seq = Sequence(request, request.hash_ids, len(self.tiers))
         self.sequences.append(seq)
-        reason = self._too_long(request)
+        reason = too_long(request, self.inputs, self.scenario.spec.engine.block_tokens)
         if reason:
             seq.status = reason
             if self.topology.future is not None:
@@ -77,15 +69,30 @@ class Cluster:
             return
         self.routing.choose(seq).enqueue(seq)
 
-    def _too_long(self, request: Request) -> str | None:
-        """Why a request can never be served, or None. vLLM refuses it too; the KV of the last token is not needed."""
-        tokens = request.input_tokens + request.output_tokens
-        if tokens > self.inputs.model.max_context:
-            return "rejected: longer than the model's context"
-        if tokens - 1 > self.inputs.budget.blocks * self.scenario.spec.engine.block_tokens:
-            return "rejected: longer than the KV cache"
-        return None
-
     def _ended(self, seq: Sequence) -> None:
         self.done += 1
         self.arrivals.ended(seq.index)
+
+
+def step_cost(spec: ScenarioSpec, inputs: Inputs) -> StepCost:
+    """The prices of a replica's steps."""
+    engine = spec.engine
+    return StepCost(
+        inputs.model,
+        inputs.profile,
+        engine.host_time,
+        engine.l2_prefetch,
+        parallel=spec.hardware.parallel,
+        expert_skew=engine.expert_skew,
+        eager_launch_s=None if engine.graphs else engine.eager_launch,
+    )
+
+
+def too_long(request: Request, inputs: Inputs, block_tokens: int) -> str | None:
+    """Why a request can never be served, or None. vLLM refuses it too; the KV of the last token is not needed."""
+    tokens = request.input_tokens + request.output_tokens
+    if tokens > inputs.model.max_context:
+        return "rejected: longer than the model's context"
+    if tokens - 1 > inputs.budget.blocks * block_tokens:
+        return "rejected: longer than the KV cache"
+    return None

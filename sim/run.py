@@ -7,7 +7,6 @@ import hashlib
 import json
 import tempfile
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,11 +20,12 @@ import pyarrow.parquet as pq
 
 from hw_profiles.errors import InputError
 from hw_profiles.files import write_atomic
-from policies.build import is_user_policy, policy_source
+from policies.build import policy_source
 from policies.tables import EVERY_FAMILY
 from sim import checks
 from sim.cluster import Cluster
 from sim.inputs import Inputs, load_inputs
+from sim.policy_failure import policy_failure
 from sim.provenance import value_rows
 from sim.sampler import Sampler
 from sim.scenario import Progress, Scenario
@@ -109,13 +109,16 @@ def simulate(
     check: bool = False,
     strict: bool = False,
     single_step: bool = False,
+    bound: bool = False,
 ) -> Result:
     """Run a scenario. `check` recounts every invariant often; `single_step` does not stride (same result, slower).
 
+    With `bound` the summary also has `bound`: the run's load + compute seconds against the least that its lookups allow
+    (sim.cache.run_bound).
     Raises InputError for input that turns out wrong, InvariantError if the simulator broke one of its own rules.
     """
     with _no_collections():
-        return _simulate(scenario, progress, check=check, strict=strict, single_step=single_step)
+        return _simulate(scenario, progress, check=check, strict=strict, single_step=single_step, bound=bound)
 
 
 @contextmanager
@@ -130,7 +133,9 @@ def _no_collections() -> Iterator[None]:
             gc.enable()
 
 
-def _simulate(scenario: Scenario, progress: Progress | None, *, check: bool, strict: bool, single_step: bool) -> Result:
+def _simulate(
+    scenario: Scenario, progress: Progress | None, *, check: bool, strict: bool, single_step: bool, bound: bool
+) -> Result:
     wall, cpu = time.perf_counter(), time.process_time()
     inputs = load_inputs(scenario, strict=strict)
     cluster = Cluster(scenario, inputs, single_step=single_step)
@@ -148,6 +153,10 @@ def _simulate(scenario: Scenario, progress: Progress | None, *, check: bool, str
     requests = requests_table(cluster.sequences, cluster.tier_names)
     checks.check_end(cluster, requests)
     summary = summarize(cluster, requests, config_sha256(scenario, inputs), installed_version())
+    if bound:
+        from sim.cache.run_bound import bound_of_run
+
+        summary["bound"] = bound_of_run(cluster, requests)
     recorder = cluster.recorder
     tables = {
         "requests": requests,
@@ -164,16 +173,6 @@ def _simulate(scenario: Scenario, progress: Progress | None, *, check: bool, str
         "requests_per_cpu_s": len(cluster.sequences) / cpu_s,
     }
     return Result(summary, tables, scenario.to_yaml(), value_rows(cluster))
-
-
-def policy_failure(error: Exception, now: float, where: str) -> InputError | None:
-    """`error` as one line, if it was raised inside a user's policy file; else None (it is ours)."""
-    inside = [f for f, _ in traceback.walk_tb(error.__traceback__) if is_user_policy(f.f_globals.get("__name__", ""))]
-    if not inside:
-        return None
-    frame = inside[-1]
-    place = f"{Path(frame.f_code.co_filename).name}, line {frame.f_lineno}, in {frame.f_code.co_qualname}"
-    return InputError(f"a policy failed at {now:.6g} s: {type(error).__name__}: {error} ({place})", where=where)
 
 
 def config_sha256(scenario: Scenario, inputs: Inputs) -> str:

@@ -72,11 +72,16 @@ class Scenario:
         """The resolved scenario as YAML; loading it gives the same run."""
         return dump_yaml(self.resolved())
 
-    def run(self, progress: Progress | None = None, *, check: bool = False, strict: bool = False) -> Result:
-        """Simulate. `check` verifies every invariant often, not only at the end. Raises InputError, InvariantError."""
+    def run(
+        self, progress: Progress | None = None, *, check: bool = False, strict: bool = False, bound: bool = False
+    ) -> Result:
+        """Simulate. `check` verifies every invariant often, not only at the end; `bound` adds the run's regret.
+
+        Raises InputError, InvariantError.
+        """
         from sim.run import simulate
 
-        return simulate(self, progress=progress, check=check, strict=strict)
+        return simulate(self, progress=progress, check=check, strict=strict, bound=bound)
 
 
 def _scalar(text: str, path: str) -> Any:

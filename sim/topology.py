@@ -33,10 +33,19 @@ from sim.tier_spec import LinkSpec, TierSpec
 class Topology:
     """Builds the cache of each replica; tiers, links and shared bandwidths are made when first used.
 
-    A tier of no size is no tier: nothing is built for it, and it comes last in `tier_names`.
+    A tier of no size is no tier: nothing is built for it, and it comes last in `tier_names`. `make_engine` builds the
+    copy engines.
     """
 
-    def __init__(self, scenario: Scenario, inputs: Inputs, clock: Clock, recorder: Recorder, cost: StepCost) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        inputs: Inputs,
+        clock: Clock,
+        recorder: Recorder,
+        cost: StepCost,
+        make_engine: Callable[..., CopyEngine] = CopyEngine,
+    ) -> None:
         spec = scenario.spec
         present = tuple(tier for level, tier in enumerate(spec.tiers) if not level or tier.capacity)
         self.empty = tuple(tier for tier in spec.tiers if tier not in present)
@@ -55,6 +64,7 @@ class Topology:
         self._places: dict[str, Place] = {}
         self._engines: dict[tuple[str, str], CopyEngine] = {}
         self._cost = cost
+        self._make_engine = make_engine
         self.future = None if inputs.trace.closed_loop else Future(inputs.trace)
         """What arrives when; None where that depends on the system."""
         self._check_unused()
@@ -67,18 +77,29 @@ class Topology:
         behind = {p.tier.name: Behind(p, self._way_out(i, replica)) for i, p in enumerate(lower, start=1)}
         here = self._make_place(0, self._tier(0, spec.tiers[0], replica), behind, replica)
         loading = spec.engine.loading
-        by_cost = RouteCosts(self._recompute_s, spec.tiers[0].name, {}, self._loads(replica))
         return ReplicaCache(
             here,
             sources,
             hash_tokens=inputs.trace.block_tokens,
             block_tokens=spec.engine.block_tokens,
             token_bytes=inputs.token_bytes,
-            choose=by_cost if loading.choose == "by_cost" else None,
+            choose=self.costs(replica) if loading.choose == "by_cost" else None,
             layerwise=loading.mode == "layerwise",
             admitted=None if self.future is None else self.future.admitted,
             empty=[tier.name for tier in self.empty],
         )
+
+    def costs(self, replica: int) -> RouteCosts:
+        """What it takes to load prefixes into a replica's HBM, and to compute them there."""
+        return RouteCosts(self._recompute_s, self._scenario.spec.tiers[0].name, {}, self._loads(replica))
+
+    def held_bytes(self) -> dict[str, int]:
+        """Bytes of KV that each tier holds, over all replicas and nodes; HBM first, none of no size."""
+        replicas = range(self._scenario.spec.hardware.replicas)
+        return {
+            tier.name: self._capacity(level) * len({self._label(tier, replica) for replica in replicas})
+            for level, tier in enumerate(self._scenario.spec.tiers)
+        }
 
     def prefetch(self) -> PrefetchPolicy | None:
         """The prefetch policy of one replica, if the scenario names one and there is a tier to fetch from."""
@@ -209,14 +230,19 @@ class Topology:
         owner = {"private": str(replica), "node": self._node(replica), "cluster": "cluster"}[tier.shared]
         return f"{tier.name}/{owner}"
 
+    def _capacity(self, level: int) -> int:
+        """Bytes of one tier of a level."""
+        spec = self._scenario.spec
+        tier = spec.tiers[level]
+        capacity = self._inputs.hbm_bytes if level == 0 else tier.capacity
+        assert capacity is not None
+        return capacity * (spec.hardware.parallel.nodes if tier.shared == "node" else 1)
+
     def _tier(self, level: int, tier: TierSpec, replica: int) -> Tier:
         """The tier object of a replica: its own, or the one of its node or of the cluster."""
         label = self._label(tier, replica)
         if label not in self._by_label:
-            capacity = self._inputs.hbm_bytes if level == 0 else tier.capacity
-            assert capacity is not None
-            if tier.shared == "node":
-                capacity *= self._scenario.spec.hardware.parallel.nodes
+            capacity = self._capacity(level)
             info = self._info(tier, capacity, replica)
             policy: EvictionPolicy = self._policy("eviction", tier, self._scenario.spec.policies.eviction, info)
             self._by_label[label] = Tier(tier.name, label, capacity, policy, leaf_only=tier.leaf_only)
@@ -285,7 +311,9 @@ class Topology:
             chunk = self._scenario.spec.links.get(name, LinkSpec()).chunk
             if chunk is not None and of_gpu:
                 chunk = round(chunk * self._inputs.lanes)
-            engine = CopyEngine(name, index, model, path, self._network, self._clock, self._recorder, chunk_bytes=chunk)
+            engine = self._make_engine(
+                name, index, model, path, self._network, self._clock, self._recorder, chunk_bytes=chunk
+            )
             self._engines[name, owner] = engine
             self.links.append(engine)
         return self._engines[name, owner]

@@ -105,3 +105,12 @@ def _turns(prefix: Mapping[str, Any]) -> str:
 
 def _plain(text: str) -> str:
     return text.replace(NBSP, " ")
+
+
+def bound_line(bound: Mapping[str, Any]) -> str:
+    """The regret of a run (`bound` of its summary) in one line."""
+    regret = "no regret" if bound["regret"] is None else f"regret {percent(bound['regret'])}"
+    return (
+        f"load + compute: {seconds(bound['load_recompute_s'])}, of which {seconds(bound['load_s'])} to load; "
+        f"no policy could need less than {seconds(bound['lower_bound_s'])}: {regret} (bound without queueing)"
+    )

@@ -26,6 +26,9 @@ def run(
     as_json: AsJson = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="Do not write report.html.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Check invariants all along, not only at the end.")] = False,
+    bound: Annotated[
+        bool, typer.Option("--bound", help="Also the least load + compute seconds that the run's lookups allow.")
+    ] = False,
     fail_on_slo: Annotated[bool, typer.Option("--fail-on-slo", help="Exit with 1 when the SLO is missed.")] = False,
     strict: Strict = False,
     quiet: Quiet = False,
@@ -45,7 +48,7 @@ def run(
 
     with simulation_bar(wanted=not (quiet or as_json)) as tick:
         try:
-            result = spec.run(progress=tick, check=check, strict=strict)
+            result = spec.run(progress=tick, check=check, strict=strict, bound=bound)
         except InvariantError as error:
             kept = out or Path("out") / f"{scenario.stem}-broken"
             keep_scenario(kept, spec.to_yaml())
@@ -60,7 +63,7 @@ def run(
 
         write_run_report(saved)
 
-    from kvsim.cli._summary import print_summary
+    from kvsim.cli._summary import bound_line, print_summary
     from reports.verdict import verdict
 
     for warning in summary["warnings"]:
@@ -71,6 +74,8 @@ def run(
     else:
         if not quiet:
             print_summary(summary)
+        if bound:
+            _print.line(bound_line(summary["bound"]))
         _print.line(verdict(summary).line)
         _print.line(f"run directory: {folder}" if no_report else f"report: {folder / 'report.html'}")
     if fail_on_slo and not summary["slo"]["met"]:

@@ -27,12 +27,6 @@ def belady_hits(accesses: Accesses, capacities: Sequence[int]) -> list[Hits]:
     return [_one(keys, following, prefix, segments, accesses.distinct, capacity) for capacity in capacities]
 
 
-def optimal_misses(keys: Sequence[int], following: Sequence[int], capacity: int) -> int:
-    """The least number of misses of any cache of `capacity` blocks on a flat sequence; `following` as `next_use`."""
-    hits = _one(keys, following, [0] * len(keys), [(0, len(keys))], max(keys, default=-1) + 1, capacity)
-    return len(keys) - hits.blocks
-
-
 def _one(
     keys: Sequence[int],
     following: Sequence[int],

@@ -1,74 +1,164 @@
-"""A lower bound on the seconds of loading and recomputing in a hierarchy of tiers, from the optimal stack property."""
+"""A lower bound on the seconds of loading and computing prompts in a hierarchy of tiers: the optimal stack property."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from hw_profiles.errors import InputError
-from sim.cache.accesses import next_use
-from sim.cache.belady import optimal_misses
+from sim.cache.intervals import Reuses, least_missed
+from sim.cache.prices import Prices
+from traces.request import Floats, Ints, Trace
+
+DEFINITION = (
+    "Load + compute seconds: every prompt token at the price of where it comes from, with nothing else in the way. A "
+    "token loaded from a tier costs its share of one load of a full step's tokens over an idle route, a token that is "
+    "computed its share of a full step at its place in the prompt, a token in HBM nothing. The bound is the least that "
+    "any management of tiers of these sizes could need for the same lookups in the same order (the stack property of "
+    "Belady's MIN, tier by tier), without queueing. Regret = seconds / bound - 1."
+)
+LEVELS = 8
+"""Into how many parts prices are cut that differ from block to block. More bring the bound closer, at their cost."""
 
 
-class TierCost(NamedTuple):
-    """A tier of `capacity` blocks, from which a block can be used after `load_s` seconds (0 where it is used)."""
+@dataclass(frozen=True, eq=False)
+class Visits:
+    """When a system looked prompts up, and how long it then had them in hand.
+
+    For m requests of `trace`, by `rows` int64[m]: `looked_up` is when the request was looked up, `done` when the system
+    let go of its blocks, in any unit of time. What a lookup finds it finds whole and at once. `reusable` int64[m]:
+    leading tokens of the prompt that could be reused, at most; the others are computed always. `priced` bool[m]: False
+    for requests whose seconds are left out, since it is not known when they used what (preempted ones).
+    """
+
+    trace: Trace
+    rows: Ints
+    looked_up: Ints | Floats
+    done: Ints | Floats
+    reusable: Ints
+    priced: npt.NDArray[np.bool_]
+
+
+class Step(NamedTuple):
+    """Tiers up to this one hold `capacity` tokens; at least `missed` tokens were looked for that they do not have, of
+    those that had been used before, and those cost at least `seconds` more than with these tiers alone."""
 
     capacity: int
-    load_s: float
+    missed: int
+    seconds: float
 
 
-class StackBound(NamedTuple):
-    """`seconds` that no management of the tiers can beat, and how they come about.
-
-    `steps`: (cumulative capacity in blocks, least accesses beyond it, seconds that each of them costs more than one
-    within it), cheapest tier first; the last step leads to recomputing.
-    """
+class Bound(NamedTuple):
+    """`seconds` that no management of the tiers can beat: `first_s` for what was never used before, and the steps."""
 
     seconds: float
-    steps: tuple[tuple[int, int, float], ...]
+    first_s: float
+    steps: tuple[Step, ...]
 
 
-def stack_bound(keys: Sequence[int], tiers: Sequence[TierCost], recompute_s: float) -> StackBound:
-    """The least load + recompute seconds for the accesses `keys` (blocks, numbered from 0), without queueing.
+def lower_bound(visits: Visits, capacities: Sequence[int], prices: Prices, *, fetched_ahead: bool = False) -> Bound:
+    """The least load + compute seconds of the prompts, without queueing, for tiers of `capacities` (tokens, HBM first).
 
-    An access costs the `load_s` of the tier that serves it, or `recompute_s`. Let the tiers be sorted by cost, with
-    those that cost no less than recomputing left out, and let c_1 <= c_2 <= ... <= c_m = recompute_s be the costs.
-    The cost of an access served by tier j is c_1 + (c_2 - c_1) + ... + (c_j - c_(j-1)), so
+    Let c_j be what a token costs from tier j (`Prices`), or from any tier behind it, and no more than computing it:
+    c_1 <= c_2 <= ... <= c_m <= c_(m+1) = computing. A token that tier j serves costs c_1 + (c_2 - c_1) + ... +
+    (c_j - c_(j-1)), so the seconds of all are
 
-        seconds = accesses x c_1 + sum over k of (c_(k+1) - c_k) x (accesses not served by tiers 1 .. k)
+        tokens x c_1 + sum over k of (c_(k+1) - c_k) x (tokens not served by tiers 1 .. k)
 
-    However blocks are placed, tiers 1 .. k together are a cache of their summed capacity, into which blocks come by
-    being accessed: it misses at least as often as Belady's MIN with bypass of that size (`sim.cache.belady`), which is
-    what is priced. A prefetch does not change this, as its load is counted too, only earlier. The bound is reached
-    when moves away from the GPU are free, since MIN's contents at one size include those at every smaller one.
-    SOURCE: R. L. Mattson et al., "Evaluation techniques for storage hierarchies", IBM Systems Journal 9(2), 1970.
+    Tiers 1 .. k together are a cache of their summed capacity, into which a block comes only when a request uses it.
+    So they cannot serve a token that was not used before (those are computed), and to serve one that was, they must
+    have held it from the end of its last use to the lookup: what does not fit is at least `intervals.least_missed`.
+    Where c_(k+1) - c_k differs from token to token it is cut into LEVELS parts, each over the tokens that cost at least
+    as much: MIN over fewer tokens misses no more of them. Nothing is taken from how a system runs but the order and the
+    times of its lookups, so the bound holds for one fixed sequence: another order is another sequence.
 
-    It bounds one fixed sequence of accesses, made one by one: a system that serves the blocks of a request together,
-    or requests in another order, makes another sequence. `recompute_s` and `load_s` must be the least that any block
-    costs for the bound to hold where costs vary. Time on links and waiting in queues come on top; overlap of loads
-    with compute hides seconds but does not remove them. Raises InputError for negative or non-finite input.
+    With `fetched_ahead` blocks may move toward the GPU between uses (a prefetch), which breaks this for every k but the
+    last: loading is then taken as free. Several caches side by side (replicas, nodes) count as one of their summed
+    capacity, which can only miss less.
+
+    SOURCE: the stack property of MIN, R. L. Mattson et al., "Evaluation techniques for storage hierarchies", IBM
+    Systems Journal 9(2), 1970; the pricing by steps is kvsim's own.
     """
-    for where, values in (
-        ("load_s", [tier.load_s for tier in tiers]),
-        ("capacity", [tier.capacity for tier in tiers]),
-        ("recompute_s", [recompute_s]),
-    ):
-        for value in values:
-            if not (math.isfinite(value) and value >= 0):
-                raise InputError("", path=where, found=value, allowed="a finite number, 0 or more")
-    codes = np.unique(np.asarray(keys, np.int64), return_inverse=True)[1].reshape(-1).astype(np.int64)
-    flat, following = codes.tolist(), next_use(codes).tolist()
-    worth = sorted((tier for tier in tiers if tier.load_s < recompute_s), key=lambda tier: tier.load_s)
-    costs = [*(tier.load_s for tier in worth), recompute_s]
-    seconds = len(flat) * costs[0]
+    uses = _uses(visits)
+    compute_s = prices.to_compute_s(uses.start, uses.tokens)
+    first_s = float(compute_s[uses.counted & (uses.begin == -np.inf)].sum())
+    lengths = visits.trace.input_tokens[visits.rows]
+    always = prices.from_start_s(lengths) - prices.from_start_s(visits.reusable)
+    first_s += float(always[visits.priced].sum())
+    again = uses.counted & (uses.begin > -np.inf) & (uses.tokens > 0)
+    reuses = Reuses(uses.begin[again], uses.end[again], uses.tokens[again])
+    each_s = compute_s[again] / reuses.tokens
+    load_s = np.zeros(len(capacities)) if fetched_ahead else np.minimum.accumulate(prices.load_s[::-1])[::-1]
+    seconds = first_s + float((np.minimum(load_s[0], each_s) * reuses.tokens).sum())
     steps = []
-    held = 0
-    for tier, dearer in zip(worth, costs[1:], strict=True):
-        held += tier.capacity
-        beyond = optimal_misses(flat, following, held)
-        steps.append((held, beyond, dearer - tier.load_s))
-        seconds += beyond * (dearer - tier.load_s)
-    return StackBound(seconds, tuple(steps))
+    for k, held in enumerate(np.cumsum(capacities).tolist()):
+        further = load_s[k + 1] if k + 1 < len(load_s) else np.inf
+        dearer = np.minimum(further, each_s) - np.minimum(load_s[k], each_s)
+        steps.append(_step(reuses, dearer, held))
+        seconds += steps[-1].seconds
+    return Bound(seconds, first_s, tuple(steps))
+
+
+def _step(reuses: Reuses, dearer: Floats, capacity: int) -> Step:
+    """The least that tokens cost which cannot be kept in `capacity` tokens, where each costs `dearer` (s) then."""
+    missed = least_missed(reuses, capacity)
+    seconds = 0.0
+    if missed and len(dearer):
+        marks = np.unique(np.quantile(dearer, np.arange(LEVELS) / LEVELS, method="lower"))
+        for below, mark in pairwise((0.0, *marks.tolist())):
+            part = dearer >= mark
+            tokens = missed if part.all() else least_missed(reuses.where(part), capacity)
+            seconds += (mark - below) * tokens
+    return Step(capacity, missed, seconds)
+
+
+class _Uses(NamedTuple):
+    """Blocks as requests use them, in order of lookup: when the last use before ended (-inf: never used before), when
+    it was looked up, the tokens looked for and where they begin in the prompt, and whether their price counts."""
+
+    begin: Floats
+    end: Floats
+    tokens: Ints
+    start: Ints
+    counted: npt.NDArray[np.bool_]
+
+
+def _uses(visits: Visits) -> _Uses:
+    trace = visits.trace
+    order = np.lexsort((visits.rows, visits.looked_up))
+    rows = visits.rows[order]
+    first = trace.hash_offsets[rows]
+    counts = trace.hash_offsets[rows + 1] - first
+    owner = np.repeat(np.arange(len(rows)), counts)
+    offsets = np.cumsum(counts) - counts
+    place = np.arange(len(owner)) - offsets[owner]
+    keys = trace.hash_ids[first[owner] + place]
+    start = place * trace.block_tokens
+    tokens = np.clip(visits.reusable[order][owner] - start, 0, trace.block_tokens)
+    end = visits.looked_up[order].astype(np.float64)[owner]
+    done = visits.done[order].astype(np.float64)[owner]
+    # Sorted by key, uses of a block are side by side in order of lookup: the latest end of those before is a running
+    # maximum that starts afresh for every block.
+    by_key = np.argsort(keys, kind="stable")
+    same = np.concatenate(([False], keys[by_key][1:] == keys[by_key][:-1])) if len(keys) else np.zeros(0, bool)
+    begin = np.full(len(keys), -np.inf)
+    latest = _latest_before(done[by_key], same)
+    begin[by_key] = latest
+    return _Uses(begin, end, tokens, start, visits.priced[order][owner])
+
+
+def _latest_before(values: Floats, follows: npt.NDArray[np.bool_]) -> Floats:
+    """The greatest of the values before each in its group, -inf for the first; a group begins where not `follows`."""
+    group = np.cumsum(~follows)
+    order = np.lexsort((values, group))
+    # Ranks rise from group to group, so a running maximum over all of them stays within each.
+    rank = np.empty(len(values), np.int64)
+    rank[order] = np.arange(len(values))
+    latest = values[order][np.maximum.accumulate(rank)] if len(values) else values
+    found = np.full(len(values), -np.inf)
+    found[1:] = np.where(follows[1:], latest[:-1], -np.inf)
+    return found

@@ -18,8 +18,10 @@ from sim.cache.accesses import Accesses, Hits, accesses_of
 from sim.cache.belady import belady_hits
 from sim.cache.passes.facts import play
 from sim.cache.passes.table import pass_of
+from sim.cache.policy_names import as_mapping, label
 from sim.cache.replay import Replay, cache_info, no_cycle_search
 from sim.cache.stack import lru_hits
+from sim.policy_failure import failures_named
 from traces.request import Trace
 
 BELADY = "belady"
@@ -91,7 +93,7 @@ def run_study(
     with passes done and passes in all.
     Raises InputError for an unknown policy, a capacity below one block, and what `accesses_of` refuses.
     """
-    specs = {label(spec): spec for spec in map(_spec, policies)}
+    specs = {label(spec): spec for spec in map(as_mapping, policies)}
     sizes = tuple(dict.fromkeys(capacities))
     if not specs or not sizes:
         raise InputError("none given", path="policy" if not specs else "capacity")
@@ -117,7 +119,8 @@ def run_study(
             replay = replay or Replay(accesses)
             found = []
             for count in counts:
-                found.append(_hits(replay, _build(specs[name], replay.info(count), here), count))
+                with failures_named(replay.now, trace.source):
+                    found.append(_hits(replay, _build(specs[name], replay.info(count), here), count))
                 if progress is not None:
                     progress(done * len(bounded) + len(found), len(classes) * len(bounded))
         hits[name] = dict(zip(counts, found, strict=True))
@@ -142,20 +145,6 @@ def run_study(
         belady=tuple(row(BELADY, size) for size in sizes if size is not None) if BELADY in hits else (),
         unbounded=row(UNBOUNDED, None),
     )
-
-
-def label(spec: Mapping[str, Any]) -> str:
-    """How a policy is called in rows: its name, and options if it has any: `s3fifo(small_ratio=0.2)`."""
-    options = ", ".join(f"{key}={value}" for key, value in spec.items() if key != "name")
-    return f"{spec['name']}({options})" if options else str(spec["name"])
-
-
-def _spec(policy: Any) -> dict[str, Any]:
-    if isinstance(policy, Mapping) and isinstance(policy.get("name"), str):
-        return dict(policy)
-    if not isinstance(policy, str):
-        raise InputError("", path="policy", found=policy, allowed="a name, or {name: s3fifo, small_ratio: 0.1}")
-    return {"name": policy}
 
 
 def _check(spec: Mapping[str, Any], base_dir: Path) -> type | None:
