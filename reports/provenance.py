@@ -56,7 +56,7 @@ def uncertainty(value: Mapping[str, Any]) -> str:
     """Relative half-width of a profile value (one wider than the value: its ends as factors), its interval where no
     half-width is given, else `unknown`."""
     rel, low, high, mid = (value.get(k) for k in ("rel", "lo", "hi", "value_si"))
-    if is_number(rel) and rel > 1 and mid and is_number(low) and is_number(high):
+    if rel is not None and is_number(rel) and rel > 1 and mid and is_number(low) and is_number(high):
         return f"×{NBSP}{number(low / mid, 2)} to ×{NBSP}{number(high / mid, 2)}"
     if is_number(rel):
         return f"±{NBSP}{percent(rel)}"
@@ -80,7 +80,7 @@ def trust_line(summary: Mapping[str, Any]) -> str:
     kind = str(profile.get("kind") or "unknown kind")
     widest, outside = profile.get("widest_uncertainty"), profile.get("extrapolated_fraction")
     line = f"Profile {profile.get('name', '')}: {KIND_LABELS.get(kind, kind)}"
-    if is_number(widest):
+    if widest is not None and is_number(widest):
         where = f" ({profile['widest_value']})" if profile.get("widest_value") else ""
         wide = f"±{NBSP}{percent(widest)}" if widest <= 1 else f"by a factor of {number(1 + widest, 2)}"
         line += f"; widest stated uncertainty {wide}{where}"
