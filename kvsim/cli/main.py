@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 import kvsim
 from hw_profiles.errors import InputError
-from kvsim.cli import _print, new, trace
+from kvsim.cli import _print, calibrate_run, new, trace
 from kvsim.cli.cache import cache
 from kvsim.cli.list import list_names
 from kvsim.cli.report import report
@@ -53,6 +53,10 @@ def make_app() -> typer.Typer:
     starts.callback(invoke_without_command=True)(_bare)
     starts.command("policy")(new.policy)
     app.add_typer(starts, name="new")
+    measuring = typer.Typer(cls=Verbs, help="A hardware profile of your own: measure a GPU.")
+    measuring.callback(invoke_without_command=True)(_bare)
+    measuring.command("run")(calibrate_run.run)
+    app.add_typer(measuring, name="calibrate")
     return app
 
 

@@ -1,0 +1,45 @@
+"""A small suite of torch on the CPU: no profile of anything one would buy, but the whole way from samples to a profile.
+
+Tests use it, and the mini engine's CPU mode is compared with the simulator under its profile.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+
+from calibration.suite.point import Costs, Key, Point, point
+
+KIB, MIB = 2**10, 2**20
+OVERHEAD: Mapping[str, float] = {"import torch, pools": 4.0, "anchors at start, middle and end": 0.5}
+HEADS, KV_HEADS, HEAD_DIM, PAGE = 8, 2, 64, 16
+"""Heads of the model that the mini engine runs on the CPU."""
+ROWS, ROWS_HELDOUT = (1, 2, 4, 8, 16, 32, 64, 128, 256), (3, 12, 48, 160)
+SHAPES = ((768, 512), (512, 512), (3072, 512), (512, 1536))
+BATCHES, CONTEXTS, DECODE_HELDOUT = (1, 2, 4, 8, 16), (32, 128, 512, 1024), ((3, 300), (6, 200), (12, 700))
+NEW, PREFIXES, PREFILL_HELDOUT = (16, 32, 64, 128, 256), (0, 128, 512), ((48, 64), (100, 300), (200, 0))
+
+
+def points(costs: Costs) -> Iterator[Point]:
+    """Everything a profile must have."""
+    for op, size in itertools.product(("read", "write", "copy"), (64 * KIB, 512 * KIB, 4 * MIB, 32 * MIB)):
+        yield point(costs, "stream", costs.moved(size), {"op": op, "bytes": size})
+    yield point(costs, "stream", costs.moved(16 * MIB), {"op": "read", "bytes": 16 * MIB}, heldout=True)
+    for what in ("stream", "graph_1"):
+        yield point(costs, "launch", 1e-3, {"what": what}, cold=False)
+    for (n, k), m in itertools.product(SHAPES, (*ROWS, *ROWS_HELDOUT)):
+        seconds = costs.product(2 * n * k, 2.0 * m * n * k)
+        key: Key = {"dtype": "bf16", "impl": "torch", "m": m, "n": n, "k": k}
+        yield point(costs, "gemm", seconds, key, heldout=m in ROWS_HELDOUT)
+    for batch, seq in (*itertools.product(BATCHES, CONTEXTS), *DECODE_HELDOUT):
+        seconds = batch * (5e-5 + seq * KV_HEADS * HEAD_DIM * 4 / costs.hbm)
+        key = {"format": "bf16", "heads": HEADS, "kv_heads": KV_HEADS, "page": PAGE, "batch": batch, "seq": seq}
+        yield point(costs, "decode", seconds, key, heldout=(batch, seq) in DECODE_HELDOUT)
+    for tokens, prefix in (*itertools.product(NEW, PREFIXES), *PREFILL_HELDOUT):
+        flops = 4.0 * HEADS * HEAD_DIM * tokens * (prefix + tokens)
+        key = {"impl": "triton", "heads": HEADS, "kv_heads": KV_HEADS, "tokens": tokens, "prefix": prefix}
+        held = (tokens, prefix) in PREFILL_HELDOUT
+        yield point(costs, "prefill", 1e-4 + flops / costs.attention, key, heldout=held)
+    for direction, size in itertools.product(("h2d", "d2h"), (4 * KIB, 32 * KIB, 256 * KIB, 2 * MIB, 16 * MIB)):
+        key = {"direction": direction, "memory": "pinned", "bytes": size}
+        yield point(costs, "copy", 5e-6 + size / costs.link, key, heldout=size == 256 * KIB)

@@ -1,0 +1,112 @@
+"""The suite where no GPU is: rehearsed with stand-ins for CUDA, and really run on the CPU, killed and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from calibration.suite.samples import read_samples
+
+HERE = Path(__file__).parent
+
+
+def test_every_bench_runs_through(gpu_python, tmp_path):
+    """Kernels interpreted, CUDA played: what is not seen is time."""
+    done = gpu_python(str(HERE / "rehearsal.py"), str(tmp_path), interpret=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row for row in rows if not row["ok"]] == []
+    assert len({row["bench"] for row in rows}) >= 21
+    assert list(tmp_path.iterdir()) == []  # the disk's file is gone
+    decode = {row["key"]["format"]: row["nbytes"] for row in rows if row["bench"] == "decode"}
+    tokens, numbers = 2 * 40, 2 * 2 * 128  # sequences x context; keys and values x KV heads x head
+    assert decode["bf16"] == tokens * numbers * 2
+    assert decode["int8"] == tokens * (numbers + 2 * 2 * 2)  # a scale of 2 bytes per token, head and side
+    assert decode["int4"] == tokens * (numbers / 2 + 2 * 2 * 4)
+    assert decode["int2"] == tokens * (numbers / 4 + 2 * 4 * (128 / 32 + 128 / 32))
+
+
+def test_skewed_batches_have_the_same_tokens(gpu_python):
+    code = """
+from calibration.suite.bench_attention import skewed
+from calibration.suite.plan_attention import SKEWS
+for name in SKEWS:
+    lengths = skewed(name, 8, 4096)
+    assert sum(lengths) == 8 * 4096 and min(lengths) > 0, lengths
+    print(name, max(lengths) / 4096)
+"""
+    done = gpu_python("-c", code)
+    assert done.returncode == 0, done.stderr
+    longest = dict(line.split() for line in done.stdout.splitlines())
+    assert longest["even"] == "1.0"
+    assert float(longest["one_long"]) == pytest.approx(4.0, rel=0.01)
+
+
+def test_a_run_on_the_cpu_is_killed_and_resumed(gpu_python, tmp_path):
+    """What was measured is kept; the rest is measured by the run that goes on, once."""
+    arguments = ["-m", "kvsim", "calibrate", "run", "--device", "cpu", "--out", str(tmp_path), "--only", "copy,launch"]
+    python = gpu_python("-c", "import sys; print(sys.executable)").stdout.strip()
+    environment = os.environ | {"PYTHONPATH": str(HERE.parents[2]), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([python, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    path = tmp_path / "samples.jsonl"
+    deadline = time.monotonic() + 120
+    while (not path.exists() or path.read_text().count('"type": "sample"') < 3) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    with path.open("a") as file:
+        file.write('{"type": "sample", "pass": 0, "us": [1')  # as if cut off in a line
+    kept = read_samples(path, half_line=True)
+    assert 3 <= len(kept.samples) < 24
+    assert not kept.complete
+
+    again = gpu_python(*arguments, "--resume")
+    assert again.returncode == 0, again.stderr
+    assert "cpu: 24 points measured" in again.stdout
+    whole = read_samples(path)
+    assert whole.complete
+    assert whole.runs == 2
+    assert whole.samples[: len(kept.samples)] == kept.samples
+    names = [(record["pass"], record["name"]) for record in whole.samples]
+    assert len(names) == len(set(names)) == 24
+    assert [record["tag"] for record in whole.anchors if record["what"] == "copy"][-1] == "end"
+    assert {record["kernel"] for record in whole.checks} == {"decode_cpu", "prefill_cpu"}
+
+
+def test_a_build_for_cpus_is_named(gpu_python, tmp_path):
+    """With torch and Triton, but no GPU: one line, nothing written."""
+    done = gpu_python("-m", "kvsim", "calibrate", "run", "--out", str(tmp_path / "new"))
+    if done.returncode == 0 or "in use by others" in done.stderr:
+        pytest.skip("this machine has a GPU")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no GPU can be measured")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_wrong_kernel_is_not_timed(gpu_python, tmp_path):
+    code = f"""
+import json
+from pathlib import Path
+from calibration.suite import cpu_checks, preflight, runner
+from calibration.suite.facts import cpu_costs
+from calibration.suite.plan import make_plan
+good = cpu_checks.run
+cpu_checks.run = lambda: (record | {{"ok": record["kernel"] != "decode_cpu"}} for record in good())
+facts = preflight.cpu_facts()
+plan = make_plan(facts, cpu_costs(facts.l2_bytes), only=("decode", "launch"))
+runner.run_plan(facts, plan, Path({str(tmp_path / "s.jsonl")!r}))
+"""
+    done = gpu_python("-c", code)
+    assert done.returncode == 0, done.stderr
+    found = read_samples(tmp_path / "s.jsonl")
+    assert {record["bench"] for record in found.samples} == {"launch"}
+    assert {record["problem"] for record in found.problems} == {"not timed: decode_cpu disagreed with torch"}
+    assert len(found.problems) == 2 * 23
