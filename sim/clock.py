@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heappop, heappush
+from operator import attrgetter
 from typing import Any
 
 import simpy
@@ -24,6 +25,8 @@ class Clock(simpy.Environment):
     def __init__(self) -> None:
         super().__init__()
         self.events = 0
+
+    now: float = property(attrgetter("_now"))  # type: ignore[assignment]  # SimPy's, without a frame of Python
 
     def at(self, time: float, call: Callable[[], None], priority: int = ARRIVAL_FIRST) -> None:
         """Run `call()` at simulated `time` (seconds, not before now)."""

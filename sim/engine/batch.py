@@ -115,7 +115,7 @@ class Batch:
 
     def _allocate_decode(self, now: float) -> None:
         """Blocks for the next token of every decoding sequence, preempting the newest sequences if need be."""
-        while self.decoding.count and not self.cache.reserve(self.decoding.blocks(1)):
+        while (blocks := self.decoding.blocks(1)) and not self.cache.reserve(blocks):
             self._preempt(next(reversed(self.running.values())), now)
 
     def _continue_prefill(self, now: float) -> list[Chunk]:
@@ -155,7 +155,9 @@ class Batch:
 
     def _admit(self, chunks: list[Chunk], now: float) -> None:
         """Take waiting sequences in order while the budget, the batch and the memory allow it."""
-        budget = self.limits.max_num_batched_tokens - self.decoding.count - sum(tokens for _, tokens in chunks)
+        if not (self.waiting or self.loaded):
+            return
+        budget = self.limits.max_num_batched_tokens - self.decoding.count - sum([tokens for _, tokens in chunks])
         while budget > 0 and len(self.running) < self.limits.max_num_seqs:
             if not self.loaded:
                 if not self._look_up_next(budget, now):
@@ -199,7 +201,10 @@ class Batch:
 
     def _next_waiting(self) -> int | None:
         """Place in the queue of the first sequence that need not wait for a fetch of its own."""
-        return next((place for place, seq in enumerate(self.waiting) if not seq.fetching), None)
+        for place, seq in enumerate(self.waiting):
+            if not seq.fetching:
+                return place
+        return None
 
     def _take_back(self) -> bool:
         """Nothing can run and no copy is under way: free what the last ready sequence holds. False if idle.

@@ -7,7 +7,9 @@ The loop's cost is per decision, not per step or running sequence.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 from policies.base import PrefetchPolicy
 from sim.clock import STEP_LAST, Clock
@@ -39,8 +41,7 @@ class ReplicaTimes:
     """A step was decided, but the memory that it needs was still being copied away."""
 
 
-@dataclass(frozen=True)
-class Decision:
+class Decision(NamedTuple):
     """A step that is scheduled and whose memory is not free yet."""
 
     at: float
@@ -151,7 +152,7 @@ class Replica:
             if not self.cache.mover.leaving:
                 # Whatever came meanwhile is looked at after one step.
                 single = bool(self.batch.waiting or self.batch.loaded)
-                self._begin(replace(self._decided, single=self._decided.single or single), now)
+                self._begin(self._decided._replace(single=self._decided.single or single), now)
             return
         if self._stride is not None:
             if self._stride.cut(now):
@@ -199,25 +200,31 @@ class Replica:
         if not chunks and not batch.decoding.count:  # idle until something arrives
             self._awaiting = bool(batch.loading or batch.loaded) or any(seq.fetching for seq in batch.waiting)
             return
-        self._decided = Decision(now, chunks, self._single_step or not settled)
-        if not self.cache.mover.leaving:
-            self._begin(self._decided, now)
+        decision = Decision(now, chunks, self._single_step or not settled)
+        if self.cache.mover.leaving:
+            self._decided = decision
+        else:
+            self._begin(decision, now)
 
     def _begin(self, decision: Decision, now: float) -> None:
         """Start what was decided; later than decided if evicted blocks had to be copied away first."""
         self._decided = None
-        stall = now - decision.at
+        decided_at, chunks, single = decision
         copying = self._interference is not None and self._interference.begin(now)
-        single = decision.single or copying
         self._stride = plan_stride(
-            self.batch, decision.chunks, self._cost, now, stall, single=single, flowing=self._flowing_until == now
+            self.batch,
+            chunks,
+            self._cost,
+            now,
+            now - decided_at,
+            single=single or copying,
+            flowing=self._flowing_until == now,
         )
         self._schedule_end(self._stride)
 
     def _schedule_end(self, stride: Stride) -> None:
         self._plan_number += 1
-        number = self._plan_number
-        self._clock.at(stride.end, lambda: self._end(number), STEP_LAST)
+        self._clock.at(stride.end, partial(self._end, self._plan_number), STEP_LAST)
 
     def _end(self, number: int) -> None:
         stride = self._stride
@@ -317,8 +324,7 @@ class Replica:
         self._finished(seq)
 
     def _record(self, stride: Stride, steps: int, now: float) -> None:
-        times = stride.times
-        chunks = [(n, seq.computed) for seq, n in stride.chunks]
+        times, chunks = stride.times, stride.shapes()
         slowed, waited = stride.slowed or 0.0, stride.layer_wait
         own = now - stride.start - slowed - waited
         if self._cost.extrapolated(stride.decode_seqs, stride.context, chunks):
@@ -331,7 +337,7 @@ class Replica:
             now,
             stride.decode_seqs,
             len(stride.chunks),
-            sum(n for _, n in stride.chunks),
+            sum([n for n, _ in chunks]),
             stride.context,
             len(self.batch.running),
             self.batch.queue_length,

@@ -49,6 +49,10 @@ class Stride:
     layer_wait: float = 0.0
     """Seconds that the only step waited for layers of a prefix on their way."""
 
+    def shapes(self) -> list[tuple[int, int]]:
+        """New tokens of each prefill chunk, and the cached tokens before them."""
+        return [(n, seq.computed) for seq, n in self.chunks] if self.chunks else []
+
     def part_s(self, seconds: float | Floats) -> float:
         """A part of the times, over all steps."""
         return total(seconds, self.steps)
@@ -76,10 +80,9 @@ class Stride:
         start = self.start if self.ends is None else float(self.ends[before - 1])
 
         def bound() -> Bound:
-            chunks = [(n, seq.computed) for seq, n in self.chunks]
             context = self.context + self.decode_seqs * before
             windowed = [Attended(now + growing * before, growing) for now, growing in self.windowed]
-            return cost.bound(self.tokens, self.rows, self.decode_seqs, context, chunks, windowed)
+            return cost.bound(self.tokens, self.rows, self.decode_seqs, context, self.shapes(), windowed)
 
         self.slowed = max(0.0, interference.extra_s(now, now - start, bound) - at(self.times.launch, before))
         self.postpone(self.end + self.slowed)

@@ -220,10 +220,10 @@ class ReplicaCache:
 
     def reserve(self, blocks: int) -> bool:
         """Reserve engine blocks for sequences, evicting as needed; False (nothing changed) if there is no room."""
-        size = blocks * self.block_bytes
-        if not self._here.make_room(size):
+        size, hbm = blocks * self.block_bytes, self.hbm
+        if size > hbm.capacity - hbm.used - hbm.reserved and not self._here.make_room(size):
             return False
-        self.hbm.reserve(size)
+        hbm.reserve(size)
         return True
 
     def extend(self, seq: Seq, tokens: int) -> bool:

@@ -52,6 +52,8 @@ class _Job:
 
     def part(self, turns: int) -> tuple[int, int]:
         """(bytes, copies) of its next `turns` turns, or of what is left if that is less."""
+        if not self.at and turns * self.per_turn >= self.copies:
+            return self.transfer.size, self.copies
         copies = min(turns * self.per_turn, self.copies - self.at)
         size = self.transfer.size
         return size * (self.at + copies) // self.copies - size * self.at // self.copies, copies
