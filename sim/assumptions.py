@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hw_profiles.units import format_bytes
 from policies.tables import EVICTION_BOUNDS
+from sim.cost.memory import HBMBudget
 from sim.cost.step import StepCost
 from sim.spec import ScenarioSpec
 
@@ -23,7 +24,7 @@ def bounds(spec: ScenarioSpec) -> list[str]:
     return [f"{path}: {name}" for path, name in named if name in EVICTION_BOUNDS]
 
 
-def assumptions(spec: ScenarioSpec, cost: StepCost) -> list[str]:
+def assumptions(spec: ScenarioSpec, cost: StepCost, budget: HBMBudget) -> list[str]:
     """The assumptions of a run of `spec` with step times from `cost`, one paragraph each."""
     ahead = spec.engine.l2_prefetch
     prefetch = f" but for {format_bytes(ahead)} of KV per layer that are prefetched into it" if ahead else ""
@@ -37,7 +38,7 @@ def assumptions(spec: ScenarioSpec, cost: StepCost) -> list[str]:
         "profile's fitted models. Host time per step is engine.host_time (0 s: asynchronous scheduling hides it).",
         *_estimates(cost),
         *_parallel(spec),
-        *_windows(cost),
+        *_windows(cost, budget),
         *_prefetch(ahead),
         *([CLAIRVOYANT] if bounds(spec) else []),
         "Output tokens are private to their request: they hold HBM, stay cached until evicted, and are neither hit by "
@@ -80,10 +81,13 @@ def _parallel(spec: ScenarioSpec) -> list[str]:
     ]
 
 
-def _windows(cost: StepCost) -> list[str]:
+def _windows(cost: StepCost, budget: HBMBudget) -> list[str]:
     if not cost.windows:
         return []
-    return [
-        "Layers with a sliding window read and compute no more than it; the cache keeps all tokens of every layer, as "
-        "an engine without a manager for windows does."
-    ]
+    kept = (
+        "the cache keeps all tokens of every layer, as an engine without a manager for windows does."
+        if not budget.windows
+        else f"{format_bytes(budget.windows)} of each GPU are set aside for the windows of all sequences; blocks, hits "
+        "and copies count the other layers (engine.hybrid_kv_cache)."
+    )
+    return [f"Layers with a sliding window read and compute no more than it; {kept}"]

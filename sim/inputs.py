@@ -13,7 +13,8 @@ from hw_profiles.l2 import l2_model
 from hw_profiles.loader import load_profile
 from hw_profiles.models import ModelSpec, load_model
 from hw_profiles.profile import Profile
-from sim.cost.memory import HBMBudget, hbm_budget
+from sim.cost.kv import KVLayout, kv_layout
+from sim.cost.memory import HBMBudget, Limits, better_layout, hbm_budget
 from sim.link_inputs import Link, link_models, load_tier_device, of_replicas, with_links
 from sim.scenario import Scenario
 from sim.spec import ScenarioSpec
@@ -33,7 +34,7 @@ class Inputs:
     profile: Profile
     budget: HBMBudget
     token_bytes: int
-    """KV bytes of one token on all GPUs of a replica."""
+    """KV bytes of one token on all GPUs of a replica, as blocks count them."""
     hbm_bytes: int
     """KV that fits the GPUs of a replica."""
     lanes: float
@@ -62,10 +63,11 @@ def load_inputs(scenario: Scenario, *, strict: bool = False) -> Inputs:
     _check_l2(scenario, profile)
     parallel = spec.hardware.parallel
     _named(scenario, "hardware", lambda: parallel.check_model(model))
-    lanes, token_bytes = parallel.lanes(model), parallel.token_bytes(model)
+    layout = _layout(spec, model, profile)
+    lanes, token_bytes = layout.lanes, layout.token_bytes
     links = _named(scenario, None, lambda: link_models(profile, devices, spec, lanes))
     caps = of_replicas(caps, spec, lanes)
-    budget = _named(scenario, None, lambda: _budget(spec, model, profile))
+    budget = _named(scenario, None, lambda: _budget(spec, model, profile, layout))
     trace = _named(scenario, "trace", lambda: build_trace(spec.trace, spec.seed, base, strict=strict))
     if trace.block_tokens % spec.engine.block_tokens:
         raise InputError(
@@ -90,24 +92,32 @@ def _check_l2(scenario: Scenario, profile: Profile) -> None:
         l2_model(profile)
 
 
-def _budget(spec: ScenarioSpec, model: ModelSpec, profile: Profile) -> HBMBudget:
-    """HBM of one GPU: with the engine's block count, or the HBM tier's capacity, if the scenario sets one."""
-    engine, hbm = spec.engine, spec.tiers[0]
-    blocks = engine.num_gpu_blocks
-    if hbm.capacity is not None:
-        if blocks is not None:
-            raise InputError("set either engine.num_gpu_blocks or tiers.hbm.capacity", path="tiers.hbm.capacity")
-        blocks = hbm.capacity // (engine.block_tokens * spec.hardware.parallel.token_bytes(model))
-    return hbm_budget(
-        model,
-        profile,
-        spec.hardware.parallel,
+def _limits(spec: ScenarioSpec) -> Limits:
+    engine = spec.engine
+    return Limits(
         block_tokens=engine.block_tokens,
         utilization=engine.gpu_memory_utilization,
         max_tokens=engine.max_num_batched_tokens,
         max_seqs=engine.max_num_seqs,
-        blocks=blocks,
     )
+
+
+def _layout(spec: ScenarioSpec, model: ModelSpec, profile: Profile) -> KVLayout:
+    """Which layers the engine's blocks count."""
+    parallel = spec.hardware.parallel
+    if not spec.engine.hybrid_kv_cache:
+        return kv_layout(model, parallel)
+    return better_layout(model, profile, parallel, _limits(spec))
+
+
+def _budget(spec: ScenarioSpec, model: ModelSpec, profile: Profile, layout: KVLayout) -> HBMBudget:
+    """HBM of one GPU: with the engine's block count, or the HBM tier's capacity, if the scenario sets one."""
+    blocks, hbm = spec.engine.num_gpu_blocks, spec.tiers[0]
+    if hbm.capacity is not None:
+        if blocks is not None:
+            raise InputError("set either engine.num_gpu_blocks or tiers.hbm.capacity", path="tiers.hbm.capacity")
+        blocks = hbm.capacity // (spec.engine.block_tokens * layout.token_bytes)
+    return hbm_budget(model, profile, spec.hardware.parallel, _limits(spec), layout, blocks)
 
 
 def _named(scenario: Scenario, path: str | None, load: Callable[[], T]) -> T:

@@ -79,6 +79,7 @@ class EngineSpec(Spec):
     l2_prefetch      KV per layer that is prefetched into L2 ahead of decode attention (sim.cost.l2_prefetch); 0: none
     weights_dtype    number format of the layers' matrices (hw_profiles.formats); None: the checkpoint's
     kv_dtype         number format of the cache; None: the checkpoint's
+    hybrid_kv_cache  sliding layers keep no more than their window, where the model has others too
     graphs           decode steps replay CUDA graphs; false: kernels are launched one by one (vLLM's enforce_eager)
     eager_launch     host time per kernel without graphs
     expert_skew      Zipf exponent of the popularity of experts (sim.cost.experts); 0: all alike
@@ -96,6 +97,7 @@ class EngineSpec(Spec):
     l2_prefetch: Bytes = 0
     weights_dtype: str | None = None
     kv_dtype: str | None = None
+    hybrid_kv_cache: Annotated[bool, Field(strict=True)] = True
     graphs: Annotated[bool, Field(strict=True)] = True
     eager_launch: Seconds = EAGER_LAUNCH_S
     expert_skew: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 0.0

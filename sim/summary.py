@@ -74,7 +74,7 @@ def summarize(cluster: Cluster, requests: pa.Table, config_sha256: str, version:
         summary["trace"]["sender_wait_s"] = cluster.arrivals.sender_wait_s
     summary["metrics"] = metrics.rows(summary)
     summary["definitions"] = definitions()
-    summary["assumptions"] = assumptions(spec, cluster.cost)
+    summary["assumptions"] = assumptions(spec, cluster.cost, inputs.budget)
     summary["warnings"] = _warnings(cluster, summary)
     return summary
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hw_profiles.errors import InputError
 from hw_profiles.geometry import LayerSpec
 from hw_profiles.models import ModelSpec, Stage
 from hw_profiles.profile import Profile
 from hw_profiles.units import format_bytes
+from sim.cost.kv import KVLayout, KVShare, hybrid_layout, kv_layout
 from sim.cost.parallel import Parallel
 
 LOGIT_BYTES = 2 + 4
@@ -26,6 +27,8 @@ class HBMBudget:
     activations: int
     reserved: int
     """CUDA context, graphs and allocator slack."""
+    windows: int
+    """KV of sliding layers that is kept apart from the blocks (hybrid cache)."""
     kv: int
     """blocks x block_bytes."""
     blocks: int
@@ -34,18 +37,25 @@ class HBMBudget:
     """Of one block on this GPU."""
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What of the engine bears on its memory."""
+
+    block_tokens: int
+    utilization: float
+    max_tokens: int
+    max_seqs: int
+
+
 def hbm_budget(
     model: ModelSpec,
     profile: Profile,
     parallel: Parallel,
-    *,
-    block_tokens: int,
-    utilization: float,
-    max_tokens: int,
-    max_seqs: int,
+    limits: Limits,
+    layout: KVLayout | None = None,
     blocks: int | None = None,
 ) -> HBMBudget:
-    """The KV blocks of `block_tokens` tokens that fit beside weights and activations on every GPU of a replica.
+    """The KV blocks that fit beside weights and activations on every GPU of a replica, all layers whole without layout.
 
     KV = total x utilization - weights - peak activations - reserved, rounded down to blocks, and the least of all
     ranks: vLLM v1's rule (vllm/v1/worker/gpu_worker.py, determine_available_memory; kv_cache_utils.py), with the
@@ -53,10 +63,9 @@ def hbm_budget(
     and output, the residual stream and one hidden copy per token, plus the logits of `max_seqs` rows.
     `blocks` sets the count exactly; then only weights and KV need to fit. Raises InputError when they do not.
     """
-    ranks = [
-        _rank(model, profile, parallel, stage, block_tokens, utilization, max_tokens, max_seqs)
-        for stage in model.stages(parallel.pp)
-    ]
+    shares = (layout or kv_layout(model, parallel)).shares
+    stages = model.stages(parallel.pp)
+    ranks = [_rank(model, profile, parallel, stage, s, limits) for stage, s in zip(stages, shares, strict=True)]
     tightest = min(ranks, key=lambda rank: rank.blocks)
     most = tightest.blocks if blocks is None else min((r.total - r.weights) // r.block_bytes for r in ranks)
     chosen = tightest.blocks if blocks is None else blocks
@@ -67,35 +76,45 @@ def hbm_budget(
             f"{model.name} does not fit the HBM of {profile.name}{gpus}: weights {format_bytes(tightest.weights)}, "
             f"activations {format_bytes(tightest.activations)} and {format_bytes(tightest.reserved)} reserved leave "
             f"{format_bytes(max(left, 0))} of {format_bytes(tightest.usable)} usable for KV, and {max(chosen, 1)} "
-            f"blocks of {block_tokens} tokens need {format_bytes(max(chosen, 1) * tightest.block_bytes)}",
+            f"blocks of {limits.block_tokens} tokens need {format_bytes(max(chosen, 1) * tightest.block_bytes)}",
             path="model",
         )
-    return _with_blocks(tightest, chosen)
+    return replace(tightest, blocks=chosen, kv=chosen * tightest.block_bytes)
+
+
+def better_layout(model: ModelSpec, profile: Profile, parallel: Parallel, limits: Limits) -> KVLayout:
+    """The hybrid layout where the windows of `max_seqs` sequences leave room for more blocks, else all layers whole.
+
+    (An engine's hybrid cache is never worse, since it takes room for windows only as they fill.)
+    """
+    whole, hybrid = kv_layout(model, parallel), hybrid_layout(model, parallel)
+    if hybrid is None:
+        return whole
+
+    def blocks(layout: KVLayout) -> int:
+        stages = zip(model.stages(parallel.pp), layout.shares, strict=True)
+        return min(_rank(model, profile, parallel, stage, share, limits).blocks for stage, share in stages)
+
+    return hybrid if blocks(hybrid) > blocks(whole) else whole
 
 
 def _rank(
-    model: ModelSpec,
-    profile: Profile,
-    parallel: Parallel,
-    stage: Stage,
-    block_tokens: int,
-    utilization: float,
-    max_tokens: int,
-    max_seqs: int,
+    model: ModelSpec, profile: Profile, parallel: Parallel, stage: Stage, share: KVShare, limits: Limits
 ) -> HBMBudget:
     """The budget of a GPU of one stage, with as many blocks as fit (0 or fewer: none)."""
     tp, split = parallel.tp, parallel.expert_parallel
     total = profile.hbm_bytes
-    usable = int(total * utilization)
+    usable = int(total * limits.utilization)
     weights = model.weight_bytes_at(tp, expert_parallel=split, stage=stage)
     layers = [layer for _, layer in model.layer_kinds(tp, expert_parallel=split, stage=stage)]
     width = max(mlp_width(layer) for layer in layers) + 2 * model.hidden
-    activations = round(max_tokens * width) * model.dtype_bytes
+    activations = round(limits.max_tokens * width) * model.dtype_bytes
     if stage.samples:
-        activations += max_seqs * model.vocab * LOGIT_BYTES
-    block_bytes = block_tokens * model.kv_bytes_per_token_at(tp, stage=stage)
-    fitting = (usable - weights - activations - profile.reserved_bytes) // block_bytes
-    return HBMBudget(total, usable, weights, activations, profile.reserved_bytes, 0, fitting, block_bytes)
+        activations += limits.max_seqs * model.vocab * LOGIT_BYTES
+    windows = share.window_bytes(limits.block_tokens, limits.max_seqs, limits.max_tokens)
+    block_bytes = limits.block_tokens * share.token_bytes
+    fitting = (usable - weights - activations - profile.reserved_bytes - windows) // block_bytes
+    return HBMBudget(total, usable, weights, activations, profile.reserved_bytes, windows, 0, fitting, block_bytes)
 
 
 def mlp_width(layer: LayerSpec) -> float:
@@ -109,7 +128,3 @@ def mlp_width(layer: LayerSpec) -> float:
         return layer.mlp.activated
     rows = moe.top_k * moe.local / moe.experts
     return rows * (max(2 * moe.intermediate, layer.hidden) + moe.intermediate) + 3 * moe.shared
-
-
-def _with_blocks(rank: HBMBudget, blocks: int) -> HBMBudget:
-    return HBMBudget(**{**vars(rank), "blocks": blocks, "kv": blocks * rank.block_bytes})

@@ -59,18 +59,6 @@ class Parallel:
         for stage in model.stages(self.pp):
             model.layer_kinds(self.tp, expert_parallel=self.expert_parallel, stage=stage)
 
-    def token_bytes(self, model: ModelSpec) -> int:
-        """Bytes that one token leaves in the caches of all GPUs of a replica, repeated KV heads and latents counted."""
-        return self.tp * sum(model.kv_bytes_per_token_at(self.tp, stage=stage) for stage in model.stages(self.pp))
-
-    def lanes(self, model: ModelSpec) -> float:
-        """How many links a replica's copies go over at once: each GPU copies its own part over its own link.
-
-        The copy is over when the GPU with the largest part has it, so uneven stages count as fewer.
-        """
-        stages = model.stages(self.pp)
-        return self.token_bytes(model) / max(model.kv_bytes_per_token_at(self.tp, stage=stage) for stage in stages)
-
     @property
     def nodes(self) -> int:
         """Nodes that a replica fills, at least 1."""

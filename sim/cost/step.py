@@ -24,6 +24,7 @@ from hw_profiles.profile import Profile
 from sim.cost.bound import Bound
 from sim.cost.interference import InterferenceModel
 from sim.cost.kernels import Kernels
+from sim.cost.kv import kv_layout
 from sim.cost.layer import Chunk, Floats
 from sim.cost.parallel import Parallel
 from sim.cost.pipeline import Pipeline
@@ -88,7 +89,7 @@ class StepCost:
         self._graphs = eager_launch_s is None
         self._pipeline = Pipeline(self.stages, self._graphs)
         self._validity = profile.validity
-        self.interference = InterferenceModel.of(profile, parallel.lanes(model))
+        self.interference = InterferenceModel.of(profile, kv_layout(model, parallel).lanes)
         """What copies cost kernels; None if the profile does not say."""
 
     # ---- whole steps

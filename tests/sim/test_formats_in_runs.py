@@ -90,9 +90,35 @@ def test_popular_experts_speed_up_small_batches(run, prompt):
 
 def test_blocks_of_a_moe_model_by_hand(run, prompt):
     """gpt-oss-120b: per token 4 experts of 2880, whose first product (5760) shares a buffer with the output."""
-    budget = run([(0, 16, 1, prompt(0, 16))], model="gpt-oss-120b").summary["hardware"]["hbm_budget"]
+    rows = [(0, 16, 1, prompt(0, 16))]
+    engine = {"hybrid_kv_cache": False}
+    budget = run(rows, model="gpt-oss-120b", engine=engine).summary["hardware"]["hbm_budget"]
     assert budget["activations"] == 8192 * (4 * (5760 + 2880) + 2 * 2880) * 2 + 256 * 201088 * 6
     left = budget["usable"] - 65_248_815_744 - budget["activations"] - budget["reserved"]
     assert budget["blocks"] == left // (16 * 73728)
-    exact = run([(0, 16, 1, prompt(0, 16))], model="gpt-oss-120b", blocks=77).summary["hardware"]["hbm_budget"]
+    exact = run(rows, model="gpt-oss-120b", engine=engine, blocks=77).summary["hardware"]["hbm_budget"]
     assert (exact["blocks"], exact["kv"]) == (77, 77 * 16 * 73728)
+
+
+def test_windows_that_are_kept_apart(run, prompt):
+    """gpt-oss-120b: 18 of 36 layers keep 128 tokens. 256 sequences touch nine blocks each, a step adds 8192 tokens."""
+    rows = [(0, 1000, 1, prompt(0, 1000))]
+    whole, hybrid = (
+        run(rows, model="gpt-oss-120b", engine={"hybrid_kv_cache": on}).summary["hardware"] for on in (False, True)
+    )
+    budget = hybrid["hbm_budget"]
+    assert (whole["kv_bytes_per_token"], hybrid["kv_bytes_per_token"]) == (73728, 36864)
+    assert budget["windows"] == (256 * 9 * 16 + 8192) * 36864
+    left = budget["usable"] - budget["weights"] - budget["activations"] - budget["reserved"] - budget["windows"]
+    assert budget["blocks"] == left // (16 * 36864) > 1.2 * whole["hbm_budget"]["blocks"]
+    # fewer sequences need less for windows
+    few = run(rows, model="gpt-oss-120b", engine={"max_num_seqs": 16}).summary["hardware"]["hbm_budget"]
+    assert few["blocks"] > 1.1 * budget["blocks"]
+
+
+def test_one_kind_of_layers_is_kept_whole(run, prompt):
+    """Where all layers slide, or none, there is nothing to keep apart."""
+    for model in ("mistral-7b", "llama-3.1-8b"):
+        hardware = run([(0, 100, 1, prompt(0, 100))], model=model).summary["hardware"]
+        assert hardware["hbm_budget"]["windows"] == 0
+        assert hardware["kv_bytes_per_token"] == 131072

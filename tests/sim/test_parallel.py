@@ -10,7 +10,8 @@ from hw_profiles.kernel_reader import KernelNotes
 from hw_profiles.loader import load_profile
 from hw_profiles.models import load_model
 from hw_profiles.schema import overridden
-from sim.cost.memory import hbm_budget
+from sim.cost.kv import kv_layout
+from sim.cost.memory import Limits, hbm_budget
 from sim.cost.parallel import Parallel
 from sim.cost.step import StepCost
 
@@ -86,8 +87,7 @@ def test_measured_all_reduces_come_first():
 
 
 def budget(model, **parallel):
-    limits = {"block_tokens": 16, "utilization": 0.9, "max_tokens": 8192, "max_seqs": 256}
-    return hbm_budget(model, H100, Parallel(**parallel), **limits)
+    return hbm_budget(model, H100, Parallel(**parallel), Limits(16, 0.9, 8192, 256))
 
 
 def test_memory_of_a_rank():
@@ -113,9 +113,9 @@ def test_memory_of_a_rank():
     ],
 )
 def test_kv_of_a_replica(model, parallel, token_bytes, lanes):
-    model, split = load_model(model), Parallel(**parallel)
-    assert split.token_bytes(model) == token_bytes
-    assert split.lanes(model) == pytest.approx(lanes)
+    layout = kv_layout(load_model(model), Parallel(**parallel))
+    assert layout.token_bytes == token_bytes
+    assert layout.lanes == pytest.approx(lanes)
 
 
 def test_experts_of_a_rank():

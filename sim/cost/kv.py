@@ -1,0 +1,72 @@
+"""What a token leaves on the GPUs of a replica, and which of it the engine's blocks count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hw_profiles.models import ModelSpec, Stage
+from sim.cost.parallel import Parallel
+
+
+@dataclass(frozen=True)
+class KVShare:
+    """The KV of one pipeline stage on each of its ranks.
+
+    token_bytes: that blocks count, per token. windows: (window, bytes per token) of sliding layers that are kept apart.
+    """
+
+    token_bytes: int
+    windows: tuple[tuple[int, int], ...] = ()
+
+    def window_bytes(self, block_tokens: int, max_seqs: int, max_tokens: int) -> int:
+        """Room for what is kept apart: blocks that a window of `max_seqs` sequences can touch, and a step's new tokens.
+
+        SOURCE: vllm/v1/core/single_type_kv_cache_manager.py (blocks outside of the window are freed, one more than
+        fit in it can be touched) and kv_cache_interface.py (SlidingWindowSpec.max_memory_usage_bytes).
+        """
+        return sum(
+            (max_seqs * (-(-window // block_tokens) + 1) * block_tokens + max_tokens) * nbytes
+            for window, nbytes in self.windows
+        )
+
+
+@dataclass(frozen=True)
+class KVLayout:
+    """The KV of a replica: `tp` ranks of each of the stages in `shares`."""
+
+    tp: int
+    shares: tuple[KVShare, ...]
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of one token that blocks count, on all GPUs together: repeated KV heads and latents count each time."""
+        return self.tp * sum(share.token_bytes for share in self.shares)
+
+    @property
+    def lanes(self) -> float:
+        """How many links a replica's copies go over at once: each GPU copies its own part over its own link.
+
+        The copy is over when the GPU with the largest part has it, so uneven stages count as fewer.
+        """
+        return self.token_bytes / max(share.token_bytes for share in self.shares)
+
+
+def kv_layout(model: ModelSpec, parallel: Parallel) -> KVLayout:
+    """Every layer keeps all tokens."""
+    stages = model.stages(parallel.pp)
+    return KVLayout(
+        parallel.tp, tuple(KVShare(model.kv_bytes_per_token_at(parallel.tp, stage=stage)) for stage in stages)
+    )
+
+
+def hybrid_layout(model: ModelSpec, parallel: Parallel) -> KVLayout | None:
+    """Layers that slide keep their windows apart, blocks count the others; None unless every stage has both kinds."""
+    shares = [_hybrid(model, parallel.tp, stage) for stage in model.stages(parallel.pp)]
+    if any(not (share.token_bytes and share.windows) for share in shares):
+        return None
+    return KVLayout(parallel.tp, tuple(shares))
+
+
+def _hybrid(model: ModelSpec, tp: int, stage: Stage) -> KVShare:
+    groups = dict(model.kv_groups(tp, stage=stage))
+    return KVShare(groups.pop(None, 0), tuple((window, nbytes) for window, nbytes in groups.items() if window))
