@@ -51,9 +51,11 @@ class Kernels:
         return self.take(picks.gemm(self.profile, kernel_format(form)))
 
     def experts(self, form: Format) -> GemmModel | None:
-        """The fused experts of a layer, over the bytes of the experts that are read and their FLOP; None if unknown.
+        """The fused experts of a layer, None if unknown.
 
-        The model covers the products, the activation between them and the sum of the experts' outputs.
+        The model covers the products, the activation between them and the sum of the experts' outputs. Its bytes are
+        the weights of the experts that are read, and inputs and outputs of both products for every row; m, n, k of its
+        table are rows per expert that is read, how many those are, and hidden x width.
         """
         pick = picks.moe(self.profile, kernel_format(form))
         return self.take(pick) if pick.group.startswith("kernels.moe_") else None

@@ -25,7 +25,7 @@ FUSED = ("activation", "combine")
 
 
 class Work(NamedTuple):
-    """One kernel call: its model, bytes, FLOP, and shape (m, n, k) if it is a plain product."""
+    """One kernel call: its model, bytes, FLOP, and the shape (m, n, k) that a residual table is asked for, if any."""
 
     model: GemmModel
     nbytes: float
@@ -134,10 +134,11 @@ class LayerCost:
         rows, touched = self._load.rows(tokens), self._load.touched(tokens)
         if self._experts is None:
             return [p.grouped(rows, touched) if p.expert else p.work(tokens) for p in self._products]
-        experts = [p for p in self._products if p.expert]
-        weights, flops = sum(p.weight_bytes for p in experts), sum(2.0 * p.n * p.k for p in experts)
+        parts = [p.grouped(rows, touched) for p in self._products if p.expert]
+        nbytes, flops = sum(part.nbytes for part in parts), sum(part.flops for part in parts)
+        shape = (rows / touched, touched, flops / (6 * rows))  # rows per expert, experts, hidden x width
         plain = [p.work(tokens) for p in self._products if not p.expert]
-        return [*plain, Work(self._experts, touched * weights, rows * flops, None)]
+        return [*plain, Work(self._experts, nbytes, flops, shape)]
 
     # ---- attention
 

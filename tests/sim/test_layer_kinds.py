@@ -7,6 +7,7 @@ import pytest
 from hw_profiles.kernel_reader import KernelNotes
 from hw_profiles.loader import load_profile
 from hw_profiles.models import load_model
+from hw_profiles.schema import overridden
 from sim.cost.step import Attended, StepCost
 
 BASIC = ("gemm_bf16", "decode_attn", "prefill_attn", "launch")
@@ -110,6 +111,23 @@ def test_experts(hand):
     values = 8 * 4096 + 2 * (4096 + 1024) + 2 * 2048 + 2 * 2 * 8 + 3 * 2 * 14336 + 3 * 4096
     layer += small(hand, 7, tokens, values)
     assert mixtral.linear(tokens, 0) == pytest.approx(32 * layer, rel=1e-12)
+
+
+def test_measured_experts_are_one_kernel(hand):
+    """With a fit of fused experts: its numbers for both products, activation and sum; the router stays."""
+    fit = {"t0": 20e-6, "bandwidth": 2.5e12, "flops": 600e12, "p": 2.0}
+    values = {f"kernels.moe_bf16.{key}": overridden(f"kernels.moe_bf16.{key}", v, "test") for key, v in fit.items()}
+    measured = replace(H100, entries={**H100.entries, **values})
+    tokens = 5
+    layer = sum(product(hand, tokens, n, k) for n, k in [(6144, 4096), (4096, 4096), (8, 4096)])
+    weights = uniform(8, 2, tokens) * 3 * 14336 * 4096 * 2
+    moved = 2 * tokens * ((4096 + 28672) + (14336 + 4096)) * 2
+    flops = 2 * tokens * 6 * 14336 * 4096
+    layer += 20e-6 + (((weights + moved) / 2.5e12) ** 2 + (flops / 600e12) ** 2) ** 0.5
+    layer += small(hand, 5, tokens, 8 * 4096 + 2 * (4096 + 1024) + 2 * 2048 + 2 * 2 * 8)
+    found = StepCost(load_model("mixtral-8x7b"), measured)
+    assert found.linear(tokens, 0) == pytest.approx(32 * layer, rel=1e-12)
+    assert "kernels.moe_bf16.t0" in found.kernels.values
 
 
 def test_latent_attention(hand):
