@@ -33,12 +33,10 @@ class Inputs:
     model: ModelSpec
     profile: Profile
     budget: HBMBudget
-    token_bytes: int
-    """KV bytes of one token on all GPUs of a replica, as blocks count them."""
+    layout: KVLayout
+    """Where the KV of a replica is; `links` and `caps` of a GPU are those of all of its GPUs together."""
     hbm_bytes: int
     """KV that fits the GPUs of a replica."""
-    lanes: float
-    """Links that a replica's copies go over at once; `links` and `caps` of a GPU are those of all of them together."""
     caps: Mapping[str, float]
     """Bandwidths that several transfers share, bytes/s, by name (`sim.link_inputs`); of a replica's GPUs together."""
     links: Mapping[str, Link]
@@ -46,6 +44,11 @@ class Inputs:
     toward the GPU, `ssd_write` away from it, ...)."""
     devices: Mapping[str, Device]
     """Devices behind tiers, by name of the tier, with what `links` says in place of their values."""
+
+    @property
+    def token_bytes(self) -> int:
+        """KV bytes of one token on all GPUs of a replica, as blocks count them."""
+        return self.layout.token_bytes
 
 
 def load_inputs(scenario: Scenario, *, strict: bool = False) -> Inputs:
@@ -64,9 +67,8 @@ def load_inputs(scenario: Scenario, *, strict: bool = False) -> Inputs:
     parallel = spec.hardware.parallel
     _named(scenario, "hardware", lambda: parallel.check_model(model))
     layout = _layout(spec, model, profile)
-    lanes, token_bytes = layout.lanes, layout.token_bytes
-    links = _named(scenario, None, lambda: link_models(profile, devices, spec, lanes))
-    caps = of_replicas(caps, spec, lanes)
+    links = _named(scenario, None, lambda: link_models(profile, devices, spec, layout.lanes))
+    caps = of_replicas(caps, spec, layout.lanes)
     budget = _named(scenario, None, lambda: _budget(spec, model, profile, layout))
     trace = _named(scenario, "trace", lambda: build_trace(spec.trace, spec.seed, base, strict=strict))
     if trace.block_tokens % spec.engine.block_tokens:
@@ -77,8 +79,8 @@ def load_inputs(scenario: Scenario, *, strict: bool = False) -> Inputs:
             found=spec.engine.block_tokens,
             allowed=f"a divisor of {trace.block_tokens}",
         )
-    hbm_bytes = budget.blocks * spec.engine.block_tokens * token_bytes
-    return Inputs(trace, model, profile, budget, token_bytes, hbm_bytes, lanes, caps, links, devices)
+    hbm_bytes = budget.blocks * spec.engine.block_tokens * layout.token_bytes
+    return Inputs(trace, model, profile, budget, layout, hbm_bytes, caps, links, devices)
 
 
 def _check_l2(scenario: Scenario, profile: Profile) -> None:

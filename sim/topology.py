@@ -212,8 +212,8 @@ class Topology:
         spec, inputs = self._scenario.spec, self._inputs
         unit = spec.engine.block_tokens * inputs.token_bytes
         if link.startswith("pcie") or spec.tiers[level].kind == "memory":
-            layers = max(stage.stop - stage.first for stage in inputs.model.stages(spec.hardware.pp))
-            unit //= {"block": 1, "layer": layers, "layer_kv": 2 * layers}[spec.engine.kv_layout]
+            layers, tensors = inputs.layout.layers, inputs.layout.tensors
+            unit //= {"block": 1, "layer": layers, "layer_kv": layers * tensors}[spec.engine.kv_layout]
         return Hop(self._engine(link, level, replica), src, dst, unit)
 
     def _recompute_s(self, start: int, tokens: int) -> float:
@@ -310,7 +310,7 @@ class Topology:
             index = replica if of_gpu else -1
             chunk = self._scenario.spec.links.get(name, LinkSpec()).chunk
             if chunk is not None and of_gpu:
-                chunk = round(chunk * self._inputs.lanes)
+                chunk = round(chunk * self._inputs.layout.lanes)
             engine = self._make_engine(
                 name, index, model, path, self._network, self._clock, self._recorder, chunk_bytes=chunk
             )

@@ -30,10 +30,15 @@ TFLOP/s on an H800 (deepseek-ai/FlashMLA, README), whose tensor cores are an H10
 
 @dataclass(frozen=True)
 class Latent:
-    """Decode attention over an MLA latent: the model, and bytes per cached token that its arithmetic is worth."""
+    """Decode attention over an MLA latent.
+
+    token_bytes: what is charged per cached token, the bytes read or as many as its arithmetic is worth.
+    arithmetic: that is what bounds it.
+    """
 
     model: DecodeModel
-    arithmetic_bytes: float
+    token_bytes: float
+    arithmetic: bool
 
 
 class Kernels:
@@ -77,18 +82,23 @@ class Kernels:
         """Decode attention of an MLA layer.
 
         All heads of the rank score one latent: hundreds of FLOP per byte read (GQA: twice the group size), so reading
-        and arithmetic overlap, both grow with the context, and the slower of the two sets the time.
+        and arithmetic overlap, both grow with the context, and the slower of the two sets the time. A measured kernel
+        has both in its rate.
         """
         rate = LATENT_RATE * self.prefill(layer).flops
         seconds = layer.attention.decode_flops_per_pair / rate
         pick = picks.mla_decode(self.profile, layer.kv.name)
-        if pick is None:
-            plain = picks.decode(self.profile, layer.kv.name, 1, 128, 8)
-            note = "decode attention over a latent reads like that over KV heads"
-            pick = replace(plain, model=replace(plain.model, residual=None), estimate=note)
-        model = self.take(pick)
-        self.note(f"arithmetic of decode attention over a latent: {LATENT_RATE:.0%} of the rate of prefill attention")
-        return Latent(model, seconds * model.bandwidth)
+        if pick is not None:
+            model = self.take(pick)
+            return Latent(model, layer.kv_bytes_per_token, seconds * model.bandwidth > 0.9 * layer.kv_bytes_per_token)
+        plain = picks.decode(self.profile, layer.kv.name, 1, 128, 8)
+        note = (
+            "decode attention over a latent reads like that over KV heads, "
+            f"and computes at {LATENT_RATE:.0%} of the rate of prefill attention"
+        )
+        model = self.take(replace(plain, model=replace(plain.model, residual=None), estimate=note))
+        worth = seconds * model.bandwidth
+        return Latent(model, max(worth, layer.kv_bytes_per_token), worth > layer.kv_bytes_per_token)
 
     def prefill(self, layer: LayerSpec) -> PrefillModel:
         """Prefill attention of a layer."""

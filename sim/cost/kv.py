@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hw_profiles.attention import MLA
 from hw_profiles.models import ModelSpec, Stage
 from sim.cost.parallel import Parallel
 
@@ -12,10 +13,12 @@ from sim.cost.parallel import Parallel
 class KVShare:
     """The KV of one pipeline stage on each of its ranks.
 
-    token_bytes: that blocks count, per token. windows: (window, bytes per token) of sliding layers that are kept apart.
+    token_bytes: that blocks count, per token, of `layers` layers. windows: (window, bytes per token) of sliding layers
+    that are kept apart.
     """
 
     token_bytes: int
+    layers: int
     windows: tuple[tuple[int, int], ...] = ()
 
     def window_bytes(self, block_tokens: int, max_seqs: int, max_tokens: int) -> int:
@@ -32,10 +35,16 @@ class KVShare:
 
 @dataclass(frozen=True)
 class KVLayout:
-    """The KV of a replica: `tp` ranks of each of the stages in `shares`."""
+    """The KV of a replica: `tp` ranks of each of the stages in `shares`. tensors: of a layer, keys and values, or 1."""
 
     tp: int
     shares: tuple[KVShare, ...]
+    tensors: int
+
+    @property
+    def layers(self) -> int:
+        """Layers on a GPU that blocks count, the most of any."""
+        return max(share.layers for share in self.shares)
 
     @property
     def token_bytes(self) -> int:
@@ -53,10 +62,9 @@ class KVLayout:
 
 def kv_layout(model: ModelSpec, parallel: Parallel) -> KVLayout:
     """Every layer keeps all tokens."""
-    stages = model.stages(parallel.pp)
-    return KVLayout(
-        parallel.tp, tuple(KVShare(model.kv_bytes_per_token_at(parallel.tp, stage=stage)) for stage in stages)
-    )
+    tp, stages = parallel.tp, model.stages(parallel.pp)
+    shares = (KVShare(model.kv_bytes_per_token_at(tp, stage=s), s.stop - s.first) for s in stages)
+    return KVLayout(tp, tuple(shares), _tensors(model))
 
 
 def hybrid_layout(model: ModelSpec, parallel: Parallel) -> KVLayout | None:
@@ -64,9 +72,14 @@ def hybrid_layout(model: ModelSpec, parallel: Parallel) -> KVLayout | None:
     shares = [_hybrid(model, parallel.tp, stage) for stage in model.stages(parallel.pp)]
     if any(not (share.token_bytes and share.windows) for share in shares):
         return None
-    return KVLayout(parallel.tp, tuple(shares))
+    return KVLayout(parallel.tp, tuple(shares), _tensors(model))
 
 
 def _hybrid(model: ModelSpec, tp: int, stage: Stage) -> KVShare:
     groups = dict(model.kv_groups(tp, stage=stage))
-    return KVShare(groups.pop(None, 0), tuple((window, nbytes) for window, nbytes in groups.items() if window))
+    layers = sum(count for count, layer in model.layer_kinds(stage=stage) if layer.window is None)
+    return KVShare(groups.pop(None, 0), layers, tuple((window, n) for window, n in groups.items() if window))
+
+
+def _tensors(model: ModelSpec) -> int:
+    return 1 if isinstance(model.specs[0].attention, MLA) else 2

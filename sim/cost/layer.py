@@ -101,9 +101,8 @@ class LayerCost:
         self._arithmetic = False
         if isinstance(layer.attention, MLA):
             latent = kernels.latent(layer)
-            self.decode_model = latent.model
-            self._arithmetic = latent.arithmetic_bytes > self.decode_bytes
-            self.decode_bytes = max(self.decode_bytes, latent.arithmetic_bytes)
+            self.decode_model, self.decode_bytes = latent.model, latent.token_bytes
+            self._arithmetic = latent.arithmetic
         else:
             self.decode_model = kernels.decode(layer)
         self._kv_heads = 1 if isinstance(layer.attention, MLA) else layer.attention.kv_heads

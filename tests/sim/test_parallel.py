@@ -266,3 +266,19 @@ def test_refused(scenario, hardware, model, problem):
     sections = {"model": model} if model else {}
     with pytest.raises(InputError, match=re.escape(problem)):
         scenario([(0, 16, 2, [1])], hardware={"profile": "h100-sxm", **hardware}, **sections).run()
+
+
+@pytest.mark.parametrize(
+    ("model", "engine", "pieces"),
+    [
+        ("llama-3.1-8b", {"kv_layout": "layer_kv"}, 2 * 16),
+        ("gpt-oss-120b", {"kv_layout": "layer"}, 9),  # of the 18 layers of a stage, half slide and are kept apart
+        ("deepseek-v3", {"kv_layout": "layer_kv"}, 31),  # a latent is neither keys nor values
+    ],
+)
+def test_copies_of_a_block_on_each_gpu(run, prompt, model, engine, pieces):
+    """Two stages: every GPU copies its own layers of a block, one after the other; 31 of 61 layers are on the first."""
+    hardware = {"profile": "h100-sxm", "pp": 2, "tp": 8 if model == "deepseek-v3" else 1}
+    result = run([(0, 512, 2, [1])], model=model, engine=engine, hardware=hardware, dram="16 GiB")
+    (store,) = result.frames["transfers"].itertuples()
+    assert store.copies == pytest.approx(32 * pieces, rel=0.02)
