@@ -44,6 +44,9 @@ SLOW_LINK = {**TWO, "links": {"pcie_h2d": {"bandwidth": "2 GB/s"}}}
 MOE = {**LARGE, "model": "mixtral-8x7b", "hardware": {"profile": "h100-sxm", "replicas": 2, "tp": 4}}
 
 
+SLIDING = {**LARGE, "model": "gpt-oss-120b", "hardware": {"profile": "h100-sxm", "replicas": 2, "tp": 2}}
+
+
 class Knob(NamedTuple):
     """A knob, its values in turn, and which metrics grow, shrink, or stay within 5 %, from one to the next."""
 
@@ -172,6 +175,7 @@ KNOBS = [
     ),
     Knob("engine.weights_dtype", ("bf16", "fp8_block"), down="tpot", up="capacity.hbm", sections=LARGE),
     Knob("engine.kv_dtype", ("bf16", "fp8"), down="bytes.pcie_d2h ttft", up="hit.hbm"),
+    Knob("engine.hybrid_kv_cache", (False, True), down="stored.hbm", sections=SLIDING),
     Knob("engine.expert_skew", (0.0, 1.0, 4.0), down="tpot", sections=MOE),
     # cluster and load
     Knob("hardware.profile", ("h100-sxm", "a100-80"), up="ttft tpot"),
