@@ -85,7 +85,8 @@ class StepCost:
         self.asks_longest = any(stage.asks_longest for stage in self.stages)
         """True if the longest of the decoding sequences matters."""
         self.host_time_s = host_time_s
-        self.layers = model.layers
+        self.layers = -(-model.layers // parallel.pp)
+        """On a GPU, the most of any."""
         self._graphs = eager_launch_s is None
         self._pipeline = Pipeline(self.stages, self._graphs)
         self._validity = profile.validity

@@ -2,9 +2,10 @@
 
 import pytest
 
-from hw_profiles.loader import load_profile
+from hw_profiles.models import load_model
+from sim.cost.kv import hybrid_layout
+from sim.cost.parallel import Parallel
 
-H100 = load_profile("h100-sxm")
 AGAIN = [(0, 4096, 4, list(range(8))), (5, 8192, 2, [100 + i for i in range(16)]), (10, 4096, 4, list(range(8)))]
 
 
@@ -122,3 +123,12 @@ def test_one_kind_of_layers_is_kept_whole(run, prompt):
         hardware = run([(0, 100, 1, prompt(0, 100))], model=model).summary["hardware"]
         assert hardware["hbm_budget"]["windows"] == 0
         assert hardware["kv_bytes_per_token"] == 131072
+
+
+def test_stages_of_one_kind_keep_their_layers_whole():
+    """gpt-oss alternates: in pairs each stage has both kinds, one by one it has not."""
+    model = load_model("gpt-oss-120b")
+    pairs, single = (hybrid_layout(model, Parallel(pp=pp)) for pp in (18, 36))
+    assert pairs.token_bytes == 36864
+    assert single is None
+    assert hybrid_layout(load_model("mistral-7b"), Parallel()) is None

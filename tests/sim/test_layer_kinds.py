@@ -3,11 +3,14 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hw_profiles.kernel_reader import KernelNotes
 from hw_profiles.loader import load_profile
 from hw_profiles.models import load_model
 from hw_profiles.schema import overridden
+from sim.cost.layer import pairs
 from sim.cost.step import Attended, StepCost
 
 BASIC = ("gemm_bf16", "decode_attn", "prefill_attn", "launch")
@@ -145,6 +148,16 @@ def test_latent_attention(hand):
     expand = t0 + ((nbytes / bandwidth) ** p + (2 * 3000 * 32768 * 512 / rate) ** p) ** (1 / p)
     assert deepseek.prefill([(500, 3000)]) == pytest.approx(61 * (chunk + expand), rel=1e-12)
     assert deepseek.prefill([(500, 0)]) == pytest.approx(61 * prefill(hand, 500, 256 * 320 * 500**2 / 2), rel=1e-12)
+
+
+@given(window=st.none() | st.integers(1, 5000), chunks=st.lists(st.integers(1, 3000), min_size=1, max_size=8))
+def test_chunks_see_what_the_whole_prompt_sees(window, chunks):
+    parts = sum(pairs(n, sum(chunks[:i]), window) for i, n in enumerate(chunks))
+    assert parts == pytest.approx(pairs(sum(chunks), 0, window), rel=1e-12)
+    # the integral of what each token sees: half a pair per token less than when they are counted one by one
+    tokens = range(1, sum(chunks) + 1)
+    counted = sum(n if window is None else min(n, window) for n in tokens)
+    assert abs(parts - counted) <= sum(chunks) / 2
 
 
 # ---- inside the engine
