@@ -14,7 +14,7 @@ from reports.figures.load import engine_time, load_figures
 from reports.figures.prefetch import prefetch_figures
 from reports.load import RunData, section
 from reports.provenance import provenance, trust_line
-from reports.tables import link_tables, prefetch_table, tier_table, time_table
+from reports.tables import bound_tables, link_tables, prefetch_table, tier_table, time_table
 from reports.text import NBSP, NO_VALUE, is_number, metric_value, number, percent, seconds
 from reports.verdict import verdict
 
@@ -31,7 +31,7 @@ def render(run: RunData) -> str:
         Section("latency", "Latency", latency_figures(run, axis)),
         Section("load", "Load", load_figures(run, axis)),
         Section("time", "Replica time", [engine_time(run, axis)], [time_table(run)]),
-        Section("cache", "Cache", cache_figures(run, axis), [tier_table(run)]),
+        Section("cache", "Cache", cache_figures(run, axis), [tier_table(run), *bound_tables(run)]),
         *([Section("prefetch", "Prefetch", prefetch_figures(run, axis), [prefetches])] if prefetches else []),
         Section("links", "Links", link_figures(run, axis), link_tables(run)),
     ]
@@ -83,10 +83,11 @@ def facts(run: RunData) -> list[tuple[str, str]]:
     """What identifies the run: (label, value), in reading order."""
     summary = run.summary
     requests = section(summary, "requests")
-    tp = section(summary, "hardware").get("tp", section(run.scenario, "hardware").get("tp"))
+    groups = {key: section(summary, "hardware").get(key, 1) for key in ("tp", "pp")}
+    each = "".join(f" × {key.upper()} {n}" for key, n in groups.items() if isinstance(n, int) and n > 1)
     digest = str(summary.get("config_sha256") or "")
     return [
-        ("replicas", f"{run.replicas}" + (f" × TP {tp}" if isinstance(tp, int) and tp > 1 else "")),
+        ("replicas", f"{run.replicas}{each}"),
         ("requests", number(requests.get("arrived", len(run.arrivals)))),
         *load_facts(section(summary, "trace")),
         ("simulated", seconds(summary.get("duration_s", run.end_s - run.start_s))),

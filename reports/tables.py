@@ -118,6 +118,20 @@ def _policies(run: RunData, name: str) -> str:
     return "; ".join(str(p.get("name") if isinstance(p, Mapping) else p) for p in chosen if p)
 
 
+def bound_tables(run: RunData) -> list[TextTable]:
+    """The run against the least load + compute seconds of its lookups; no table where that was not asked for."""
+    bound = section(run.summary, "bound")
+    rows = []
+    for key, value in bound.items():
+        field = definition(run.summary, "bound", key)
+        if field:
+            text = percent(value) if field["unit"] == "ratio" else seconds(value)
+            rows.append((str(field["label"]), text, str(field["definition"])))
+    columns = ("Load and compute", "Value", "Definition")
+    read = str(bound.get("definition") or "")
+    return [TextTable("regret", "Against the best that could be done", read, columns, rows, (1,))] if rows else []
+
+
 def link_tables(run: RunData) -> list[TextTable]:
     """One row per link and per bandwidth that links share; no table for a run without links."""
     links = section(run.summary, "links")

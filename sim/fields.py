@@ -64,7 +64,7 @@ TIERS = (
 )
 
 LINKS = (
-    Field("count", "Instances", "", "Links of this name: one per GPU, per drive or per node."),
+    Field("count", "Instances", "", "Links of this name: of the GPUs of a replica together, of a drive, or of a node."),
     Field("bytes", "Moved", "B", "Bytes copied over all of them."),
     Field("transfers", "Transfers", "", "Batches of copies; one batch has one place in the queue."),
     Field("busy_s", "Busy", "s", "Seconds with a copy in service, summed over instances."),
@@ -107,12 +107,22 @@ TURNS = (
     Field("hit_tokens", "Reused", "tokens", "Those of them that were reused instead of computed, by tier."),
 )
 
+BOUND = (
+    Field("load_recompute_s", "Load + compute", "s", "Seconds to load and to compute the run's prompts, one by one."),
+    Field("load_s", "Load", "s", "The part of it that loads what tiers had, over links that nothing else uses."),
+    Field("compute_s", "Compute", "s", "The part of it that computes the rest."),
+    Field("lower_bound_s", "Lower bound", "s", "What no policy could do with less, in tiers of these sizes."),
+    Field("first_use_s", "First uses", "s", "The part of the bound for tokens that no earlier request had."),
+    Field("regret", "Regret", "ratio", "Load + compute / lower bound - 1."),
+)
+
 GROUPS: dict[str, tuple[Field, ...]] = {
     "tiers": TIERS,
     "links": LINKS,
     "time": TIME,
     "prefetch": PREFETCH,
     "turns": TURNS,
+    "bound": BOUND,
 }
 
 

@@ -13,7 +13,7 @@ from reports.figures.load import engine_time
 from reports.figures.prefetch import prefetch_figures
 from reports.load import load_run
 from reports.run_report import write_run_report
-from reports.tables import link_tables, prefetch_table, tier_table, time_table
+from reports.tables import bound_tables, link_tables, prefetch_table, tier_table, time_table
 from reports.text import binary_bytes, number, percent, seconds, tier_label
 
 TIERS = ("hbm", "dram", "ssd", "remote")
@@ -199,6 +199,17 @@ def test_a_run_without_them_has_no_empty_tables(tmp_path):
     assert 'id="prefetches"' not in page
     assert 'id="link-bytes"' not in page
     assert 'id="tier-accounts"' in page
+
+
+def test_the_regret_is_shown_where_it_was_asked_for(run, tmp_path):
+    assert bound_tables(run) == []
+    result = Scenario.from_dict(SCENARIO).run(bound=True)
+    (table,) = bound_tables(load_run(result.save(tmp_path / "run")))
+    cells, bound = rows(table), result.summary["bound"]
+    assert cells["Regret"][0] == percent(bound["regret"])
+    assert cells["Lower bound"][0] == seconds(bound["lower_bound_s"])
+    assert set(bound) - {"definition"} == set(result.summary["definitions"]["bound"])
+    assert len(cells) == len(bound) - 1
 
 
 def test_the_console_shows_every_tier_and_every_link(run, capsys):

@@ -1,0 +1,126 @@
+"""docs/tiers.md and docs/clients.md say what is true: every key, every device, every policy, and what a run gave."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hw_profiles.devices import list_devices, load_device
+from hw_profiles.errors import InputError
+from policies.tables import FAMILIES
+from sim.scenario import Scenario
+from sim.spec import LoadingSpec
+from sim.tier_spec import DEFAULT_DEVICES, TIER_KINDS, LinkSpec, TierSpec
+from traces.catalog import locate
+from traces.clients import ClientsSpec
+from traces.closed_loop import ClosedLoopSpec
+
+ROOT = Path(__file__).resolve().parents[1]
+TIERS = (ROOT / "docs" / "tiers.md").read_text()
+CLIENTS = (ROOT / "docs" / "clients.md").read_text()
+
+
+def rows(text: str, heading: str) -> list[list[str]]:
+    """Cells of the first table from `heading` on, less its first two lines."""
+    table = re.search(r"\n((?:\|.*\n)+)", text[text.index(heading) - 1 :])
+    assert table is not None
+    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in table[1].splitlines()[2:]]
+
+
+@pytest.mark.parametrize(
+    ("text", "heading", "keys"),
+    [
+        (TIERS, "## `tiers`", TierSpec.model_fields),
+        (TIERS, "| key | for |", LinkSpec.model_fields),
+        (TIERS, "## `engine.loading`", LoadingSpec.model_fields),
+        (TIERS, "| name | made of |", TIER_KINDS),
+        (CLIENTS, "| key | default |", ClientsSpec.model_fields),
+        (CLIENTS, "| key | meaning |", ClosedLoopSpec.model_fields),
+    ],
+)
+def test_every_key_is_explained(text, heading, keys):
+    section = text[text.index(heading) :]
+    table = section[: section.index("\n\n", section.index("|---"))]
+    assert [key for key in keys if f"`{key}`" not in table] == []
+
+
+@pytest.mark.parametrize("family", ["offload", "admission", "prefetch"])
+def test_every_policy_is_explained(family):
+    table = TIERS[TIERS.index(f"| `policies.{family}` |") :]
+    assert [name for name in FAMILIES[family] if f"| `{name}`" not in table] == []
+
+
+def test_the_table_of_devices_is_that_of_the_files():
+    shown = {row[0].strip("`"): row for row in rows(TIERS, "| device | kind |")}
+    assert list(shown) == list_devices()
+    for name, (_, kind, default, read, write, *_rest) in shown.items():
+        device = load_device(name)
+        assert kind == device.kind
+        assert [tier for tier in DEFAULT_DEVICES if f"`{tier}`" in default] == [
+            tier for tier, used in DEFAULT_DEVICES.items() if used == name
+        ]
+        for way, cell in (("read", read), ("write", write)):
+            assert cell == f"{device.entries[f'{way}.latency'].text}, {device.entries[f'{way}.bandwidth'].text}"
+        for key in device.sources:
+            assert re.search(rf"\b{key}\b", _rest[-1])
+
+
+@pytest.mark.parametrize("text", [TIERS, CLIENTS], ids=["tiers", "clients"])
+def test_snippets_are_scenarios(text):
+    plain = yaml.safe_load((ROOT / "examples" / "quickstart.yaml").read_text())
+    snippets = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert snippets
+    for snippet in snippets:
+        Scenario.from_dict({**plain, **yaml.safe_load(snippet)})
+
+
+def test_links_lead_somewhere():
+    for text in (TIERS, CLIENTS):
+        for target in re.findall(r"\]\((?!http)([^)#]+)", text):
+            assert (ROOT / "docs" / target).exists()
+
+
+def close(shown: str, found: float, rel: float) -> bool:
+    """True if the number in a cell is `found` to `rel`."""
+    return abs(float(shown.split(maxsplit=1)[0].replace(",", "")) - found) <= rel * max(1.0, abs(found))
+
+
+@pytest.mark.parametrize(
+    ("label", "settings"), [("`policies.prefetch=none`", {"policies.prefetch": "none"}), ("as it stands", {})]
+)
+def test_the_example_of_clients_is_what_comes_out(label, settings):
+    scenario = Scenario.load(ROOT / "examples" / "prefetch.yaml")
+    for path, value in settings.items():
+        scenario = scenario.set(path, value)
+    summary = scenario.run().summary
+    (row,) = [row for row in rows(CLIENTS, "| variant |") if row[0].startswith(label)]
+    assert close(row[1], summary["ttft_ms"]["p50"], 0.1)
+    assert close(row[2], summary["ttft_ms"]["mean"], 0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("label", "settings"),
+    [
+        ("as it stands", {}),
+        ("and remote", {"policies.prefetch": "none"}),
+        ("`policies.prefetch.stop=best_effort`", {"policies.prefetch.stop": "best_effort"}),
+    ],
+)
+def test_the_example_of_tiers_is_what_comes_out(label, settings):
+    try:
+        locate("mooncake-conversation")
+    except InputError:
+        pytest.skip("the conversation trace is not on this machine (KVSIM_TRACES)")
+    scenario = Scenario.load(ROOT / "examples" / "four_tiers.yaml")
+    for path, value in settings.items():
+        scenario = scenario.set(path, value)
+    summary = json.loads(json.dumps(scenario.run().summary))
+    (row,) = [row for row in rows(TIERS, "| variant |") if row[0].startswith(label)]
+    assert close(row[1], 100 * summary["prefix"]["hit_ratio"], 0.02)
+    assert close(row[3], summary["ttft_ms"]["mean"], 0.1)
+    assert close(row[5], summary["ttft_ms"]["p99"], 0.1)
