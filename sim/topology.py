@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -214,7 +214,16 @@ class Topology:
         if link.startswith("pcie") or spec.tiers[level].kind == "memory":
             layers, tensors = inputs.layout.layers, inputs.layout.tensors
             unit //= {"block": 1, "layer": layers, "layer_kv": layers * tensors}[spec.engine.kv_layout]
-        return Hop(self._engine(link, level, replica), src, dst, unit)
+        return Hop(self._engine(link, level, replica), src, dst, unit, self._via(link, level, replica, src, dst))
+
+    def _via(self, link: str, level: int, replica: int, src: str, dst: str) -> tuple[Resource, ...]:
+        """What a copy from or to a disk or a network shares: a GPU's link if it is direct, else the host's memory."""
+        tier, node = self._scenario.spec.tiers[level], self._node(replica)
+        if link.startswith("pcie") or tier.kind != "device":
+            return ()
+        if tier.direct and "hbm" in (src, dst):
+            return self._resources(dict.fromkeys(CAPS, str(replica)) | {"host_root": node})
+        return self._resources({"dram": node})
 
     def _recompute_s(self, start: int, tokens: int) -> float:
         return self._cost.recompute_s(tokens, start)
@@ -296,16 +305,10 @@ class Topology:
         of_gpu = name.startswith("pcie") or tier.kind == "memory"
         owner = str(replica) if of_gpu else node if tier.name == "remote" else self._label(tier, replica)
         if (name, owner) not in self._engines:
-            shared = dict.fromkeys(NODE_CAPS, node)
-            if name.startswith("pcie") or tier.direct:
-                shared = dict.fromkeys(CAPS, str(replica)) | shared
-            elif tier.kind == "memory":
-                shared = {}
-            else:
-                shared = {"dram": node}
-            if not name.startswith("pcie"):
-                shared[joint_name(tier)] = owner
-            path = tuple(self._resource(cap, o) for cap, o in shared.items() if cap in self._inputs.caps)
+            shared = {joint_name(tier): owner}
+            if name.startswith("pcie"):
+                shared = dict.fromkeys(CAPS, str(replica)) | dict.fromkeys(NODE_CAPS, node)
+            path = self._resources(shared)
             model = self._inputs.links[name]
             index = replica if of_gpu else -1
             chunk = self._scenario.spec.links.get(name, LinkSpec()).chunk
@@ -317,6 +320,10 @@ class Topology:
             self._engines[name, owner] = engine
             self.links.append(engine)
         return self._engines[name, owner]
+
+    def _resources(self, owners: Mapping[str, str]) -> tuple[Resource, ...]:
+        """Those of the shared bandwidths, named with their owners, that are limited."""
+        return tuple(self._resource(cap, owner) for cap, owner in owners.items() if cap in self._inputs.caps)
 
     def _resource(self, name: str, owner: str) -> Resource:
         key = (name, owner)

@@ -199,7 +199,8 @@ class CopyEngine:
         self._work = self._part_s(job.transfer, self._size, self._copies, self._outstanding, idle=idle)
         if idle and self.started is not None:
             self.started()
-        self._flow = self._network.start(now, self.path, self._size, self._work, self._arrived)
+        path = (*self.path, *job.transfer.via) if job.transfer.via else self.path
+        self._flow = self._network.start(now, path, self._size, self._work, self._arrived)
 
     def _arrived(self) -> None:
         job, end = self._job, self._clock.now

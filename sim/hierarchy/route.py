@@ -7,21 +7,23 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from sim.hierarchy.link import CopyEngine
+from sim.hierarchy.network import Resource
 from sim.hierarchy.transfer import Transfer
 
 
 class Hop(NamedTuple):
     """One link of a route: `engine` copies from `src` to `dst` (names of tiers, or "host" for a bounce buffer) in
-    copies of `unit` bytes."""
+    copies of `unit` bytes, over the shared bandwidths `via` besides its own."""
 
     engine: CopyEngine
     src: str
     dst: str
     unit: int
+    via: tuple[Resource, ...] = ()
 
     def transfer(self, size: int, reason: str) -> Transfer:
         """The record of `size` bytes over this link."""
-        return Transfer(self.src, self.dst, size, -(-size // self.unit), reason)
+        return Transfer(self.src, self.dst, size, -(-size // self.unit), reason, 0, self.via)
 
 
 Route = tuple[Hop, ...]

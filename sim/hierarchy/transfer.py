@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from sim.hierarchy.network import Resource
+
 
 class Transfer(NamedTuple):
     """What is to be copied over a link."""
@@ -18,3 +20,5 @@ class Transfer(NamedTuple):
     """"load" (toward the GPU) or "store" (away from it)."""
     pageable: int = 0
     """Bytes of it whose host memory is not pinned: they go through a bounce buffer."""
+    via: tuple[Resource, ...] = ()
+    """Shared bandwidths that it crosses besides those that the link always does."""

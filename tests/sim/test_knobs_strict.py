@@ -303,3 +303,26 @@ def test_a_byte_decides(back, hand):
     size = (A // 16 + C // 16) * 16 * hand.token_bytes
     assert back("dram", options={"capacity": f"{size} B"})[0].hit_dram_tokens == HIT
     assert back("dram", options={"capacity": f"{size - 1} B"})[0].hit_dram_tokens < HIT
+
+
+@pytest.mark.parametrize(("cap", "crosses"), [("pcie_joint", "load"), ("host_root", "load"), ("dram", "store")])
+def test_a_direct_drive_shares_what_its_bytes_cross(run, prompt, hand, quiet_profile, cap, crosses):
+    """Host memory fills it, a GPU empties it: loads of the second GPU cross its own link, and no host memory."""
+    others = [(1 + i, C, 1, prompt(2 + i, C)) for i in range(3)]
+    rows = [(0, A, 1, prompt(1, A)), *others, (AGAIN, 64, 1, prompt(9, 64)), (AGAIN + 5, A, 1, prompt(1, A))]
+    tiers = [{"name": "hbm"}, {"name": "dram", "capacity": "600 MiB", "shared": "node"}]
+    tiers.append({"name": "ssd", "capacity": "10 GiB", "shared": "node", "direct": True})
+    links = links_of("ssd") | {cap: {"bandwidth": "0.5 GB/s"}}
+    hardware = {"profile": quiet_profile, "replicas": 2}
+    result = run(rows, blocks=BLOCKS, tiers=tiers, links=links, hardware=hardware)
+    row = result.frames["requests"].iloc[-1]
+    assert row.replica == 1
+    assert row.hit_ssd_tokens == HIT
+    slow = HIT * hand.token_bytes / 0.5e9
+    own = load_s("ssd", links, hand.token_bytes, direct=True)
+    assert row.load_s == pytest.approx(slow if crosses == "load" else own, rel=1e-9)
+    first = result.frames["transfers"].query("link == 'ssd_write'").iloc[0]
+    size = A // 16 * 16 * hand.token_bytes
+    rate, latency = numbers(links, "ssd_write")
+    taken = size / 0.5e9 if crosses == "store" else latency + size / rate
+    assert first.end_s - first.start_s == pytest.approx(taken, rel=1e-9)
