@@ -67,6 +67,7 @@ class Regret:
     left_out: int
     input_tokens: int
     prefetch: str | None
+    warnings: tuple[str, ...]
     prices: Prices
     tiers: tuple[TierFacts, ...]
     bound: Bound
@@ -144,6 +145,7 @@ def regret_of(
         left_out=len(trace) - len(served),
         input_tokens=int(lengths.sum()),
         prefetch=None if prefetch is None else prefetch.name,
+        warnings=trace.warnings,
         prices=prices,
         tiers=tuple(
             TierFacts(name, capacity, load_s)

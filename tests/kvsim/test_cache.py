@@ -167,3 +167,85 @@ def test_the_conversation_trace_by_name(kvsim: Kvsim, monkeypatch: pytest.Monkey
     answer = kvsim("cache", "mooncake-conversation", "--policy", "lru", "--json")
     found = [100 * row["hit_ratio"] for row in json.loads(answer.out)]
     assert found == pytest.approx([5.4, 13.9, 29.1, 36.6, 37.4], abs=0.1)
+
+
+SCENARIO = """\
+schema: kvsim-scenario/1
+trace: {path: four.jsonl}
+model: llama-3.1-8b
+hardware: {profile: h100-sxm}
+engine: {num_gpu_blocks: 65}
+tiers: [{name: hbm}, {name: dram, capacity: 1 GiB}]
+"""
+
+
+@pytest.fixture
+def scenario(folder: Path, trace: Path) -> Path:
+    path = folder / "small.yaml"
+    path.write_text(SCENARIO)
+    return path
+
+
+def test_a_scenario_gives_the_regret_of_its_policies(kvsim: Kvsim, scenario: Path) -> None:
+    answer = kvsim("cache", scenario, "--json")
+    assert (answer.code, answer.err) == (0, "")
+    document = json.loads(answer.out)
+    assert (document["schema"], document["requests"], document["left_out"]) == ("kvsim-regret/1", 4, 0)
+    assert [tier["capacity_tokens"] for tier in document["tiers"]] == [65 * 16, 8192]
+    own, belady = document["policies"]
+    assert (own["policy"], belady["policy"]) == ("scenario", "belady")
+    # 1,000 tokens hold 62 full blocks: 992 tokens are found again, and of the last prompt its first 512.
+    assert sum(own["hit_tokens"].values()) == sum(belady["hit_tokens"].values()) == 992 + 512
+    assert own["regret"] >= belady["regret"] >= 0
+    assert own["load_recompute_s"] == pytest.approx((1 + own["regret"]) * document["bound"]["lower_bound_s"])
+
+
+def test_the_table_of_a_scenario(kvsim: Kvsim, scenario: Path) -> None:
+    answer = kvsim("cache", scenario, "--policy", "lru", "--set", "engine.num_gpu_blocks=63", "--out", "kept")
+    assert (answer.code, answer.err) == (0, "")
+    lines = answer.out.splitlines()
+    words = [line.split() for line in lines]
+    assert words[0] == ["small:", "four"]
+    assert words[1] == ["policy", "HBM", "DRAM", "computed", "load,", "s", "compute,", "s", "both,", "s", "regret"]
+    assert (words[3][0], words[4][0]) == ("lru", "bound")
+    assert "without queueing" in answer.out
+    assert "1 requests are longer than a replica takes and left out." in lines
+    assert lines[-1] == "report: kept/cache.html"
+    assert {path.name for path in Path("kept").iterdir()} == {"cache.json", "cache.csv", "cache.html"}
+
+
+SCENARIO_CALLS = {
+    "capacities are the tiers'": (["--capacity", "1Mtok"], ["--capacity: of a trace only", "scenario's tiers"]),
+    "block sizes too": (["--block-tokens", "1024"], ["--block-tokens: of a trace only"]),
+    "unknown policy": (["--policy", "sieev"], ["found 'sieev'", "did you mean 'sieve'"]),
+    "unbounded is no policy": (["--policy", "unbounded"], ["a capacity, not a policy"]),
+    "wrong setting": (["--set", "tiers.dram=3"], ["small.yaml"]),
+    "no policy": (["--policy", ""], ["policy: none given"]),
+}
+
+
+@pytest.mark.parametrize("case", SCENARIO_CALLS)
+def test_wrong_input_with_a_scenario_is_one_line(case: str, kvsim: Kvsim, scenario: Path, folder: Path) -> None:
+    arguments, said = SCENARIO_CALLS[case]
+    before = set(folder.rglob("*"))
+    answer = kvsim("cache", scenario, *arguments)
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.count("\n") == 1
+    assert [part for part in said if part not in answer.err] == [], answer.err
+    assert set(folder.rglob("*")) == before
+
+
+def test_settings_are_for_scenarios(kvsim: Kvsim, trace: Path) -> None:
+    answer = kvsim("cache", trace, "--set", "seed=3")
+    assert (answer.code, answer.err) == (2, "error: --set: of a scenario only, found 'seed=3'\n")
+
+
+def test_a_policy_that_raises_is_one_line_with_the_time(kvsim: Kvsim, trace: Path, folder: Path) -> None:
+    (folder / "mine.py").write_text(
+        "from policies.eviction.lru import LRU\n\nclass Mine(LRU):\n    def touch(self, block):\n        1 / 0\n"
+    )
+    answer = kvsim("cache", trace, "--policy", "mine.py:Mine", "--capacity", "1024tok")
+    assert answer.code == 2
+    assert answer.err.count("\n") == 1
+    assert "a policy failed at 0.009 s: ZeroDivisionError" in answer.err
+    assert "mine.py, line 5" in answer.err
