@@ -144,8 +144,9 @@ def link_tables(run: RunData) -> list[TextTable]:
     for name, link in links.items():
         count = link.get("count", 1)
         mean = link["bytes"] / count / span if is_number(span) and span else None
-        parts = [binary_bytes(moved[name][key]) if name in moved else NO_VALUE for key, _ in reasons]
-        of = f", of {rate(link['capacity_bytes_per_s'] / count)} each" if "capacity_bytes_per_s" in link else ""
+        of_cap = "capacity_bytes_per_s" in link
+        parts = [NO_VALUE if of_cap else binary_bytes(moved.get(name, {}).get(key, 0)) for key, _ in reasons]
+        of = f", of {rate(link['capacity_bytes_per_s'] / count)} each" if of_cap else ""
         queue = seconds(link["queue_p99_ms"] / 1e3) if "queue_p99_ms" in link else NO_VALUE
         cells = (number(count), binary_bytes(link["bytes"]), *parts, rate(mean), percent(link["utilization"]), queue)
         rows.append((link_label(name) + of, *cells))

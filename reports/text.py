@@ -84,7 +84,7 @@ def binary_bytes(value: Any) -> str:
 
 def rate(value: Any) -> str:
     """Bytes per second with a decimal unit: `83.4 GB/s`."""
-    return format_rate(value) if is_number(value) else NO_VALUE
+    return _trim(format_rate(value)) if is_number(value) else NO_VALUE
 
 
 def _trim(text: str) -> str:

@@ -17,7 +17,7 @@ from reports.load import Floats
 from reports.text import seconds
 
 BLUE, ORANGE, GREEN, VERMILLION = "--c-blue", "--c-orange", "--c-green", "--c-vermillion"
-SKY, PURPLE, GREY, INK = "--c-sky", "--c-purple", "--c-grey", "--c-ink"
+SKY, PURPLE, GREY, INK, QUIET = "--c-sky", "--c-purple", "--c-grey", "--c-ink", "--c-quiet"
 BROWN, TEAL = "--c-brown", "--c-teal"
 CYCLE = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILLION)
 DASHES = ("solid", "dash", "dot", "dashdot")

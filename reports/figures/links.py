@@ -21,7 +21,7 @@ def link_figures(run: RunData, axis: TimeAxis) -> list[Figure]:
     )
     names = link_order(run)
     if not names:
-        return [Figure(k, t, r, empty=NOTHING) for k, t, r in zip(keys, titles, read, strict=True)]
+        return [Figure(keys[0], titles[0], read[0], empty=NOTHING)]
     rate, busy, wait = [], [], []
     notes_busy, notes_wait, notes_rate = [], [], []
     for i, name in enumerate(names):

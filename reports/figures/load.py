@@ -8,9 +8,9 @@ from reports.figures.base import (
     BROWN,
     GREEN,
     GREY,
-    INK,
     ORANGE,
     PURPLE,
+    QUIET,
     SKY,
     TEAL,
     VERMILLION,
@@ -136,7 +136,7 @@ def engine_time(run: RunData, axis: TimeAxis) -> Figure:
     layers = [(name, color, part) for (_, name, color), part in zip(STEP_PARTS, parts, strict=True)]
     layers.append(("host", GREY, np.maximum(busy - sum(parts), 0.0)))
     layers.append(("waiting for loads", VERMILLION, load_waits(run, axis)))
-    layers.append(("waiting for stores", INK, stalls))
+    layers.append(("waiting for stores", QUIET, stalls))
     whole = axis.bins.width * run.replicas
     least = 1e-4 * float(busy.sum())  # a layer that nobody could see is left out; the table has it
     data = [area(name, 100 * part / whole, axis, color, "%") for name, color, part in layers if part.sum() > least]

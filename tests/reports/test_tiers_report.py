@@ -123,7 +123,7 @@ def test_the_link_table_has_both_directions_of_every_link(run):
         assert cells[label][-2:] == (percent(links[name]["utilization"]), seconds(links[name]["queue_p99_ms"] / 1e3))
     assert cells["SSD, read"][0] == "1"
     assert cells["PCIe, GPU to host"][0] == "2"
-    assert cells["host DRAM, of 200 GB/s each"][-1] == "–"
+    assert cells["host DRAM, of 200\u00a0GB/s each"][-1] == "–"
 
 
 def test_a_link_that_replicas_share_is_not_divided_by_them(run, axis):
