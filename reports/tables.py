@@ -122,9 +122,9 @@ def bound_tables(run: RunData) -> list[TextTable]:
     """The run against the least load + compute seconds of its lookups; no table where that was not asked for."""
     bound = section(run.summary, "bound")
     rows = []
-    for key, value in bound.items():
-        field = definition(run.summary, "bound", key)
-        if field:
+    for key, field in section(section(run.summary, "definitions"), "bound").items():
+        if key in bound:
+            value = bound[key]
             text = percent(value) if field["unit"] == "ratio" else seconds(value)
             rows.append((str(field["label"]), text, str(field["definition"])))
     columns = ("Load and compute", "Value", "Definition")

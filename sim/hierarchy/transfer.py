@@ -17,7 +17,7 @@ class Transfer(NamedTuple):
     copies: int
     """Separate copies (one per engine block), each with its own set-up time."""
     reason: str
-    """"load" (toward the GPU) or "store" (away from it)."""
+    """"load" (toward the GPU, for a request whose turn has come), "prefetch" (ahead of that) or "store" (away)."""
     pageable: int = 0
     """Bytes of it whose host memory is not pinned: they go through a bounce buffer."""
     via: tuple[Resource, ...] = ()
