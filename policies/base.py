@@ -30,6 +30,7 @@ class Block:
     ahead    bytes of it that a prefetch brought and no request has used yet; `late` if one had to do without them
     sent     True when a prefetch has copied it nearer to the GPU
     parent   key of the block before it in the prefix, or None for the first
+    members  in a tier of larger blocks: the hashes that it spans, in order, of which `key` is the last; else None
     turn     turn of its conversation (0 for the first) in the request that used it last, -1 where the trace has none
     """
 
@@ -39,6 +40,7 @@ class Block:
         "key",
         "late",
         "locked",
+        "members",
         "parent",
         "parts",
         "pins",
@@ -69,6 +71,7 @@ class Block:
         self.ahead = 0
         self.late = self.sent = False
         self.parts: list[tuple[int, int]] | None = None
+        self.members: tuple[int, ...] | None = None
         self.waiters: list[object] | None = None
 
     @property

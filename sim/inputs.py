@@ -13,6 +13,7 @@ from hw_profiles.l2 import l2_model
 from hw_profiles.loader import load_profile
 from hw_profiles.models import ModelSpec, load_model
 from hw_profiles.profile import Profile
+from sim.block_sizes import block_sizes
 from sim.cost.kv import KVLayout, kv_layout
 from sim.cost.memory import HBMBudget, Limits, better_layout, hbm_budget
 from sim.link_inputs import Link, link_models, load_tier_device, of_replicas, with_links
@@ -42,6 +43,8 @@ class Inputs:
     links: Mapping[str, Link]
     """Links by name: those of the GPU (`pcie_h2d`, `pcie_d2h`), and those of tiers that have their own (`ssd_read`
     toward the GPU, `ssd_write` away from it, ...)."""
+    blocks: Mapping[str, int]
+    """Tokens of one block of each tier, by name."""
     devices: Mapping[str, Device]
     """Devices behind tiers, by name of the tier, with what `links` says in place of their values."""
 
@@ -79,8 +82,9 @@ def load_inputs(scenario: Scenario, *, strict: bool = False) -> Inputs:
             found=spec.engine.block_tokens,
             allowed=f"a divisor of {trace.block_tokens}",
         )
+    blocks = _named(scenario, "tiers", lambda: block_sizes(spec, trace.block_tokens))
     hbm_bytes = budget.blocks * spec.engine.block_tokens * layout.token_bytes
-    return Inputs(trace, model, profile, budget, layout, hbm_bytes, caps, links, devices)
+    return Inputs(trace, model, profile, budget, layout, hbm_bytes, caps, links, blocks, devices)
 
 
 def _check_l2(scenario: Scenario, profile: Profile) -> None:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from hw_profiles.errors import InputError
 from hw_profiles.units import Bytes, Rate, Seconds
-from sim.spec_base import PolicySpec, Spec, refuse
+from sim.spec_base import PolicySpec, Spec
 
 TIER_KINDS: dict[str, str] = {
     "hbm": "hbm",
@@ -32,6 +32,8 @@ class TierSpec(Spec):
     shared     one per replica (private), per node, or one for the cluster
     inclusive  false: what is loaded from here toward the GPU leaves, and what comes in is what was evicted above
     leaf_only  true: a block is not evicted while blocks that follow it in a prefix are here
+    block_tokens  what is stored and loaded as a whole here, in tokens (an LMCache chunk, a page of a store): a multiple
+               of that of the tier before, which it is if not given
     device     what the tier is made of: a shipped device or a YAML file; by name of the tier if not given
     direct     for a disk or a network: true if it reaches the GPU's memory without passing host memory
     """
@@ -43,7 +45,7 @@ class TierSpec(Spec):
     admission: PolicySpec | None = None
     offload: PolicySpec | None = None
     prefetch: PolicySpec | None = None
-    block_tokens: int | None = None
+    block_tokens: Annotated[int, Field(ge=1, le=1 << 20, strict=True)] | None = None
     inclusive: bool = True
     leaf_only: bool = False
     direct: bool = False
@@ -69,8 +71,6 @@ class TierSpec(Spec):
                 path="prefetch",
                 found=self.prefetch.name,
             )
-        if self.block_tokens is not None:
-            raise refuse(self.block_tokens, "block_tokens", "a block size of a tier's own")
         if self.device is not None and self.kind in ("hbm", "host"):
             raise InputError("this memory belongs to the machine's profile", path="device", found=self.device)
         if self.direct and self.kind != "device":

@@ -205,15 +205,20 @@ class Topology:
         return HOST if host is None else self._scenario.spec.tiers[host].name
 
     def _hop(self, link: str, level: int, replica: int, src: str, dst: str) -> Hop:
-        """One link of a way. A copy is an engine block, or a piece of one for the GPU where the layout says so.
+        """One link of a way. A copy is a block of a disk's or a network's tier (file systems and transfer engines split
+        what is longer than the copies that the device was measured with); for the GPU it is an engine block, or a piece
+        of one where the layout says so.
 
         The GPUs of a replica copy their parts of it at the same time, and each has the layers of its stage.
         """
         spec, inputs = self._scenario.spec, self._inputs
-        unit = spec.engine.block_tokens * inputs.token_bytes
-        if link.startswith("pcie") or spec.tiers[level].kind == "memory":
-            layers, tensors = inputs.layout.layers, inputs.layout.tensors
-            unit //= {"block": 1, "layer": layers, "layer_kv": layers * tensors}[spec.engine.kv_layout]
+        tier, layout = spec.tiers[level], inputs.layout
+        unit = inputs.blocks[tier.name] * inputs.token_bytes
+        if link.startswith("pcie") or tier.kind == "memory":
+            pieces = {"block": 1, "layer": layout.layers, "layer_kv": layout.layers * layout.tensors}
+            unit = spec.engine.block_tokens * inputs.token_bytes // pieces[spec.engine.kv_layout]
+        elif (measured := inputs.devices[tier.name].measured_copies) is not None:
+            unit = min(unit, int(measured[1]))
         return Hop(self._engine(link, level, replica), src, dst, unit, self._via(link, level, replica, src, dst))
 
     def _via(self, link: str, level: int, replica: int, src: str, dst: str) -> tuple[Resource, ...]:
@@ -254,19 +259,28 @@ class Topology:
             capacity = self._capacity(level)
             info = self._info(tier, capacity, replica)
             policy: EvictionPolicy = self._policy("eviction", tier, self._scenario.spec.policies.eviction, info)
-            self._by_label[label] = Tier(tier.name, label, capacity, policy, leaf_only=tier.leaf_only)
+            tokens, span = self._inputs.blocks[tier.name], self._span(tier)
+            made = Tier(tier.name, label, capacity, policy, leaf_only=tier.leaf_only, block_tokens=tokens, span=span)
+            self._by_label[label] = made
             self.tiers[level].append(self._by_label[label])
         return self._by_label[label]
 
     def _info(self, tier: TierSpec, capacity: int, replica: int) -> TierInfo:
-        block_tokens = self._inputs.trace.block_tokens or self._scenario.spec.engine.block_tokens
-        size = block_tokens * self._inputs.token_bytes
+        hash_tokens = self._inputs.trace.block_tokens or self._scenario.spec.engine.block_tokens
+        size = hash_tokens * self._span(tier) * self._inputs.token_bytes
         return TierInfo(tier.name, capacity, size, lambda: self._clock.now, self._next_use(tier, replica))
 
+    def _span(self, tier: TierSpec) -> int:
+        """Hashes of the trace per block of a tier."""
+        hash_tokens = self._inputs.trace.block_tokens
+        return max(1, self._inputs.blocks[tier.name] // hash_tokens) if hash_tokens else 1
+
     def _next_use(self, tier: TierSpec, replica: int) -> Callable[[int], float] | None:
-        """When a key is used next by a request that looks into this tier: round robin says which ones do."""
+        """When a key is used next by a request that looks into this tier; if only round robin says which ones do."""
         if self.future is None:
             return None
+        if self._scenario.spec.routing.name != "round_robin":
+            return self.future.of(lambda _: True)
         label, replicas = self._label(tier, replica), self._scenario.spec.hardware.replicas
         users = {other for other in range(replicas) if self._label(tier, other) == label}
         return self.future.of(lambda index: index % replicas in users)

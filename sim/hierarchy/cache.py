@@ -6,13 +6,13 @@ byte of HBM is free, reserved by a sequence, or part of a cached block.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import inf
 from typing import NamedTuple
 
 from policies.base import Block
 from sim.engine.sequence import Sequence as Seq
-from sim.hierarchy.mover import Mover, Source
+from sim.hierarchy.mover import Load, Mover, Source
 from sim.hierarchy.offload import Costs
 from sim.hierarchy.place import Place
 from sim.invariants import ensure
@@ -63,6 +63,8 @@ class ReplicaCache:
         self.token_bytes = token_bytes
         self._here = here
         self._tiers = (self.hbm, *(low.tier for low in self.lower))
+        same_sizes = all(tier.block_tokens <= block_tokens for tier in self._tiers)
+        self._nearest = self._nearest_alike if same_sizes else self._nearest_sized
         self.mover = Mover(here, sources)
 
     @property
@@ -104,7 +106,7 @@ class ReplicaCache:
             want = min(whole, limit - start)
             if want <= 0:
                 break
-            hit = self._nearest(key, start, want, seq.fetch_level)
+            hit = self._nearest(key, seq.keys, start, want, full, seq.fetch_level)
             if hit is None:
                 break
             found.append(hit)
@@ -113,11 +115,12 @@ class ReplicaCache:
                 break
         return found if self._choose is None else self._worth(found, self._choose)
 
-    def cached_tokens(self, keys: Iterable[int], level: int | None = None) -> int:
+    def cached_tokens(self, keys: Sequence[int], level: int | None = None) -> int:
         """Tokens of the prompt with these blocks that a request would find now, in tiers up to `level` (None: all)."""
         start = 0
+        full = len(keys) * self.hash_tokens
         for key in keys:
-            hit = self._nearest(key, start, self.hash_tokens, level)
+            hit = self._nearest(key, keys, start, self.hash_tokens, full, level)
             start += hit.tokens if hit else 0
             if hit is None or hit.tokens < self.hash_tokens:
                 break
@@ -140,10 +143,10 @@ class ReplicaCache:
         best, least = len(found), inf
         for cut in (len(found), *reversed(cuts)):
             kept = ends[cut - 1] if cut else 0
-            sizes: dict[int, int] = {}
-            for f in found[:cut]:
-                sizes[f.level] = sizes.get(f.level, 0) + f.tokens * self.token_bytes
-            seconds = sum(costs.load_s(self._tiers[level].name, size) for level, size in sizes.items() if level)
+            seconds = 0.0
+            for level in dict.fromkeys(f.level for f in found[:cut] if f.level):
+                size = sum(size for _, size in self._moved(found[:cut], level))
+                seconds += costs.load_s(self._tiers[level].name, size)
             seconds += costs.recompute_s(kept, total - kept) if kept < total else 0.0
             if seconds < least:
                 best, least = cut, seconds
@@ -158,17 +161,20 @@ class ReplicaCache:
             return False
         if self._admitted is not None:
             self._admitted(seq.index)
+        last = None
         for f in found:
             if not f.level and not f.block.pins and f.tokens < f.block.tokens:
                 # What it cannot use it computes again, into this memory.
                 hbm.shrink(f.block, f.tokens, f.tokens * self.token_bytes)
-            self._tiers[f.level].pin(f.block)
+            if f.block is not last:
+                last = f.block
+                self._tiers[f.level].pin(last)
         self._touch(seq, found)
         if seq.fetch_level is not None:
             self._note_late(seq, found)
         if loads:
             ensure(self._here.make_room(size), f"{hbm.label}: no room for a load that was admitted")
-        seq.held = [self._load_target(f) if f.level else f.block for f in found]
+        seq.held = [self._load_target(seq, i, f) if f.level else f.block for i, f in enumerate(found)]
         for f in found:
             if not f.level:
                 self.mover.join(seq, f.block)
@@ -176,10 +182,9 @@ class ReplicaCache:
         seq.covered = seq.computed * self.token_bytes
         self._count_hits(seq, found)
         for level in range(1, len(self._tiers)) if loads else ():
-            pairs = [(f.block, target) for f, target in zip(found, seq.held, strict=True) if f.level == level]
-            if pairs:
-                sources, targets = ([pair[i] for pair in pairs] for i in (0, 1))
-                self.mover.load(seq, level, sources, targets)
+            items = self._loads(found, seq.held, level)
+            if items:
+                self.mover.load(seq, level, items)
         self._here.hit([f.block for f in found if not f.level])
         return True
 
@@ -199,14 +204,33 @@ class ReplicaCache:
             f.block.pins = 0
         return fits
 
-    def _load_target(self, found: Found) -> Block:
-        """An HBM block for what is about to be loaded, pinned; nothing of it has arrived."""
-        source = found.block
-        shorter = self.hbm.blocks.get(source.key)
+    def _moved(self, found: list[Found], level: int) -> Iterator[tuple[Block, int]]:
+        """The blocks of a tier that were found, each once, and the bytes that it moves for them: whole blocks of its
+        own."""
+        tier, last = self._tiers[level], None
+        grain = tier.block_tokens
+        for at, block, tokens in found:
+            if at == level and block is not last:
+                last = block
+                yield block, block.size if tier.span > 1 else -(-tokens // grain) * grain * self.token_bytes
+
+    def _loads(self, found: list[Found], targets: list[Block], level: int) -> list[Load]:
+        """The loads from a tier, each with the HBM blocks that it fills."""
+        loads = [Load(block, [], size) for block, size in self._moved(found, level)]
+        filled = {load.source.key: load.targets for load in loads}
+        for (at, block, _), target in zip(found, targets, strict=True):
+            if at == level:
+                filled[block.key].append(target)
+        return loads
+
+    def _load_target(self, seq: Seq, index: int, found: Found) -> Block:
+        """An HBM block for what is about to be loaded of a prompt's block, pinned; nothing of it has arrived."""
+        key = seq.keys[index]
+        shorter = self.hbm.blocks.get(key)
         if shorter is not None:
             self.hbm.drop(shorter)
-        size = found.tokens * self.token_bytes
-        block = Block(source.key, source.start, found.tokens, size, 0, source.parent, source.turn)
+        size, parent = found.tokens * self.token_bytes, seq.keys[index - 1] if index else None
+        block = Block(key, index * self.hash_tokens, found.tokens, size, 0, parent, seq.turn)
         block.pins = 1
         self.hbm.insert(block)
         self.hbm.counters.stored_bytes += block.size
@@ -248,7 +272,7 @@ class ReplicaCache:
         hbm.release(reserved)
         hbm.unpin_all(reversed(seq.held))
         for low in self.lower:
-            low.tier.released(reversed(seq.keys))
+            low.tier.released(reversed(low.tier.ends(seq.keys)))
         seq.held = []
         seq.covered = 0
 
@@ -266,7 +290,9 @@ class ReplicaCache:
         """Prompt tokens in whole engine blocks that carry a hash of the trace."""
         return seq.input_tokens // self.block_tokens * self.block_tokens if self.hash_tokens else 0
 
-    def _nearest(self, key: int, start: int, want: int, fetch_level: int | None) -> Found | None:
+    def _nearest_alike(
+        self, key: int, _keys: Sequence[int], start: int, want: int, _full: int, fetch_level: int | None
+    ) -> Found | None:
         """The nearest tier that has (or, for HBM, is receiving) the most tokens of the block with this prefix.
 
         After a fetch into the tier of `fetch_level` only what has arrived there, or nearer, counts.
@@ -289,6 +315,35 @@ class ReplicaCache:
                 break  # all of it, or in use and perhaps growing
         return best
 
+    def _nearest_sized(
+        self, key: int, keys: Sequence[int], start: int, want: int, full: int, fetch_level: int | None
+    ) -> Found | None:
+        """As `_nearest_alike`, where tiers have blocks of their own sizes: one of them counts if the prompt, of which
+        `keys` name `full` tokens, has all of it."""
+        best: Found | None = None
+        for level, tier in enumerate(self._tiers if fetch_level is None else self._tiers[: fetch_level + 1]):
+            first, reach, end = start, want, key
+            if tier.span > 1 and key >= 0:
+                first -= start % tier.block_tokens
+                last = first + tier.block_tokens
+                if last > full:
+                    continue
+                end = keys[last // self.hash_tokens - 1]
+            elif key >= 0:
+                reach = (full - start) // tier.block_tokens * tier.block_tokens
+            block = tier.blocks.get(end)
+            if block is None:
+                continue
+            if block.start != first:
+                break
+            partly = level and (block.waiters is None or fetch_level is not None)
+            tokens = min((block.ready if partly else block.tokens) - (start - first), want, reach)
+            if tokens > (best.tokens if best else 0):
+                best = Found(level, block, tokens)
+            if tokens == want or (level == 0 and block.pins):
+                break
+        return best
+
     def _count_hits(self, seq: Seq, found: list[Found]) -> None:
         """Count what is reused for the first time: after a preemption, only what the sequence did not have before."""
         end = 0
@@ -306,8 +361,9 @@ class ReplicaCache:
                 self.hbm.counters.loaded_bytes += f.tokens * self.token_bytes
         self.hbm.missed(seq.keys)
         for low in self.lower:
-            low.tier.touch(reversed(seq.keys))
-            low.tier.missed(seq.keys)
+            keys = low.tier.ends(seq.keys)
+            low.tier.touch(reversed(keys))
+            low.tier.missed(keys)
 
     def _note_late(self, seq: Seq, found: list[Found]) -> None:
         """What a fetch is still bringing behind HBM is computed instead."""

@@ -10,6 +10,7 @@ from policies.base import Block
 from sim.engine.sequence import Sequence as Seq
 from sim.hierarchy.place import Place
 from sim.hierarchy.route import PIPELINE_GROUPS, Route, send
+from sim.hierarchy.sizes import cut
 from sim.hierarchy.tier import Tier
 
 
@@ -26,6 +27,17 @@ class Source(NamedTuple):
     route: Route
     stop: Place | None
     into: Mapping[int, Route]
+
+
+class Load(NamedTuple):
+    """A block of a tier behind HBM, the HBM blocks that its tokens go to, and the bytes that are moved for them.
+
+    A tier moves whole blocks of its own (`Tier.block_tokens`), also where HBM has a part of one already.
+    """
+
+    source: Block
+    targets: list[Block]
+    size: int
 
 
 class Mover:
@@ -51,51 +63,54 @@ class Mover:
         """Transfers that carry blocks evicted from HBM, whose memory cannot be used yet."""
         return self.here.leaving
 
-    def load(self, seq: Seq, level: int, sources: list[Block], targets: list[Block]) -> None:
-        """Copy pinned `sources` of the tier at `level` (1: next to HBM) into HBM blocks `targets`, for `seq`.
+    def load(self, seq: Seq, level: int, loads: Sequence[Load]) -> None:
+        """Make copies of pinned blocks of the tier at `level` (1: next to HBM) in HBM, for `seq`.
 
         No copy is queued before evicted blocks have left the memory that it goes to. A source that is itself on its
         way to its tier is waited for, not fetched again.
         """
-        place, route, _, _ = self._sources[level - 1]
-        seq.pending += len(targets)
-        for original, block in zip(sources, targets, strict=True):
-            place.tier.used_ahead(original)
-            original.uses += 1
-            block.waiters = [seq]
-            place.tier.counters.loaded_bytes += block.size
-        ready = [pair for pair in zip(sources, targets, strict=True) if pair[0].waiters is None]
+        place = self._sources[level - 1].place
+        for source, targets, size in loads:
+            seq.pending += len(targets)
+            place.tier.used_ahead(source)
+            source.uses += 1
+            place.tier.counters.loaded_bytes += size
+            for block in targets:
+                block.waiters = [seq]
+        ready = [load for load in loads if load.source.waiters is None]
         if ready:
-            self._fetch(level, [s for s, _ in ready], [t for _, t in ready])
-        for source, target in zip(sources, targets, strict=True):
-            if source.waiters is not None:
+            self._fetch(level, ready)
+        for load in loads:
+            if load.source.waiters is not None:
                 self.loads += 1
-                done = partial(self._arrived, level, [source], [target], [None])
-                source.waiters.append(partial(self.here.when_free, partial(send, route, [target.size], "load", done)))
-        place.hit(sources)
+                load.source.waiters.append(partial(self.here.when_free, self._sending(level, [load], [()])))
+        place.hit([load.source for load in loads])
 
-    def _fetch(self, level: int, sources: list[Block], targets: list[Block]) -> None:
-        _, route, stop, _ = self._sources[level - 1]
-        copies: list[Block | None] = [None] * len(sources)
-        if stop is not None:
-            copies = [stop.receive(s, t.tokens) for s, t in zip(sources, targets, strict=True)]
-
-        def passed(item: int) -> None:
-            copy = copies[item]
-            if stop is None:
-                return
-            if copy is None:
-                stop.tier.counters.passed_bytes += targets[item].size
-            else:
-                stop.received(copy)
-
-        sizes = [target.size for target in targets]
+    def _fetch(self, level: int, loads: Sequence[Load]) -> None:
+        stop = self._sources[level - 1].stop
         self.loads += 1
-        done = partial(self._arrived, level, sources, targets, copies)
-        submit = partial(send, route, sizes, "load", done, passed, groups=PIPELINE_GROUPS)
-        if stop is not None and any(copy is not None for copy in copies):
+        if stop is None:
+            self.here.when_free(self._sending(level, loads, [()] * len(loads)))
+            return
+        copies = [stop.receive(load.source, load.size) for load in loads]
+        submit = self._sending(level, loads, copies)
+        if any(copies):
             submit = partial(stop.when_free, submit)
         self.here.when_free(submit)
+
+    def _sending(self, level: int, loads: Sequence[Load], copies: Sequence[Sequence[Block]]) -> Callable[[], None]:
+        """What queues the loads; `copies` of each stay at the stop on their way."""
+        _, route, stop, _ = self._sources[level - 1]
+
+        def passed(item: int) -> None:
+            if stop is not None:
+                stop.tier.counters.passed_bytes += loads[item].size - sum(copy.size for copy in copies[item])
+                for copy in copies[item]:
+                    stop.received(copy)
+
+        done = partial(self._arrived, level, loads, copies)
+        sizes = [load.size for load in loads]
+        return partial(send, route, sizes, "load", done, passed, groups=PIPELINE_GROUPS)
 
     def fetch(self, keys: Sequence[int], into: int, done: Callable[[], None]) -> None:
         """Copy blocks of a prefix that lie behind the tier at level `into` into it; `done()` when all have arrived.
@@ -137,15 +152,19 @@ class Mover:
         nearer = [self._tier(level) for level in range(into + 1)]
         wanted: dict[int, list[Block]] = {}
         kept: list[Block] = []
-        for key in keys:
-            if key in nearer[into].blocks:
-                kept.append(nearer[into].blocks[key])
-            if any(key in tier.blocks for tier in nearer):
+        for index in range(len(keys)):
+            near = [tier.covering(keys, index) for tier in nearer]
+            here = near[into]
+            if here is not None and here not in kept[-1:]:
+                kept.append(here)
+            if any(block is not None for block in near):
                 continue
             for level in range(into + 1, len(self._sources) + 1):
-                block = self._sources[level - 1].place.tier.blocks.get(key)
+                block = self._sources[level - 1].place.tier.covering(keys, index)
                 if block is not None and block.ready == block.tokens:
-                    wanted.setdefault(level, []).append(block)
+                    found = wanted.setdefault(level, [])
+                    if block not in found[-1:]:
+                        found.append(block)
                     break
             else:
                 break
@@ -154,13 +173,13 @@ class Mover:
     def _bring(self, level: int, into: int, sources: list[Block], done: Callable[[], None]) -> None:
         """Pinned sources into a tier behind HBM, as far as it admits the blocks and has room."""
         place, target = self._sources[level - 1].place, self._sources[into - 1].place
-        pairs: list[tuple[Block, Block]] = []
+        pairs: list[tuple[Block, list[Block]]] = []
         for source in sources:
-            copy = target.receive(source, source.tokens)
-            if copy is None:
+            copies = target.receive(source, source.size)
+            if not copies:
                 break  # a prefix with a gap is of no use
-            self._fetched(place.tier, source, target.tier, copy)
-            pairs.append((source, copy))
+            self._fetched(place.tier, source, target.tier, copies)
+            pairs.append((source, copies))
         for source in reversed(sources[len(pairs) :]):
             place.tier.unpin(source)
         if not pairs:
@@ -170,15 +189,17 @@ class Mover:
 
         def arrived() -> None:
             self.loads -= 1
-            for source, copy in reversed(pairs):
+            for source, copies in reversed(pairs):
                 place.give_up([source])
-                target.received(copy)
-                target.tier.unpin(copy)
-            target.filled([copy for _, copy in pairs])
+                target.tier.counters.passed_bytes += source.size - sum(copy.size for copy in copies)
+                for copy in copies:
+                    target.received(copy)
+                target.tier.unpin_all(reversed(copies))
+            target.filled([copy for _, copies in pairs for copy in copies])
             done()
             self.here.woken()
 
-        sizes = [copy.size for _, copy in pairs]
+        sizes = [source.size for source, _ in pairs]
         route = self._sources[level - 1].into[into]
         target.when_free(partial(send, route, sizes, "prefetch", arrived))
 
@@ -186,17 +207,18 @@ class Mover:
         """Pinned sources into HBM, as far as room can be made; whoever looks them up meanwhile waits for them."""
         place, route, stop, _ = self._sources[level - 1]
         hbm = self.here.tier
-        pairs: list[tuple[Block, Block]] = []
+        pairs: list[tuple[Block, list[Block]]] = []
         for source in sources:
-            if not self.here.make_room(source.size):
+            copies = [copy for copy in cut(source, hbm, source.size) if copy.key not in hbm.blocks]
+            if not self.here.make_room(sum(copy.size for copy in copies)):
                 break
-            block = Block(source.key, source.start, source.tokens, source.size, 0, source.parent, source.turn)
-            block.pins = 1
-            block.waiters = []
-            hbm.insert(block)
-            hbm.counters.stored_bytes += block.size
-            self._fetched(place.tier, source, hbm, block)
-            pairs.append((source, block))
+            for block in copies:
+                block.pins = 1
+                block.waiters = []
+            hbm.insert_all(copies)
+            hbm.counters.stored_bytes += sum(copy.size for copy in copies)
+            self._fetched(place.tier, source, hbm, copies)
+            pairs.append((source, copies))
         for source in reversed(sources[len(pairs) :]):
             place.tier.unpin(source)
         if not pairs:
@@ -207,26 +229,29 @@ class Mover:
         def arrived() -> None:
             self.here.arriving()
             self.loads -= 1
-            for source, block in reversed(pairs):
+            for source, copies in reversed(pairs):
                 place.give_up([source])
-                self._ready(block)
-                hbm.unpin(block)
+                for block in reversed(copies):
+                    self._ready(block)
+                    hbm.unpin(block)
             done()
             self.here.woken()
 
         def passed(item: int) -> None:
             if stop is not None:
-                stop.tier.counters.passed_bytes += pairs[item][1].size
+                stop.tier.counters.passed_bytes += pairs[item][0].size
 
-        sizes = [block.size for _, block in pairs]
+        sizes = [source.size for source, _ in pairs]
         self.here.when_free(partial(send, route, sizes, "prefetch", arrived, passed, groups=PIPELINE_GROUPS))
 
-    def _fetched(self, tier: Tier, source: Block, target: Tier, copy: Block) -> None:
-        """Keep the accounts of a block that a fetch brings from `tier` to `target`."""
+    def _fetched(self, tier: Tier, source: Block, target: Tier, copies: Sequence[Block]) -> None:
+        """Keep the accounts of a block that a fetch brings from `tier` to `target`, where it leaves `copies`."""
         tier.used_ahead(source)
         source.sent = True
-        tier.counters.loaded_bytes += copy.size
-        target.brought_ahead(copy)
+        tier.counters.loaded_bytes += source.size
+        for copy in copies:
+            target.brought_ahead(copy)
+        target.counters.prefetched_bytes += source.size - sum(copy.size for copy in copies)
 
     def _ready(self, block: Block) -> None:
         """The block's bytes are in HBM: tell the sequences that wait for it."""
@@ -244,15 +269,16 @@ class Mover:
             block.waiters.append(seq)
             seq.pending += 1
 
-    def _arrived(self, level: int, sources: list[Block], targets: list[Block], copies: list[Block | None]) -> None:
+    def _arrived(self, level: int, loads: Sequence[Load], copies: Sequence[Sequence[Block]]) -> None:
         place, _, stop, _ = self._sources[level - 1]
         self.here.arriving()
         self.loads -= 1
-        for source, block, copy in zip(reversed(sources), reversed(targets), reversed(copies), strict=True):
-            place.give_up([source])
-            if copy is not None and stop is not None:
-                stop.tier.unpin(copy)
-            self._ready(block)
+        for load, kept in zip(reversed(loads), reversed(copies), strict=True):
+            place.give_up([load.source])
+            if stop is not None:
+                stop.tier.unpin_all(reversed(kept))
+            for block in reversed(load.targets):
+                self._ready(block)
         if stop is not None:
-            stop.filled([copy for copy in copies if copy is not None])
+            stop.filled([copy for kept in copies for copy in kept])
         self.here.woken()

@@ -53,8 +53,10 @@ class View:
         return self._now()
 
     def holds_below(self, block: Block) -> bool:
-        copy = None if self._below is None else self._below.blocks.get(block.key)
-        return copy is not None and copy.tokens >= block.tokens
+        if self._below is None or self._below.span > self._tier.span:
+            return self._below is not None and self._below.holds(block.key)
+        copy = self._below.blocks.get(block.key)
+        return copy is not None and copy.tokens >= block.tokens - block.tokens % self._below.block_tokens
 
     def recompute_s(self, block: Block) -> float:
         return self._costs.recompute_s(block.start, block.tokens)

@@ -11,15 +11,17 @@ from typing import NamedTuple
 from policies.base import AdmissionPolicy, Block, Event, Move
 from sim.hierarchy.offload import Offload
 from sim.hierarchy.route import Route, send
-from sim.hierarchy.tier import Tier
+from sim.hierarchy.sizes import cut, joined
+from sim.hierarchy.tier import NOTHING, Tier
 
-Part = tuple[Block, Block, int, int]
-"""(block, copy, start, end): tokens `start` to `end` of a block, on their way to its copy in another tier."""
+Part = tuple[Block, Block, int, int, Sequence[Block]]
+"""(block, copy, start, end, rest): tokens `start` to `end` of a block, on their way to its copy in another tier. A copy
+that is larger is made of `block`, the last of several, and of those before it, of which `rest` are not leaving."""
 
 
 def land(part: Part) -> None:
     """The part has arrived. Parts on different links may overtake each other: only what follows on is ready."""
-    _, copy, start, end = part
+    _, copy, start, end, _ = part
     if copy.ready == start and not copy.parts:
         copy.ready = end
         return
@@ -89,7 +91,7 @@ class Place:
         if evicted and self.offload.hears_evicted:
             shareable = [b for b in evicted if not b.private]
             if shareable:
-                self.store(self.offload.plan(Event.EVICTED, shareable), leaving=True)
+                self.store(self.offload.plan(Event.EVICTED, shareable), shareable)
         return evicted is not None
 
     def when_free(self, submit: Callable[[], None]) -> None:
@@ -119,20 +121,20 @@ class Place:
 
     # ---- away from the GPU
 
-    def store(self, moves: Iterable[Move], *, leaving: bool = False) -> None:
+    def store(self, moves: Iterable[Move], evicted: Sequence[Block] = ()) -> None:
         """Start the copies of a plan.
 
         Only tokens that the target does not hold yet are copied; blocks that it does not admit, or for which it cannot
-        make room, are not. `leaving` blocks were evicted: they are not pinned, and nobody uses their memory until
-        `leaving` is zero again.
+        make room, are not. A target of larger blocks takes a block when its last part is copied, if all of it is here.
+        `evicted` blocks are leaving: they are not pinned, and nobody uses their memory until `leaving` is zero again.
         """
-        for to, parts in self._wanted(moves).items():
+        leaving = bool(evicted)
+        for to, parts in self._wanted(moves, evicted).items():
             target, route, near = self.behind[to]
             parts = target.take(parts)
             if not parts:
                 continue
-            if not leaving:
-                self.tier.pin_all([block for block, _, _, _ in parts])
+            self.tier.pin_all(self._kept(target, parts, leaving))
             if near is None or self._host is None:
                 self._send(target, route, parts, leaving)
             else:
@@ -141,7 +143,7 @@ class Place:
                 self._send(target, route, list(compress(parts, map(not_, by_host))), leaving)
             self._tell_others(target.tier)
 
-    def _wanted(self, moves: Iterable[Move]) -> dict[str, list[Part]]:
+    def _wanted(self, moves: Iterable[Move], evicted: Sequence[Block]) -> dict[str, list[Part]]:
         """By tier: what it admits and does not hold yet, in order."""
         wanted: dict[str, list[Part]] = {}
         last = None
@@ -149,26 +151,42 @@ class Place:
             if to != last:
                 last, target = to, self.behind[to].place
                 held, admission, parts = target.tier.blocks, target._admission, wanted.setdefault(to, [])
-            copy = held.get(block.key)
+                grain, larger = target.tier.block_tokens, target.tier.span > self.tier.span
+            copy, end, rest = held.get(block.key), block.tokens - block.tokens % grain, NOTHING
             if copy is None:
-                if admission is not None and not admission.admit(block):
+                found = joined(block, grain, self.tier, evicted) if larger else (block, NOTHING)
+                if found is None or (admission is not None and not admission.admit(block)):
                     continue
-                copy = Block(block.key, block.start, 0, 0, 0, block.parent, block.turn)
-            if copy.tokens < block.tokens and copy.waiters is None:  # what is being fetched does not grow meanwhile
-                parts.append((block, copy, copy.tokens, block.tokens))
+                whole, rest = found
+                copy = Block(block.key, whole.start, 0, 0, 0, whole.parent, block.turn)
+                copy.members = whole.members
+                end = grain if larger else end
+            if copy.tokens < end and copy.waiters is None:  # what is being fetched does not grow meanwhile
+                parts.append((block, copy, copy.tokens, end, rest))
         return wanted
 
+    def _kept(self, target: Place, parts: list[Part], leaving: bool) -> list[Block]:
+        """The blocks here that parts are copied from, in their order (a larger one from its end), less what leaves."""
+        if target.tier.span == self.tier.span:
+            return [] if leaving else [block for block, _, _, _, _ in parts]
+        ends = [] if leaving else [block for block, _, _, _, _ in parts]
+        return [block for i, part in enumerate(parts) for block in (*ends[i : i + 1], *part[4])]
+
     def _is_near(self, part: Part) -> bool:
-        block, _, _, end = part
-        copy = None if self._host is None else self._host.blocks.get(block.key)
-        return copy is not None and copy.ready >= end
+        """True if host memory has the tokens of the part, in blocks of its own size."""
+        if self._host is None:
+            return False
+        _, copy, _, end, _ = part
+        keys = self._host.cut(copy)
+        near = [self._host.blocks.get(key) for key in keys]
+        return all(block is not None and block.ready * len(keys) >= end for block in near)
 
     def _send(self, target: Place, route: Route, parts: list[Part], leaving: bool) -> None:
         if not parts:
             return
         self.copying += 1
         self.leaving += leaving
-        sizes = [(end - start) * self._token_bytes for _, _, start, end in parts]
+        sizes = [(end - start) * self._token_bytes for _, _, start, end, _ in parts]
         done = partial(self._stored, target, parts, sum(sizes), leaving)
         target.when_free(partial(send, route, sizes, "store", done))
 
@@ -180,7 +198,9 @@ class Place:
         tier = self.tier
         if not parts:
             return parts
-        tier.pin_all([copy for _, copy, start, _ in parts if start])  # there already: not to be evicted for the others
+        tier.pin_all(
+            [copy for _, copy, start, _, _ in parts if start]
+        )  # there already: not to be evicted for the others
         if self.make_room(self._bytes(parts)):
             self._enter(parts)
             return parts
@@ -192,22 +212,22 @@ class Place:
                 taken.append(part)
                 continue
             tier.counters.refused_bytes += size
-            _, copy, start, _ = part
+            _, copy, start, _, _ = part
             if start:
                 tier.unpin(copy)
         return taken
 
     def _bytes(self, parts: list[Part]) -> int:
-        return sum([end - start for _, _, start, end in parts]) * self._token_bytes
+        return sum([end - start for _, _, start, end, _ in parts]) * self._token_bytes
 
     def _enter(self, parts: list[Part]) -> None:
         """Put the copies into the memory that was made free."""
         new = []
-        for block, copy, start, end in parts:
+        for _, copy, start, end, _ in parts:
             if start:
                 self.tier.grow(copy, end, end * self._token_bytes)
             else:
-                copy.tokens, copy.size, copy.pins = end, block.size, 1
+                copy.tokens, copy.size, copy.pins = end, end * self._token_bytes, 1
                 new.append(copy)
         self.tier.insert_all(new)
 
@@ -220,11 +240,10 @@ class Place:
         parts.reverse()  # children are released before their parents
         for part in parts:
             land(part)
-        tier.unpin_all([copy for _, copy, _, _ in parts])
-        if not leaving:
-            self.tier.unpin_all([block for block, _, _, _ in parts])
+        tier.unpin_all([copy for _, copy, _, _, _ in parts])
+        self.tier.unpin_all(self._kept(target, parts, leaving))
         if target.offload.hears_filled:
-            target.filled([copy for _, copy, _, _ in reversed(parts) if copy.ready == copy.tokens])
+            target.filled([copy for _, copy, _, _, _ in reversed(parts) if copy.ready == copy.tokens])
         self._tell_others(tier)
         if self._held_back and not self.leaving:
             held_back, self._held_back = self._held_back, []
@@ -240,19 +259,22 @@ class Place:
 
     # ---- toward the GPU
 
-    def receive(self, source: Block, tokens: int) -> Block | None:
-        """Memory here for a copy of the first `tokens` of a block that comes from behind, pinned; None if it may not
-        enter, is here already, or there is no room."""
-        if not self.inclusive or source.key in self.tier.blocks or not self.admits(source):
-            return None
-        size = tokens * self._token_bytes
-        if not self.make_room(size):
-            return None
-        copy = Block(source.key, source.start, tokens, size, 0, source.parent, source.turn)
-        copy.pins = 1
-        copy.waiters = []
-        self.tier.insert(copy)
-        return copy
+    def receive(self, source: Block, size: int) -> list[Block]:
+        """Memory here for copies of the first `size` bytes of a block that comes from behind, pinned: one, or as many
+        as make up a larger block. Left out is what may not enter, is here already, or has no room."""
+        copies: list[Block] = []
+        if not self.inclusive:
+            return copies
+        for copy in cut(source, self.tier, size):
+            if copy.key in self.tier.blocks or not self.admits(copy if source.members else source):
+                continue
+            if not self.make_room(copy.size):
+                break
+            copy.pins = 1
+            copy.waiters = []
+            self.tier.insert(copy)
+            copies.append(copy)
+        return copies
 
     def received(self, copy: Block) -> None:
         """The bytes of a copy made by `receive` have come; whoever waits for it is called."""

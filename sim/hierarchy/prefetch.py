@@ -35,7 +35,7 @@ class CacheView:
         return 0 if tier in self._empty else self._tiers[tier].free
 
     def holds(self, key: int, tier: str) -> bool:
-        return tier not in self._empty and key in self._tiers[tier].blocks
+        return tier not in self._empty and self._tiers[tier].holds(key)
 
 
 class Prefetcher:

@@ -48,11 +48,25 @@ class Tier:
     the part of `used` that cannot be evicted now. Always `used + reserved <= capacity`.
     `leaf_only`: a block is never evicted before the blocks that follow it in a prefix (SGLang's radix tree does this,
     vLLM does not).
+    `block_tokens`: blocks hold whole multiples of it. `span`: hashes of the trace per block; more than 1 where
+    `block_tokens` spans several, and then the key of a block is that of its last hash.
     """
 
     def __init__(
-        self, name: str, label: str, capacity: int, policy: EvictionPolicy, *, leaf_only: bool = False
+        self,
+        name: str,
+        label: str,
+        capacity: int,
+        policy: EvictionPolicy,
+        *,
+        leaf_only: bool = False,
+        block_tokens: int = 1,
+        span: int = 1,
     ) -> None:
+        self.block_tokens = block_tokens
+        self.span = span
+        self._spanned: dict[int, int] = {}
+        """Resident blocks that span a hash, by its key; kept for a `span` above 1."""
         self.name = name
         self.label = label
         """Which one of several equal tiers this is: "hbm/0" (replica 0) or "dram/node0"."""
@@ -84,6 +98,24 @@ class Tier:
         """Bytes that could be had by evicting every unpinned block."""
         return self.capacity - self.pinned - self.reserved
 
+    def ends(self, keys: Sequence[int]) -> Sequence[int]:
+        """Those hashes of a prompt (from its first on) that are the keys of blocks here."""
+        return keys if self.span == 1 else keys[self.span - 1 :: self.span]
+
+    def holds(self, key: int) -> bool:
+        """True if a block here has the bytes of this hash, or is receiving them."""
+        return key in (self.blocks if self.span == 1 else self._spanned)
+
+    def covering(self, keys: Sequence[int], place: int) -> Block | None:
+        """The block that has the hash at a place of a run of hashes, and else only hashes of that run."""
+        if self.span == 1:
+            return self.blocks.get(keys[place])
+        return next((self.blocks[key] for key in keys[place : place + self.span] if key in self.blocks), None)
+
+    def cut(self, block: Block) -> Sequence[int]:
+        """Keys of the blocks here that would hold the tokens of a block of this tier's or of larger ones."""
+        return (block.key,) if block.members is None else block.members[self.span - 1 :: self.span]
+
     def missed(self, keys: Iterable[int]) -> None:
         """Tell the policy of those of the prefix blocks looked for that are not here."""
         if self._miss is not None:
@@ -113,9 +145,9 @@ class Tier:
             freed += block.size
             if not (block.uses or block.sent):
                 unused += block.size
-        if self.leaf_only:
+        if self.leaf_only or self.span > 1:
             for block in victims:
-                self._orphan(block)
+                self._unlink(block)
         self.used -= freed
         counters.evicted_blocks += len(victims)
         counters.evicted_bytes += freed
@@ -188,11 +220,19 @@ class Tier:
         except (AttributeError, TypeError) as error:
             raise self._broken(f"victims() must yield blocks: {error}") from None
 
-    def _orphan(self, block: Block) -> None:
-        if block.parent is not None:
-            left = self._children.pop(block.parent) - 1
-            if left:
-                self._children[block.parent] = left
+    def _link(self, block: Block) -> None:
+        """Count the block with its parent (`leaf_only`), and with the hashes that it spans."""
+        if self.leaf_only and block.parent is not None:
+            self._children[block.parent] = self._children.get(block.parent, 0) + 1
+        for key in block.members or ():
+            self._spanned[key] = self._spanned.get(key, 0) + 1
+
+    def _unlink(self, block: Block) -> None:
+        """Undo `_link`."""
+        if self.leaf_only and block.parent is not None:
+            _count_down(self._children, block.parent)
+        for key in block.members or ():
+            _count_down(self._spanned, key)
 
     def purge(self) -> None:
         """Drop what the policy no longer lets anyone use. A no-op for policies whose blocks do not expire."""
@@ -212,8 +252,7 @@ class Tier:
         """Remove an unpinned block without counting it as evicted."""
         self._remove(block)
         del self.blocks[block.key]
-        if self.leaf_only:
-            self._orphan(block)
+        self._unlink(block)
         self.used -= block.size
 
     def insert(self, block: Block) -> None:
@@ -222,7 +261,7 @@ class Tier:
 
     def insert_all(self, blocks: Iterable[Block]) -> None:
         """Add blocks, in order; the caller has made room."""
-        held, insert, leaf_only = self.blocks, self._insert, self.leaf_only
+        held, insert, linked = self.blocks, self._insert, self.leaf_only or self.span > 1
         size = pinned = 0
         for block in blocks:
             held[block.key] = block
@@ -230,15 +269,11 @@ class Tier:
             if block.pins:
                 pinned += block.size
             insert(block)
-            if leaf_only:
-                self._adopt(block)
+            if linked:
+                self._link(block)
         self.used += size
         self.pinned += pinned
         self._note_peak()
-
-    def _adopt(self, block: Block) -> None:
-        if block.parent is not None:
-            self._children[block.parent] = self._children.get(block.parent, 0) + 1
 
     def grow(self, block: Block, tokens: int, size: int) -> None:
         """Let a resident block hold `tokens` in `size` bytes; the caller has made room."""
@@ -348,8 +383,19 @@ class Tier:
         ensure(min(self.reserved, self.free) >= 0, f"tier {self.label}: capacity exceeded")
         ensure(self.counters.peak_bytes <= self.capacity, f"tier {self.label}: capacity was exceeded")
         ensure(all(0 <= b.ready <= b.tokens for b in blocks), f"tier {self.label}: a block holds more than it has")
+        whole = all(not b.tokens % self.block_tokens for b in blocks)
+        ensure(whole, f"tier {self.label}: a block is not a whole number of the tier's own")
+        spans = sum(len(b.members or ()) for b in blocks)
+        ensure(spans == sum(self._spanned.values()), f"tier {self.label}: hashes that blocks span do not add up")
+        ensure(self.span == 1 or spans == self.span * len(blocks), f"tier {self.label}: a block is not whole")
 
     def _note_peak(self) -> None:
         total = self.used + self.reserved
         if total > self.counters.peak_bytes:
             self.counters.peak_bytes = total
+
+
+def _count_down(counts: dict[int, int], key: int) -> None:
+    left = counts.pop(key) - 1
+    if left:
+        counts[key] = left

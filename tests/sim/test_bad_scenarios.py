@@ -116,7 +116,7 @@ BAD = [
     ),
     ("tiers.1.direct", True, "tiers.dram.direct: only for a disk or a network"),
     ("tiers.0.inclusive", False, "tiers.hbm.inclusive: HBM holds what the GPU uses"),
-    ("tiers.1.block_tokens", 64, f"tiers.dram.block_tokens: .*{LATER}, found 64"),
+    ("tiers.1.block_tokens", 24, "tiers.dram.block_tokens: .*tier before, found 24, expected a multiple of 16"),
     ("tiers.1.offload", "write_back", "tiers.dram.offload: there is no tier behind this one"),
     ("policies", "arkvale", f"policies: naming a system {LATER}, found 'arkvale'"),
     ("policies", ["lru", "arkvale"], f"policies: a list of policies {LATER}"),

@@ -139,10 +139,19 @@ def test_a_device_counts_in_the_widest_uncertainty(run, overlapping, tmp_path):
     assert unused["widest_value"] != "devices.cxl.write.bandwidth"
 
 
-@pytest.mark.parametrize(("block", "outside"), [(16, 0.0), (128, 1.0)])
-def test_copies_of_sizes_that_no_one_measured_are_counted(run, overlapping, block, outside):
-    """Engine blocks of 16 tokens are copies of 2 MiB, of 128 tokens 16 MiB; the drive was measured up to 4 MiB."""
-    tiers = [HBM, {"name": "ssd", "capacity": "100 GiB"}]
-    summary = run(overlapping, blocks=8192 // block, tiers=tiers, engine={"block_tokens": block}).summary
-    assert summary["profile"]["extrapolated_copies_fraction"] == outside
-    assert any("sizes that were not measured" in w for w in summary["warnings"]) == (outside == 1)
+def test_copies_of_sizes_that_no_one_measured_are_counted(run, overlapping, tmp_path):
+    """An engine block of 16 tokens is a copy of 2 MiB; one of 128 is read in copies of the most that was measured."""
+    raw = yaml.safe_load(Path(load_device("nvme-gen4").source).read_text())
+    raw["measured_copies"]["least"] |= {"v": 3, "unit": "MiB"}
+    file = tmp_path / "disk.yaml"
+    file.write_text(yaml.safe_dump(raw))
+    summaries = {}
+    for tokens in (16, 128):
+        tiers = [HBM, {"name": "ssd", "capacity": "100 GiB", "device": str(file)}]
+        result = run(overlapping, blocks=8192 // tokens, tiers=tiers, engine={"block_tokens": tokens})
+        copies = result.frames["transfers"].query("link == 'ssd_write'")
+        assert (copies.bytes / copies.copies == (2 if tokens == 16 else 4) << 20).all()
+        summaries[tokens] = result.summary
+    said = "100% of the bytes of devices moved in copies of sizes that were not measured"
+    assert [summaries[n]["profile"]["extrapolated_copies_fraction"] for n in (16, 128)] == [1, 0]
+    assert (said in summaries[16]["warnings"], said in summaries[128]["warnings"]) == (True, False)
