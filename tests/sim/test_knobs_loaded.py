@@ -118,6 +118,8 @@ KNOBS = [
         down="ttft",
         sections=tier_with("remote") | FOUR,
     ),
+    Knob("tiers.dram.block_tokens", (256, 1024, 4096), down="hits stored.dram", sections=TWO),
+    Knob("tiers.ssd.block_tokens", (16, 32), down="transfers.copies", sections=tier_with("ssd")),
     Knob("tiers.dram.inclusive", (True, False), up="hits moved.dram", sections=ALONE),
     Knob("tiers.hbm.leaf_only", (False, True), up="hits", sections={"tiers": [{**HBM, "eviction": "gdsf"}]}),
     # copies
@@ -245,7 +247,6 @@ ELSEWHERE = {
     "engine.kind": "there is one",
     "tiers.*.name": "what the tier is: every row",
     "tiers.*.prefetch": "refused",
-    "tiers.*.block_tokens": "refused",
 }
 """Fields without a row here, and who looks after them."""
 
