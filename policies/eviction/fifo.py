@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from policies.base import Block, EvictionPolicy, TierInfo
 
@@ -25,6 +25,11 @@ class FIFO(EvictionPolicy):
     def insert(self, block: Block) -> None:
         self._order[block.key] = block
 
+    def insert_all(self, blocks: Iterable[Block]) -> None:
+        order = self._order
+        for block in blocks:
+            order[block.key] = block
+
     def touch(self, block: Block) -> None:
         """Uses change nothing."""
 
@@ -33,3 +38,8 @@ class FIFO(EvictionPolicy):
 
     def remove(self, block: Block) -> None:
         del self._order[block.key]
+
+    def remove_all(self, blocks: Iterable[Block]) -> None:
+        order = self._order
+        for block in blocks:
+            del order[block.key]

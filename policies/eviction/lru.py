@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from policies.base import Block
 from policies.eviction.fifo import FIFO
 
@@ -19,4 +21,9 @@ class LRU(FIFO):
     def touch(self, block: Block) -> None:
         self._order.move_to_end(block.key)
 
-    release = touch
+    def touch_all(self, blocks: Iterable[Block]) -> None:
+        to_end = self._order.move_to_end
+        for block in blocks:
+            to_end(block.key)
+
+    release, release_all = touch, touch_all

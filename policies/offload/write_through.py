@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from policies.base import Block, Event, Move, OffloadPolicy, TierView
+from policies.base import Block, Event, Move, OffloadPolicy, TierView, moves
 
 
 class WriteThrough(OffloadPolicy):
@@ -19,5 +19,4 @@ class WriteThrough(OffloadPolicy):
     def plan(self, event: Event, blocks: Sequence[Block], tier: TierView) -> Iterable[Move]:
         if tier.below is None:
             return ()
-        below = tier.below
-        return [Move(block, below) for block in blocks]
+        return moves(blocks, tier.below)

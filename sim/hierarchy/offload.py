@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from hw_profiles.errors import InputError
-from policies.base import Block, Event, Move, OffloadPolicy
+from policies.base import Block, Event, OffloadPolicy
 from sim.hierarchy.tier import Tier
 
 
@@ -83,18 +83,23 @@ class Offload:
         self._targets = tuple(other.name for other in behind)
         self._label = tier.label
 
-    def plan(self, event: Event, blocks: list[Block]) -> list[Move]:
-        """The policy's copies; raises InputError for a plan that breaks the contract."""
+    def plan(self, event: Event, blocks: list[Block]) -> dict[str, list[Block]]:
+        """The blocks that the policy copies, by the tier that they go to.
+
+        Raises InputError for a plan that breaks the contract.
+        """
         moves = self._policy.plan(event, blocks, self._view)
         try:
-            plan = list(moves)
-            targets = self._targets
-            for block, to in plan:
-                if to not in targets:
-                    raise self._broken(f"a move to {to!r}, expected one of {', '.join(targets)}")
+            plan: dict[str, list[Block]] = {}
+            for block, to in moves:
+                if to not in self._targets:
+                    raise self._broken(f"a move to {to!r}, expected one of {', '.join(self._targets)}")
                 if not isinstance(block, Block) or block.key < 0:
                     raise self._broken(f"a move of {block!r}, which is not one of the blocks that it was given")
-            if len({block.key for block, _ in plan}) < len(plan) and len({(b.key, to) for b, to in plan}) < len(plan):
+                if to not in plan:
+                    plan[to] = []
+                plan[to].append(block)
+            if any(len({block.key for block in chosen}) < len(chosen) for chosen in plan.values()):
                 raise self._broken("the same move twice")
         except (TypeError, ValueError) as error:
             if isinstance(error, InputError):

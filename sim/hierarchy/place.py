@@ -4,30 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from itertools import compress
 from operator import not_
 from typing import NamedTuple
 
-from policies.base import AdmissionPolicy, Block, Event, Move
+from policies.base import AdmissionPolicy, Block, Event
+from sim.hierarchy.copies import Copies, lacking
 from sim.hierarchy.offload import Offload
 from sim.hierarchy.route import Route, send
-from sim.hierarchy.sizes import cut, joined
-from sim.hierarchy.tier import NOTHING, Tier
-
-Part = tuple[Block, Block, int, int, Sequence[Block]]
-"""(block, copy, start, end, rest): tokens `start` to `end` of a block, on their way to its copy in another tier. A copy
-that is larger is made of `block`, the last of several, and of those before it, of which `rest` are not leaving."""
-
-
-def land(part: Part) -> None:
-    """The part has arrived. Parts on different links may overtake each other: only what follows on is ready."""
-    _, copy, start, end, _ = part
-    if copy.ready == start and not copy.parts:
-        copy.ready = end
-        return
-    copy.parts = sorted([*(copy.parts or ()), (start, end)])
-    while copy.parts and copy.parts[0][0] <= copy.ready:
-        copy.ready = max(copy.ready, copy.parts.pop(0)[1])
+from sim.hierarchy.sizes import cut
+from sim.hierarchy.tier import Tier
 
 
 class Behind(NamedTuple):
@@ -76,7 +61,7 @@ class Place:
         """Those of them that carry evicted blocks, whose memory cannot be used yet."""
         self.arriving: Callable[[], None] = lambda: None
         self.woken: Callable[[], None] = lambda: None
-        self._admission = admission
+        self.admission = admission
         self._token_bytes = token_bytes
         self._held_back: list[Callable[[], None]] = []
 
@@ -103,7 +88,7 @@ class Place:
 
     def admits(self, block: Block) -> bool:
         """True if a block may enter."""
-        return self._admission is None or self._admission.admit(block)
+        return self.admission is None or self.admission.admit(block)
 
     # ---- events of the offload policy
 
@@ -121,129 +106,92 @@ class Place:
 
     # ---- away from the GPU
 
-    def store(self, moves: Iterable[Move], evicted: Sequence[Block] = ()) -> None:
-        """Start the copies of a plan.
+    def store(self, plan: Mapping[str, Sequence[Block]], evicted: Sequence[Block] = ()) -> None:
+        """Start the copies of a plan: blocks by the tier that they go to.
 
         Only tokens that the target does not hold yet are copied; blocks that it does not admit, or for which it cannot
         make room, are not. A target of larger blocks takes a block when its last part is copied, if all of it is here.
         `evicted` blocks are leaving: they are not pinned, and nobody uses their memory until `leaving` is zero again.
         """
         leaving = bool(evicted)
-        for to, parts in self._wanted(moves, evicted).items():
+        for to, blocks in plan.items():
             target, route, near = self.behind[to]
-            parts = target.take(parts)
-            if not parts:
+            wanted = lacking(blocks, self.tier, target.tier, target.admission, evicted, self._token_bytes)
+            copies = target.take(wanted)
+            if not copies.blocks:
                 continue
-            self.tier.pin_all(self._kept(target, parts, leaving))
+            self.tier.pin_all(copies.kept(leaving))
             if near is None or self._host is None:
-                self._send(target, route, parts, leaving)
+                self._send(target, route, copies, leaving)
             else:
-                by_host = [self._is_near(part) for part in parts]
-                self._send(target, near, list(compress(parts, by_host)), leaving)
-                self._send(target, route, list(compress(parts, map(not_, by_host))), leaving)
+                by_host = [self._is_near(c, end) for c, end in zip(copies.copies, copies.ends, strict=True)]
+                self._send(target, near, copies.where(by_host), leaving)
+                self._send(target, route, copies.where(map(not_, by_host)), leaving)
             self._tell_others(target.tier)
 
-    def _wanted(self, moves: Iterable[Move], evicted: Sequence[Block]) -> dict[str, list[Part]]:
-        """By tier: what it admits and does not hold yet, in order."""
-        wanted: dict[str, list[Part]] = {}
-        last = None
-        for block, to in moves:
-            if to != last:
-                last, target = to, self.behind[to].place
-                held, admission, parts = target.tier.blocks, target._admission, wanted.setdefault(to, [])
-                grain, larger = target.tier.block_tokens, target.tier.span > self.tier.span
-            copy, end, rest = held.get(block.key), block.tokens - block.tokens % grain, NOTHING
-            if copy is None:
-                found = joined(block, grain, self.tier, evicted) if larger else (block, NOTHING)
-                if found is None or (admission is not None and not admission.admit(block)):
-                    continue
-                whole, rest = found
-                copy = Block(block.key, whole.start, 0, 0, 0, whole.parent, block.turn)
-                copy.members = whole.members
-                end = grain if larger else end
-            if copy.tokens < end and copy.waiters is None:  # what is being fetched does not grow meanwhile
-                parts.append((block, copy, copy.tokens, end, rest))
-        return wanted
-
-    def _kept(self, target: Place, parts: list[Part], leaving: bool) -> list[Block]:
-        """The blocks here that parts are copied from, in their order (a larger one from its end), less what leaves."""
-        if target.tier.span == self.tier.span:
-            return [] if leaving else [block for block, _, _, _, _ in parts]
-        ends = [] if leaving else [block for block, _, _, _, _ in parts]
-        return [block for i, part in enumerate(parts) for block in (*ends[i : i + 1], *part[4])]
-
-    def _is_near(self, part: Part) -> bool:
-        """True if host memory has the tokens of the part, in blocks of its own size."""
+    def _is_near(self, copy: Block, tokens: int) -> bool:
+        """True if host memory has so many tokens of the block, in blocks of its own size."""
         if self._host is None:
             return False
-        _, copy, _, end, _ = part
         keys = self._host.cut(copy)
         near = [self._host.blocks.get(key) for key in keys]
-        return all(block is not None and block.ready * len(keys) >= end for block in near)
+        return all(block is not None and block.ready * len(keys) >= tokens for block in near)
 
-    def _send(self, target: Place, route: Route, parts: list[Part], leaving: bool) -> None:
-        if not parts:
+    def _send(self, target: Place, route: Route, copies: Copies, leaving: bool) -> None:
+        if not copies.blocks:
             return
         self.copying += 1
         self.leaving += leaving
-        sizes = [(end - start) * self._token_bytes for _, _, start, end, _ in parts]
-        done = partial(self._stored, target, parts, sum(sizes), leaving)
-        target.when_free(partial(send, route, sizes, "store", done))
+        size = copies.tokens * self._token_bytes
+        sizes = [size] if len(route) == 1 else copies.sizes(self._token_bytes)
+        target.when_free(partial(send, route, sizes, "store", partial(self._stored, target, copies, size, leaving)))
 
-    def take(self, parts: list[Part]) -> list[Part]:
-        """Take memory here for the copies, pinned until they have arrived; the parts for which there was room.
+    def take(self, copies: Copies) -> Copies:
+        """Take memory here for the copies, pinned until they have arrived; those for which there was room.
 
         All at once if possible; else one by one, in order.
         """
+        if not copies.blocks:
+            return copies
         tier = self.tier
-        if not parts:
-            return parts
-        tier.pin_all(
-            [copy for _, copy, start, _, _ in parts if start]
-        )  # there already: not to be evicted for the others
-        if self.make_room(self._bytes(parts)):
-            self._enter(parts)
-            return parts
+        tier.pin_all(copies.grown)  # these are there already, and must not be evicted for the others
+        if self.make_room(copies.tokens * self._token_bytes):
+            self._enter(copies)
+            return copies
         taken = []
-        for part in parts:
-            size = self._bytes([part])
-            if self.make_room(size):
-                self._enter([part])
-                taken.append(part)
+        for i, (copy, start, size) in enumerate(
+            zip(copies.copies, copies.starts, copies.sizes(self._token_bytes), strict=True)
+        ):
+            taken.append(self.make_room(size))
+            if taken[-1]:
+                self._enter(copies.where(j == i for j in range(len(copies.copies))))
                 continue
             tier.counters.refused_bytes += size
-            _, copy, start, _, _ = part
             if start:
                 tier.unpin(copy)
-        return taken
+        return copies.where(taken)
 
-    def _bytes(self, parts: list[Part]) -> int:
-        return sum([end - start for _, _, start, end, _ in parts]) * self._token_bytes
-
-    def _enter(self, parts: list[Part]) -> None:
+    def _enter(self, copies: Copies) -> None:
         """Put the copies into the memory that was made free."""
-        new = []
-        for _, copy, start, end, _ in parts:
-            if start:
-                self.tier.grow(copy, end, end * self._token_bytes)
-            else:
-                copy.tokens, copy.size, copy.pins = end, end * self._token_bytes, 1
-                new.append(copy)
+        new = copies.copies
+        if any(copies.starts):
+            new = [copy for copy, start in zip(new, copies.starts, strict=True) if not start]
+            for copy, start, end in zip(copies.copies, copies.starts, copies.ends, strict=True):
+                if start:
+                    self.tier.grow(copy, end, end * self._token_bytes)
         self.tier.insert_all(new)
 
-    def _stored(self, target: Place, parts: list[Part], size: int, leaving: bool) -> None:
+    def _stored(self, target: Place, copies: Copies, size: int, leaving: bool) -> None:
         self.arriving()
         self.copying -= 1
         self.leaving -= leaving
         tier = target.tier
         tier.counters.stored_bytes += size
-        parts.reverse()  # children are released before their parents
-        for part in parts:
-            land(part)
-        tier.unpin_all([copy for _, copy, _, _, _ in parts])
-        self.tier.unpin_all(self._kept(target, parts, leaving))
+        copies.land()
+        tier.unpin_all(copies.copies)
+        self.tier.unpin_all(copies.kept(leaving))
         if target.offload.hears_filled:
-            target.filled([copy for _, copy, _, _, _ in reversed(parts) if copy.ready == copy.tokens])
+            target.filled([copy for copy in reversed(copies.copies) if copy.ready == copy.tokens])
         self._tell_others(tier)
         if self._held_back and not self.leaving:
             held_back, self._held_back = self._held_back, []

@@ -82,11 +82,10 @@ class Tier:
         self.leaf_only = leaf_only
         self._children: dict[int, int] = {}
         """Resident children by key of the parent, which need not be resident; kept for `leaf_only` alone."""
-        self._insert, self._remove, self._touch = policy.insert, policy.remove, policy.touch
         kind, base = type(policy), EvictionPolicy
         self._expires = kind.expired is not base.expired
         self._miss = None if kind.miss is base.miss else policy.miss
-        self._release = None if kind.release is base.release else policy.release
+        self._hears_release = kind.release is not base.release
 
     @property
     def free(self) -> int:
@@ -136,15 +135,15 @@ class Tier:
         victims = self._leaves(need) if self.leaf_only else self._victims(need)
         if victims is None:
             return None
-        counters, remove, held = self.counters, self._remove, self.blocks
+        counters, held = self.counters, self.blocks
         freed = unused = 0
         for block in victims:
-            remove(block)
             if held.pop(block.key, None) is not block:
                 raise self._broken(f"victims() yielded {block} twice")
             freed += block.size
             if not (block.uses or block.sent):
                 unused += block.size
+        self.policy.remove_all(victims)
         if self.leaf_only or self.span > 1:
             for block in victims:
                 self._unlink(block)
@@ -250,26 +249,36 @@ class Tier:
 
     def drop(self, block: Block) -> None:
         """Remove an unpinned block without counting it as evicted."""
-        self._remove(block)
+        self.policy.remove(block)
         del self.blocks[block.key]
         self._unlink(block)
         self.used -= block.size
 
     def insert(self, block: Block) -> None:
         """Add a block; the caller has made room."""
-        self.insert_all((block,))
+        self.blocks[block.key] = block
+        self.used += block.size
+        if block.pins:
+            self.pinned += block.size
+        self.policy.insert(block)
+        if self.leaf_only or self.span > 1:
+            self._link(block)
+        self._note_peak()
 
     def insert_all(self, blocks: Iterable[Block]) -> None:
         """Add blocks, in order; the caller has made room."""
-        held, insert, linked = self.blocks, self._insert, self.leaf_only or self.span > 1
+        held = self.blocks
+        new = []
         size = pinned = 0
         for block in blocks:
             held[block.key] = block
+            new.append(block)
             size += block.size
             if block.pins:
                 pinned += block.size
-            insert(block)
-            if linked:
+        self.policy.insert_all(new)
+        if self.leaf_only or self.span > 1:
+            for block in new:
                 self._link(block)
         self.used += size
         self.pinned += pinned
@@ -295,22 +304,18 @@ class Tier:
         """A request reuses the block."""
         self.used_ahead(block)
         block.uses += 1
-        self._touch(block)
+        self.policy.touch(block)
 
     def touch(self, keys: Iterable[int]) -> None:
         """Tell the policy that a request used those of the prefix blocks that are here, whichever tier it hit."""
-        held, touch = self.blocks, self._touch
-        for key in keys:
-            if key in held:
-                touch(held[key])
+        held = self.blocks
+        self.policy.touch_all([held[key] for key in keys if key in held])
 
     def released(self, keys: Iterable[int]) -> None:
         """Tell the policy that a request is done with those of the prefix blocks that are here."""
-        held, release = self.blocks, self._release
-        if release is not None:
-            for key in keys:
-                if key in held:
-                    release(held[key])
+        if self._hears_release:
+            held = self.blocks
+            self.policy.release_all([held[key] for key in keys if key in held])
 
     def brought_ahead(self, block: Block) -> None:
         """A prefetch brings the block here."""
@@ -332,7 +337,9 @@ class Tier:
 
     def pin(self, block: Block) -> None:
         """Keep the block until a matching `unpin`."""
-        self.pin_all((block,))
+        if not block.pins:
+            self.pinned += block.size
+        block.pins += 1
 
     def pin_all(self, blocks: Iterable[Block]) -> None:
         """`pin` each of them."""
@@ -345,19 +352,23 @@ class Tier:
 
     def unpin(self, block: Block) -> None:
         """Drop one pin; with the last one the policy is told that the block was released."""
-        self.unpin_all((block,))
+        block.pins -= 1
+        if not block.pins:
+            self.pinned -= block.size
+            self.policy.release(block)
 
     def unpin_all(self, blocks: Iterable[Block]) -> None:
         """`unpin` each of them, in order."""
-        release = self._release
+        free = []
         unpinned = 0
         for block in blocks:
             block.pins -= 1
             if not block.pins:
                 unpinned += block.size
-                if release is not None:
-                    release(block)
+                free.append(block)
         self.pinned -= unpinned
+        if self._hears_release:
+            self.policy.release_all(free)
 
     def reserve(self, size: int) -> None:
         """Take free bytes for private use; the caller has made room."""

@@ -5,7 +5,7 @@ import pytest
 from hw_profiles.errors import InputError
 from policies.base import Block
 from sim.engine.replica import Replica
-from sim.hierarchy.place import land
+from sim.hierarchy.copies import land
 from sim.invariants import InvariantError
 from sim.run import simulate
 
@@ -103,14 +103,13 @@ def test_a_shorter_copy_in_hbm_does_not_hide_a_longer_one_behind_it(run):
 
 def test_parts_that_overtake_each_other_are_ready_in_order():
     copy = Block(1, 0, 512, 512, 0)
-    source = Block(1, 0, 512, 512, 512)
-    land((source, copy, 128, 256))
+    land(copy, 128, 256)
     assert copy.ready == 0
-    land((source, copy, 400, 512))
+    land(copy, 400, 512)
     assert copy.ready == 0
-    land((source, copy, 0, 128))
+    land(copy, 0, 128)
     assert copy.ready == 256
-    land((source, copy, 256, 400))
+    land(copy, 256, 400)
     assert copy.ready == 512
 
 

@@ -1,0 +1,131 @@
+"""Blocks on their way from one tier to another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import compress
+
+from policies.base import AdmissionPolicy, Block
+from sim.hierarchy.sizes import joined
+from sim.hierarchy.tier import NOTHING, Tier
+
+
+class Copies:
+    """Blocks that are copied together, their copies in the other tier, and which of their tokens go there.
+
+    starts   tokens of each that the copy has already, or is receiving
+    ends     tokens of each that the copy has when these have arrived (it may be growing further by then)
+    rests    where a copy is larger: of each block, the last part of the copy, those before it that are not leaving
+    """
+
+    __slots__ = ("blocks", "copies", "ends", "rests", "starts")
+
+    def __init__(
+        self,
+        blocks: list[Block],
+        copies: list[Block],
+        starts: list[int],
+        ends: list[int],
+        rests: list[Sequence[Block]] | None,
+    ) -> None:
+        self.blocks = blocks
+        self.copies = copies
+        self.starts = starts
+        self.ends = ends
+        self.rests = rests
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are copied."""
+        return sum(self.ends) - sum(self.starts)
+
+    @property
+    def grown(self) -> list[Block]:
+        """Copies that were there before."""
+        return list(compress(self.copies, self.starts))
+
+    def sizes(self, token_bytes: int) -> list[int]:
+        """Bytes that are copied of each."""
+        return [(end - start) * token_bytes for start, end in zip(self.starts, self.ends, strict=True)]
+
+    def kept(self, leaving: bool) -> list[Block]:
+        """The blocks that are copied from, in their order (a larger one from its end), less what is `leaving`."""
+        if self.rests is None:
+            return [] if leaving else self.blocks
+        rests = zip(self.blocks, self.rests, strict=True)
+        return [each for block, rest in rests for each in (rest if leaving else (block, *rest))]
+
+    def where(self, chosen: Iterable[bool]) -> Copies:
+        """Those of them that are chosen, in order."""
+        chosen = list(chosen)
+        blocks, copies = (list(compress(each, chosen)) for each in (self.blocks, self.copies))
+        starts, ends = (list(compress(each, chosen)) for each in (self.starts, self.ends))
+        return Copies(blocks, copies, starts, ends, self.rests and list(compress(self.rests, chosen)))
+
+    def land(self) -> None:
+        """They have arrived. Children are released before their parents, so the lists turn round."""
+        for copy, start, end in zip(self.copies, self.starts, self.ends, strict=True):
+            if copy.ready == start and not copy.parts:
+                copy.ready = end
+            else:
+                land(copy, start, end)
+        self.blocks.reverse()
+        self.copies.reverse()
+        if self.rests is not None:
+            self.rests.reverse()
+
+
+def land(copy: Block, start: int, end: int) -> None:
+    """Tokens have arrived. Parts on different links may overtake each other: only what follows on is ready."""
+    if copy.ready == start and not copy.parts:
+        copy.ready = end
+        return
+    copy.parts = sorted([*(copy.parts or ()), (start, end)])
+    while copy.parts and copy.parts[0][0] <= copy.ready:
+        copy.ready = max(copy.ready, copy.parts.pop(0)[1])
+
+
+def lacking(
+    blocks: Sequence[Block],
+    source: Tier,
+    target: Tier,
+    admission: AdmissionPolicy | None,
+    evicted: Sequence[Block],
+    token_bytes: int,
+) -> Copies:
+    """What of blocks of one tier another one admits and does not hold yet, in order; new copies have one pin.
+
+    evicted: blocks that are just leaving the source.
+    """
+    held, grain, spans, larger = target.blocks, target.block_tokens, target.span > 1, target.span > source.span
+    wanted: list[Block] = []
+    copies: list[Block] = []
+    starts: list[int] = []
+    ends: list[int] = []
+    rests: list[Sequence[Block]] | None = [] if larger else None
+    for block in blocks:
+        copy, end, rest = held.get(block.key), block.tokens - block.tokens % grain, NOTHING
+        if copy is None:
+            whole = block
+            if larger:
+                found = joined(block, grain, source, evicted)
+                if found is None:
+                    continue
+                (whole, rest), end = found, grain
+            if (admission is not None and not admission.admit(block)) or not end:
+                continue
+            copy = Block(block.key, whole.start, end, end * token_bytes, 0, whole.parent, block.turn)
+            copy.pins = 1
+            if spans:
+                copy.members = whole.members
+            starts.append(0)
+        elif copy.tokens < end and copy.waiters is None:  # what is being fetched does not grow meanwhile
+            starts.append(copy.tokens)
+        else:
+            continue
+        wanted.append(block)
+        copies.append(copy)
+        ends.append(end)
+        if rests is not None:
+            rests.append(rest)
+    return Copies(wanted, copies, starts, ends, rests)
