@@ -51,6 +51,8 @@ class ReuseModel:
         self._ages = 0.0
         self._leavers = 0.0
         self._since_halving = 0
+        self.counted = 0
+        """Uses counted so far."""
 
     def used(self, category: object) -> None:
         """A block of the category has been used."""
@@ -59,6 +61,7 @@ class ReuseModel:
             found = self._by_category[category] = Uses()
         found.uses += 1
         self._all.uses += 1
+        self.counted += 1
         self._since_halving += 1
         if self._since_halving > self._window:
             self._since_halving = 0
@@ -85,20 +88,34 @@ class ReuseModel:
 
     def chance(self, category: object, life: float) -> Chance:
         """p, the mean in s (0: no time passes here) and the share of `life` (see the class) for a category."""
-        everything, own = self._all, self._by_category[category]
-        p_all = (everything.followed + 1) / (everything.uses + 2)
-        if everything.followed:
-            mean_all = everything.seconds / everything.followed
-        else:
-            mean_all = life if 0 < life < math.inf else 1.0
-        p = (own.followed + CONFIDENCE * p_all) / (own.uses + CONFIDENCE)
-        mean = (own.seconds + CONFIDENCE * mean_all) / (own.followed + CONFIDENCE)
-        return min(p, 1.0), mean, -math.expm1(-life / mean) if mean > 0 and life > 0 else 1.0
+        return chance_of(self._by_category[category], self._all, life)
+
+
+def chance_of(own: Uses, everything: Uses, life: float) -> Chance:
+    """`ReuseModel.chance` from the counts of a category and of all categories together."""
+    p_all = (everything.followed + 1) / (everything.uses + 2)
+    if everything.followed:
+        mean_all = everything.seconds / everything.followed
+    else:
+        mean_all = life if 0 < life < math.inf else 1.0
+    p = (own.followed + CONFIDENCE * p_all) / (own.uses + CONFIDENCE)
+    mean = (own.seconds + CONFIDENCE * mean_all) / (own.followed + CONFIDENCE)
+    return min(p, 1.0), mean, -math.expm1(-life / mean) if mean > 0 and life > 0 else 1.0
 
 
 def likelihood(chances: Iterable[Chance], age: float) -> float:
-    """The greatest of the probabilities that several categories have at one age, s."""
-    return max(probability(p, mean, within, age) for p, mean, within in chances)
+    """The greatest of the probabilities that several categories have at one age, s.
+
+    `probability` written out, since a scan asks for this most of all.
+    """
+    most = 0.0
+    for p, mean, within in chances:
+        late = p * math.exp(-age / mean) if mean > 0 else p
+        if late:
+            found = late * within / (1 - p + late)
+            if found > most:
+                most = found
+    return most
 
 
 def probability(p: float, mean: float, within: float, age: float) -> float:

@@ -214,3 +214,16 @@ def test_without_a_clock_kinds_are_ordered_by_their_share_of_reuse() -> None:
 def test_options_out_of_range_are_refused(option: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"{option}: found"):
         WorkloadAware(TierInfo("t", 100, SIZE), **{option: value})
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(-1, 3), st.integers(0, 4)), max_size=120), st.integers(1, 9))
+def test_the_first_victim_of_a_moment_is_the_first_of_a_whole_scan(uses: list[tuple[int, int, int]], room: int) -> None:
+    """Ranks are kept from one scan to the next; whatever happened between them, they must not show."""
+    bench = Bench(room)
+    for key, turn, wait in uses:
+        bench.use(key, turn=turn, start=512 * (key % 8), at=bench.time + wait // 3)
+        kept = bench.policy._first()
+        bench.policy._rank(bench.time)
+        assert bench.policy._first() is kept
+        assert next(bench.policy._all()) is kept
+        assert sorted(bench.order()) == sorted(bench.tier.blocks)

@@ -1,5 +1,7 @@
 """Every pass gives what the general path gives, at any capacity and with any options."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -24,6 +26,14 @@ OPTIONS = {
         {"small_ratio": st.floats(0, 1), "ghost_ratio": st.floats(0, 2), "threshold": st.integers(1, 3)}
     ),
     "2q": st.fixed_dictionaries({"in_ratio": st.floats(0, 1), "out_ratio": st.floats(0, 2)}),
+    "workload_aware": st.fixed_dictionaries(
+        {
+            "interval": st.sampled_from([None, 1.0, 20]),
+            "turns": st.integers(1, 3),
+            "ghost_ratio": st.floats(0, 3),
+            "window": st.sampled_from([0.5, 2.0, 8.0]),
+        }
+    ),
     "lru_k": st.fixed_dictionaries({"k": st.integers(1, 5), "history_ratio": st.floats(0, 3)}),
     "gdsf": st.fixed_dictionaries({"attention_tokens": st.sampled_from([1.0, 28_600.0, float("inf")])}),
     "length_aware": st.fixed_dictionaries({"keep": st.sampled_from(["head", "tail"])}),
@@ -46,9 +56,14 @@ def prompts(draw):
 @given(data=st.data())
 def test_a_pass_equals_the_general_path(make_trace, name, data):
     rows = data.draw(prompts().filter(bool))
+    gaps = data.draw(st.lists(st.sampled_from([0, 0, 1, 7]), min_size=1))
+    turns = data.draw(st.none() | st.lists(st.integers(-1, 4), min_size=1))
     capacity = data.draw(st.integers(1, 12))
     options = data.draw(OPTIONS.get(name, st.just({})))
-    replay = Replay(accesses_of(make_trace(rows)))
+    arrivals = np.cumsum(np.resize(gaps, len(rows))).astype(float)
+    trace = make_trace(rows).select(np.arange(len(rows)), arrivals)
+    trace = replace(trace, turns=None if turns is None else np.resize(turns, len(rows)))
+    replay = Replay(accesses_of(trace))
     one, other = (EVICTION[name](replay.info(capacity), **options) for _ in range(2))
     own = pass_of(one, capacity, replay.facts)
     assert own is not None

@@ -16,7 +16,8 @@ from policies.eviction.lru_k import LRUK
 from policies.eviction.s3fifo import S3FIFO
 from policies.eviction.sieve import Sieve
 from policies.eviction.two_queue import TwoQueue
-from sim.cache.passes import arc, queues, ranks
+from policies.eviction.workload_aware import WorkloadAware
+from sim.cache.passes import arc, queues, ranks, workload
 from sim.cache.passes.facts import Facts, Pass
 
 PASSES: dict[type, Callable[[Any, int, Facts], Pass]] = {
@@ -30,6 +31,7 @@ PASSES: dict[type, Callable[[Any, int, Facts], Pass]] = {
     LengthAware: ranks.length_aware,
     GDSF: ranks.gdsf,
     LRUK: ranks.lru_k,
+    WorkloadAware: workload.workload_aware,
 }
 """By class of the policy: the same decisions with less work. A subclass is another policy and takes the general path,
 `sim.cache.replay`, which a test holds every pass to. LRU and TTL need no pass (`sim.cache.stack`)."""
