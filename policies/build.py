@@ -13,11 +13,9 @@ from typing import Any
 
 from hw_profiles.errors import InputError
 from policies.base import AdmissionPolicy, EvictionPolicy, OffloadPolicy, PrefetchPolicy
+from policies.guard import USER_MODULE, guard, place_of
 from policies.routing.base import Router
 from policies.tables import EVERY_FAMILY, UNBOUNDED
-
-USER_MODULE = "kvsim_user_policy_"
-"""Start of the module name under which a user's policy file is loaded."""
 
 BASES: dict[str, type] = {
     "eviction": EvictionPolicy,
@@ -53,6 +51,8 @@ def policy_class(family: str, name: str, *, base_dir: Path, path: str) -> type:
             )
         return table[name]
     source, _, attribute = name.rpartition(":")
+    if not source or not attribute:
+        raise InputError("", path=path, found=name, allowed='"my_policy.py:MyPolicy" or "my_pkg.mod:MyPolicy"')
     module = _load(source, base_dir, path)
     found = getattr(module, attribute, None)
     if not (inspect.isclass(found) and issubclass(found, BASES[family])):
@@ -87,16 +87,22 @@ def build_policy(family: str, spec: Mapping[str, Any], *args: Any, base_dir: Pat
                 near=allowed,
             )
     try:
-        return cls(*args, **options)
+        policy = cls(*args, **options)
+        return guard(family, policy) if ":" in name else policy
+    except InputError as error:
+        raise error.at(path=path) from None
     except (TypeError, ValueError) as error:
+        option, colon, problem = str(error).partition(": ")
+        if colon and option in options:
+            raise InputError(problem, path=f"{path}.{option}") from None
         if not options:
             raise InputError(f"{name} cannot be used here: {error}", path=path) from None
         raise InputError(f"{name} refused its options: {error}", path=path, found=options) from None
-
-
-def is_user_policy(module: str) -> bool:
-    """True for the name of a module that was loaded from a user's policy file."""
-    return module.startswith(USER_MODULE)
+    except (Exception, SystemExit) as error:
+        place = place_of(error.__traceback__)
+        if place is None:
+            raise
+        raise InputError(f"{name} failed: {type(error).__name__}: {error} ({place})", path=path) from None
 
 
 def policy_options(cls: type, *, skip: int = 0) -> dict[str, Any]:
@@ -120,7 +126,7 @@ def _load(source: str, base_dir: Path, path: str) -> Any:
     if not source.endswith(".py"):
         try:
             return importlib.import_module(source)
-        except ImportError as error:
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a user's module raises is reported in one line
             raise InputError(f"cannot import the module: {error}", path=path, found=source) from None
     file = (base_dir / source).resolve()
     if not file.is_file():

@@ -25,7 +25,7 @@ from policies.tables import EVERY_FAMILY
 from sim import checks
 from sim.cluster import Cluster
 from sim.inputs import Inputs, load_inputs
-from sim.policy_failure import policy_failure
+from sim.policy_failure import failures_named
 from sim.provenance import value_rows
 from sim.sampler import Sampler
 from sim.scenario import Progress, Scenario
@@ -140,15 +140,8 @@ def _simulate(
     inputs = load_inputs(scenario, strict=strict)
     cluster = Cluster(scenario, inputs, single_step=single_step)
     Sampler(cluster, progress)
-    try:
+    with failures_named(lambda: cluster.clock.now, scenario.where):
         cluster.clock.drain(CHECK_EVERY_EVENTS if check else None, lambda: checks.check_state(cluster))
-    except InputError as error:  # a policy broke its contract
-        raise InputError(f"{error.message}, at {cluster.clock.now:.6g} s", where=scenario.where) from None
-    except Exception as error:
-        failure = policy_failure(error, cluster.clock.now, scenario.where)
-        if failure is None:
-            raise
-        raise failure from None
     checks.check_state(cluster)
     requests = requests_table(cluster.sequences, cluster.tier_names)
     checks.check_end(cluster, requests)

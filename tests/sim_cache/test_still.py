@@ -106,7 +106,7 @@ def test_a_policy_that_fails_is_named_with_the_time(hierarchy, tmp_path):
     )
     made = hierarchy([(32, [1]), (33, [1, 2])], [320], base_dir=tmp_path)
     with pytest.raises(
-        InputError, match=r"a policy failed at 1 s: ZeroDivisionError: .*mine.py, line 5, in Mine.touch"
+        InputError, match=r"eviction policy Mine .*ZeroDivisionError: .*mine.py, line 5, in Mine.touch\), at 1 s"
     ):
         Still(*made).hits({"name": "mine.py:Mine"})
 

@@ -1,0 +1,235 @@
+"""Policies of users at work: what they raise, return or change against their contract is told in one line.
+
+Policies that ship are tested (`policies.contract`) and not guarded, so they run at full speed.
+"""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any
+
+from hw_profiles.errors import InputError
+from policies.base import STOP_RULES, Block, Event, Fetch, Trigger
+
+USER_MODULE = "kvsim_user_policy_"
+"""Start of the module name under which a user's policy file is loaded."""
+
+
+_END = object()
+_read = attrgetter("key", "start", "tokens", "ready", "size", "pins", "uses", "parent", "turn")
+"""What a policy may read of a block, and must not change."""
+
+
+def guard(family: str, policy: Any) -> Any:
+    """`policy` with every hook checked when it is called, from now on.
+
+    Raises InputError for settings that make no sense. The hooks are replaced on the object itself, so that it stays of
+    its class; an object that allows no attributes is left alone.
+    """
+    guards = GUARDS.get(family)
+    if guards is None:
+        return policy
+    watch = _Watch(family, policy)
+    hooks = guards(watch, policy)
+    try:
+        for name, hook in hooks.items():
+            setattr(policy, name, hook)
+    except AttributeError:
+        return policy
+    return policy
+
+
+def place_of(trace: TracebackType | None) -> str | None:
+    """The line of a user's policy file in which an error was raised; None if it was raised elsewhere."""
+    inside = [f for f, _ in traceback.walk_tb(trace) if str(f.f_globals.get("__name__", "")).startswith(USER_MODULE)]
+    if not inside:
+        return None
+    code = inside[-1].f_code
+    return f"{Path(code.co_filename).name}, line {inside[-1].f_lineno}, in {code.co_qualname}"
+
+
+class _Watch:
+    """Names the policy in messages, and turns whatever it raises into one."""
+
+    def __init__(self, family: str, policy: object) -> None:
+        tier = getattr(getattr(policy, "tier", None), "name", None)
+        self._who = f"{family} policy {type(policy).__name__}" + (f" of {tier}" if isinstance(tier, str) else "")
+
+    def broke(self, what: str) -> InputError:
+        return InputError(f"{self._who} broke its contract: {what}")
+
+    def call(self, hook: str, method: Callable[..., Any], *arguments: Any, about: object = "") -> Any:
+        """The answer of a hook; InputError for anything that it raises."""
+        try:
+            return method(*arguments)
+        except InputError:
+            raise
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a policy raises is its mistake
+            raise self.failed(hook, about, error) from None
+
+    def failed(self, hook: str, about: object, error: BaseException) -> InputError:
+        place = place_of(error.__traceback__)
+        text = f"{self._who} failed in {hook}({about}): {type(error).__name__}: {error}"
+        return InputError(f"{text} ({place})" if place else text)
+
+    def changed(self, hook: str, block: Block) -> InputError:
+        return self.broke(f"{hook}() changed {block}, which is for reading")
+
+
+def _eviction(watch: _Watch, policy: Any) -> dict[str, Callable[..., Any]]:
+    resident: dict[int, Block] = {}
+
+    def hears(hook: str) -> Callable[[Block], None]:
+        method = getattr(policy, hook)
+        comes, goes = hook == "insert", hook == "remove"
+
+        def heard(block: Block) -> None:
+            before = _read(block)
+            if comes:
+                resident[block.key] = block
+            elif goes:
+                resident.pop(block.key, None)
+            try:
+                method(block)
+            except InputError:
+                raise
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a policy raises is its mistake
+                raise watch.failed(hook, block, error) from None
+            if _read(block) != before:
+                raise watch.changed(hook, block)
+
+        return heard
+
+    def scans(hook: str) -> Callable[[], Iterator[Block]]:
+        method = getattr(policy, hook)
+
+        def scan() -> Iterator[Block]:
+            made = watch.call(hook, method)
+            if not isinstance(made, Iterable):
+                raise watch.broke(f"{hook}() must yield blocks, not {made!r}")
+            blocks = watch.call(hook, iter, made)
+            seen: set[int] = set()
+            while True:
+                try:
+                    block = next(blocks, _END)
+                except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a policy raises is its mistake
+                    raise watch.failed(hook, "", error) from None
+                if block is _END:
+                    return
+                if not isinstance(block, Block):
+                    raise watch.broke(f"{hook}() must yield blocks, not {block!r}")
+                key = block.key
+                if resident.get(key) is not block:
+                    raise watch.broke(f"{hook}() yielded {block}, which is not in the tier")
+                if key in seen:
+                    raise watch.broke(f"{hook}() yielded {block} twice")
+                seen.add(key)
+                yield block
+
+        return scan
+
+    missed = policy.miss
+
+    def miss(key: int) -> None:
+        watch.call("miss", missed, key, about=key)
+
+    hooks: dict[str, Callable[..., Any]] = {hook: hears(hook) for hook in ("insert", "touch", "release", "remove")}
+    return {**hooks, "victims": scans("victims"), "expired": scans("expired"), "miss": miss}
+
+
+def _offload(watch: _Watch, policy: Any) -> dict[str, Callable[..., Any]]:
+    _check_listens(watch, policy, Event)
+    method = policy.plan
+
+    def plan(event: Event, blocks: Sequence[Block], tier: Any) -> list[Any]:
+        before = [_read(block) for block in blocks]
+        moves = watch.call("plan", _listed, method, event, blocks, tier, about=event.name)
+        for block, old in zip(blocks, before, strict=True):
+            if _read(block) != old:
+                raise watch.changed("plan", block)
+        if not isinstance(moves, list):
+            raise watch.broke(f"plan() must return moves, not {moves!r}")
+        given = {id(block) for block in blocks}
+        for move in moves:
+            if not isinstance(move, tuple) or len(move) != 2:
+                raise watch.broke(f"plan() must return moves, not {move!r}")
+            if id(move[0]) not in given:
+                raise watch.broke(f"plan() moves {move[0]!r}, which is not one of the blocks that it was given")
+        return moves
+
+    return {"plan": plan}
+
+
+def _admission(watch: _Watch, policy: Any) -> dict[str, Callable[..., Any]]:
+    method = policy.admit
+
+    def admit(block: Block) -> bool:
+        before = _read(block)
+        answer = watch.call("admit", method, block, about=block)
+        if _read(block) != before:
+            raise watch.changed("admit", block)
+        if not isinstance(answer, bool):
+            raise watch.broke(f"admit({block}) returned {answer!r}, expected True or False")
+        return answer
+
+    return {"admit": admit}
+
+
+def _prefetch(watch: _Watch, policy: Any) -> dict[str, Callable[..., Any]]:
+    _check_listens(watch, policy, Trigger)
+    if policy.stop not in STOP_RULES:
+        raise watch.broke(f"stop is {policy.stop!r}, expected one of {', '.join(STOP_RULES)}")
+    if not _is_time(policy.timeout_s) or (policy.stop == "timeout" and not policy.timeout_s):
+        raise watch.broke(f"timeout_s is {policy.timeout_s!r}, expected seconds, more than 0 if stop is 'timeout'")
+    method = policy.plan
+
+    def plan(trigger: Trigger, request: Any, cache: Any) -> list[Any]:
+        about = f"{trigger.name} of request {request.index}"
+        fetches = watch.call("plan", _listed, method, trigger, request, cache, about=about)
+        if not isinstance(fetches, list):
+            raise watch.broke(f"plan() must return fetches, not {fetches!r}")
+        seen: set[tuple[int, str]] = set()
+        for fetch in fetches:
+            if not isinstance(fetch, Fetch):
+                raise watch.broke(f"plan() must return fetches, not {fetch!r}")
+            keys, into, after_s = fetch
+            if not isinstance(keys, Sequence) or not all(type(key) is int for key in keys):
+                raise watch.broke(f"plan() fetches {keys!r}, which is not a sequence of keys")
+            if not _is_time(after_s):
+                raise watch.broke(f"plan() fetches after {after_s!r}, expected seconds from now")
+            for key in keys:
+                if key < 0:
+                    raise watch.broke(f"plan() fetches {key}, which is private to a request")
+                if (key, into) in seen:
+                    raise watch.broke(f"plan() fetches {key} twice into {into!r}")
+                seen.add((key, into))
+        return fetches
+
+    return {"plan": plan}
+
+
+GUARDS: Mapping[str, Callable[[_Watch, Any], dict[str, Callable[..., Any]]]] = MappingProxyType(
+    {"eviction": _eviction, "offload": _offload, "admission": _admission, "prefetch": _prefetch}
+)
+"""What checks the hooks of each family."""
+
+
+def _check_listens(watch: _Watch, policy: Any, kind: type[Event | Trigger]) -> None:
+    listens = policy.listens
+    if not isinstance(listens, Iterable) or not all(isinstance(event, kind) for event in listens):
+        raise watch.broke(f"listens is {listens!r}, expected a tuple of {kind.__name__}")
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+def _listed(method: Callable[..., Any], *arguments: Any) -> Any:
+    """The plan as a list, or what is returned in place of one."""
+    plan = method(*arguments)
+    return list(plan) if isinstance(plan, Iterable) else plan
