@@ -119,7 +119,7 @@ BAD = [
     (
         "policies",
         {"prefetch": {"name": "on_arrival", "into": "drm"}},
-        "policies.prefetch.into: no such tier to prefetch into, found 'drm', expected one of hbm, dram; did you mean 'dram'?",
+        "policies.prefetch.into: no such tier .*, found 'drm', expected one of hbm, dram; did you mean 'dram'?",
     ),
     ("policies.eviction", {"name": "s3fifo", "small_ratio": 2}, "policies.eviction.small_ratio: found 2, expected a n"),
     ("policies.eviction", {"name": "lru_k", "k": 0}, "policies.eviction.k: found 0, expected a whole number from 1 to"),
