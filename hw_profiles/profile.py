@@ -217,6 +217,11 @@ class Profile:
         path = f"links.{link}.pageable"
         return self.si(path) if path in self.entries else None
 
+    def with_pageable(self, link: str, rate: float) -> Profile:
+        """The same profile with `rate` (bytes/s) for copies over a link from or to memory that is not pinned."""
+        value = overridden(f"links.{link}.pageable", rate, "set in the scenario")
+        return replace(self, entries={**self.entries, value.path: value})
+
     def joint_path(self, method: str = "loop") -> str | None:
         """Path of `joint_cap`; None if the profile has none."""
         names = ("caps.pcie_joint_kernel", "caps.pcie_joint") if method == "kernel" else ("caps.pcie_joint",)

@@ -33,6 +33,7 @@ class Block:
     sent     True when a prefetch has copied it nearer to the GPU
     parent   key of the block before it in the prefix, or None for the first
     members  in a tier of larger blocks: the hashes that it spans, in order, of which `key` is the last; else None
+    pageable bytes of it in host memory that is not page-locked
     turn     turn of its conversation (0 for the first) in the request that used it last, -1 where the trace has none
     """
 
@@ -43,6 +44,7 @@ class Block:
         "late",
         "locked",
         "members",
+        "pageable",
         "parent",
         "parts",
         "pins",
@@ -74,6 +76,7 @@ class Block:
         self.late = self.sent = False
         self.parts: list[tuple[int, int]] | None = None
         self.members: tuple[int, ...] | None = None
+        self.pageable = 0
         self.waiters: list[object] | None = None
 
     @property

@@ -16,7 +16,7 @@ from hw_profiles.profile import Profile
 from sim.block_sizes import block_sizes
 from sim.cost.kv import KVLayout, kv_layout
 from sim.cost.memory import HBMBudget, Limits, better_layout, hbm_budget
-from sim.link_inputs import Link, link_models, load_tier_device, of_replicas, with_links
+from sim.link_inputs import Link, check_pinned, link_models, load_tier_device, of_replicas, with_links
 from sim.scenario import Scenario
 from sim.spec import ScenarioSpec
 from sim.spec_base import resolved_path
@@ -67,6 +67,7 @@ def load_inputs(scenario: Scenario, *, strict: bool = False) -> Inputs:
     }
     profile, caps = _named(scenario, None, lambda: with_links(profile, devices, spec))
     _check_l2(scenario, profile)
+    _named(scenario, None, lambda: check_pinned(profile, spec))
     parallel = spec.hardware.parallel
     _named(scenario, "hardware", lambda: parallel.check_model(model))
     layout = _layout(spec, model, profile)

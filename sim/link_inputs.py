@@ -16,6 +16,7 @@ from hw_profiles.devices import DIRECTIONS, Device, load_device
 from hw_profiles.errors import InputError
 from hw_profiles.profile import Profile
 from hw_profiles.schema import CAPS
+from hw_profiles.units import format_bytes, format_rate
 from sim.spec import ScenarioSpec
 from sim.spec_base import resolved_path
 from sim.tier_spec import LinkSpec, TierSpec
@@ -64,6 +65,23 @@ def link_models(
     return models
 
 
+def check_pinned(profile: Profile, spec: ScenarioSpec) -> None:
+    """InputError if the GPU is to copy memory that is not page-locked, and cannot or no one knows how fast."""
+    for tier in spec.tiers:
+        if tier.pinned is None or tier.capacity is None or tier.pinned >= tier.capacity:
+            continue
+        path = f"tiers.{tier.name}.pinned"
+        for name in GPU_LINKS:
+            if copy_method(spec, name) == "kernel":
+                problem = f"a copy kernel (links.{name}.method) reaches page-locked memory only"
+                raise InputError(
+                    problem, path=path, found=format_bytes(tier.pinned), allowed="all of the tier's capacity"
+                )
+            if profile.pageable(name) is None:
+                problem = f"profile {profile.name} has no rate for pageable memory; give links.{name}.pageable"
+                raise InputError(problem, path=path, found=format_bytes(tier.pinned))
+
+
 def of_replicas(caps: Mapping[str, float], spec: ScenarioSpec, lanes: float) -> dict[str, float]:
     """Shared bandwidths as replicas meet them: those of a GPU's links times `lanes`, those of hosts times its nodes."""
     of_gpu = {*CAPS, *(joint_name(tier) for tier in spec.tiers if tier.kind == "memory")}
@@ -109,9 +127,14 @@ def with_links(profile: Profile, devices: Mapping[str, Device], spec: ScenarioSp
         if name in profile.links:
             method = link.method or "loop"
             profile = profile.with_link(name, method, bandwidth=link.bandwidth, latency=link.latency)
+            if link.pageable is not None:
+                profile = profile.with_pageable(name, link.pageable)
             continue
         if link.method is not None:
             raise InputError("only the GPU's own link has a copy method", path=f"{path}.method", found=link.method)
+        if link.pageable is not None:
+            problem = "only the GPU's own link copies pageable memory"
+            raise InputError(problem, path=f"{path}.pageable", found=format_rate(link.pageable))
         if name in own:
             continue
         if link.latency is not None:

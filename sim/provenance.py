@@ -109,6 +109,8 @@ def _link_paths(cluster: Cluster) -> set[str]:
         used |= {path for path in profile.copy_paths(link, method) if small or ".small_" not in path}
         factor = f"interference.{direction_of(link)}"
         used |= {f"{factor}_kernel", "capacity.sms"} if method == "kernel" else {factor}
+        if any(tier.page_locked is not None for tiers in cluster.tiers for tier in tiers):
+            used.add(f"links.{link}.pageable")
     joint = profile.joint_path("kernel" if "kernel" in methods.values() else "loop")
     return used if joint is None else used | {joint}
 

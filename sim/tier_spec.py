@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from hw_profiles.errors import InputError
-from hw_profiles.units import Bytes, Rate, Seconds
+from hw_profiles.units import Bytes, Rate, Seconds, format_bytes
 from sim.spec_base import PolicySpec, Spec
 
 TIER_KINDS: dict[str, str] = {
@@ -34,6 +34,8 @@ class TierSpec(Spec):
     leaf_only  true: a block is not evicted while blocks that follow it in a prefix are here
     block_tokens  what is stored and loaded as a whole here, in tokens (an LMCache chunk, a page of a store): a multiple
                of that of the tier before, which it is if not given
+    pinned     for host memory: bytes of it that are page-locked, all if not given; copies between the GPU and the rest
+               go at the profile's rate for pageable memory
     device     what the tier is made of: a shipped device or a YAML file; by name of the tier if not given
     direct     for a disk or a network: true if it reaches the GPU's memory without passing host memory
     """
@@ -46,6 +48,7 @@ class TierSpec(Spec):
     offload: PolicySpec | None = None
     prefetch: PolicySpec | None = None
     block_tokens: Annotated[int, Field(ge=1, le=1 << 20, strict=True)] | None = None
+    pinned: Bytes | None = None
     inclusive: bool = True
     leaf_only: bool = False
     direct: bool = False
@@ -73,6 +76,8 @@ class TierSpec(Spec):
             )
         if self.device is not None and self.kind in ("hbm", "host"):
             raise InputError("this memory belongs to the machine's profile", path="device", found=self.device)
+        if self.pinned is not None and self.kind != "host":
+            raise InputError("only host memory is page-locked", path="pinned", found=format_bytes(self.pinned))
         if self.direct and self.kind != "device":
             raise InputError("only for a disk or a network", path="direct", found=True, allowed="false")
         if self.name == "hbm":
@@ -98,3 +103,5 @@ class LinkSpec(Spec):
     """Longer transfers are cut into parts of about this size, between which others take turns."""
     method: Literal["loop", "batch", "kernel"] | None = None
     """For the GPU's own link: one copy per block in a loop (the default), one batched call, or a copy kernel."""
+    pageable: Annotated[Rate, Field(gt=0)] | None = None
+    """For the GPU's own link: bytes/s of copies from or to host memory that is not page-locked."""

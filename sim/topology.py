@@ -23,7 +23,7 @@ from sim.hierarchy.place import Behind, Place
 from sim.hierarchy.route import HOST, Hop, Route, RouteCosts
 from sim.hierarchy.tier import Tier
 from sim.inputs import Inputs
-from sim.link_inputs import NODE_CAPS, joint_name
+from sim.link_inputs import GPU_LINKS, NODE_CAPS, joint_name
 from sim.recorder import Recorder
 from sim.scenario import Scenario
 from sim.spec_base import PolicySpec
@@ -219,7 +219,16 @@ class Topology:
             unit = spec.engine.block_tokens * inputs.token_bytes // pieces[spec.engine.kv_layout]
         elif (measured := inputs.devices[tier.name].measured_copies) is not None:
             unit = min(unit, int(measured[1]))
-        return Hop(self._engine(link, level, replica), src, dst, unit, self._via(link, level, replica, src, dst))
+        shared, slow = self._via(link, level, replica, src, dst), self._pageable(link, src, dst)
+        return Hop(self._engine(link, level, replica), src, dst, unit, shared, slow)
+
+    def _pageable(self, link: str, src: str, dst: str) -> float:
+        """Share of the host memory at the end of a GPU's link that is not page-locked."""
+        ends = [t for t in self._scenario.spec.tiers if t.name in (src, dst) and t.pinned is not None]
+        if not link.startswith("pcie") or not ends:
+            return 0.0
+        pinned, capacity = ends[0].pinned, ends[0].capacity
+        return max(0.0, 1 - pinned / capacity) if pinned is not None and capacity else 0.0
 
     def _via(self, link: str, level: int, replica: int, src: str, dst: str) -> tuple[Resource, ...]:
         """What a copy from or to a disk or a network shares: a GPU's link if it is direct, else the host's memory."""
@@ -260,8 +269,19 @@ class Topology:
             info = self._info(tier, capacity, replica)
             policy: EvictionPolicy = self._policy("eviction", tier, self._scenario.spec.policies.eviction, info)
             tokens, span = self._inputs.blocks[tier.name], self._span(tier)
-            made = Tier(tier.name, label, capacity, policy, leaf_only=tier.leaf_only, block_tokens=tokens, span=span)
-            self._by_label[label] = made
+            locked = None
+            if tier.pinned is not None and tier.capacity is not None and tier.pinned < tier.capacity:
+                locked = tier.pinned * (capacity // tier.capacity)
+            self._by_label[label] = Tier(
+                tier.name,
+                label,
+                capacity,
+                policy,
+                leaf_only=tier.leaf_only,
+                block_tokens=tokens,
+                span=span,
+                page_locked=locked,
+            )
             self.tiers[level].append(self._by_label[label])
         return self._by_label[label]
 
@@ -328,8 +348,17 @@ class Topology:
             chunk = self._scenario.spec.links.get(name, LinkSpec()).chunk
             if chunk is not None and of_gpu:
                 chunk = round(chunk * self._inputs.layout.lanes)
+            pageable = self._inputs.profile.pageable(name) if name in GPU_LINKS else None
             engine = self._make_engine(
-                name, index, model, path, self._network, self._clock, self._recorder, chunk_bytes=chunk
+                name,
+                index,
+                model,
+                path,
+                self._network,
+                self._clock,
+                self._recorder,
+                chunk_bytes=chunk,
+                pageable=None if pageable is None else pageable * self._inputs.layout.lanes,
             )
             self._engines[name, owner] = engine
             self.links.append(engine)

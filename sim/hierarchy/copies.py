@@ -48,6 +48,11 @@ class Copies:
         """Bytes that are copied of each."""
         return [(end - start) * token_bytes for start, end in zip(self.starts, self.ends, strict=True)]
 
+    def pageable(self) -> list[int]:
+        """Bytes that are copied of each into memory that is not page-locked: as much of a part as of its block."""
+        parts = zip(self.copies, self.starts, self.ends, strict=True)
+        return [copy.pageable * (end - start) // copy.tokens for copy, start, end in parts]
+
     def kept(self, leaving: bool) -> list[Block]:
         """The blocks that are copied from, in their order (a larger one from its end), less what is `leaving`."""
         if self.rests is None:

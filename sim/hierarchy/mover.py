@@ -100,7 +100,7 @@ class Mover:
 
     def _sending(self, level: int, loads: Sequence[Load], copies: Sequence[Sequence[Block]]) -> Callable[[], None]:
         """What queues the loads; `copies` of each stay at the stop on their way."""
-        _, route, stop, _ = self._sources[level - 1]
+        place, route, stop, _ = self._sources[level - 1]
 
         def passed(item: int) -> None:
             if stop is not None:
@@ -110,7 +110,12 @@ class Mover:
 
         done = partial(self._arrived, level, loads, copies)
         sizes = [load.size for load in loads]
-        return partial(send, route, sizes, "load", done, passed, groups=PIPELINE_GROUPS)
+        slow: list[int] = []
+        if place.tier.page_locked is not None:
+            slow = [load.source.pageable * load.size // load.source.size for load in loads]
+        elif stop is not None and stop.tier.page_locked is not None:
+            slow = [sum(copy.pageable for copy in kept) for kept in copies]
+        return partial(send, route, sizes, "load", done, passed, groups=PIPELINE_GROUPS, pageable=slow)
 
     def fetch(self, keys: Sequence[int], into: int, done: Callable[[], None]) -> None:
         """Copy blocks of a prefix that lie behind the tier at level `into` into it; `done()` when all have arrived.
@@ -242,7 +247,9 @@ class Mover:
                 stop.tier.counters.passed_bytes += pairs[item][0].size
 
         sizes = [source.size for source, _ in pairs]
-        self.here.when_free(partial(send, route, sizes, "prefetch", arrived, passed, groups=PIPELINE_GROUPS))
+        slow = [source.pageable for source, _ in pairs]
+        submit = partial(send, route, sizes, "prefetch", arrived, passed, groups=PIPELINE_GROUPS, pageable=slow)
+        self.here.when_free(submit)
 
     def _fetched(self, tier: Tier, source: Block, target: Tier, copies: Sequence[Block]) -> None:
         """Keep the accounts of a block that a fetch brings from `tier` to `target`, where it leaves `copies`."""

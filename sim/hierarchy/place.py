@@ -144,7 +144,9 @@ class Place:
         self.leaving += leaving
         size = copies.tokens * self._token_bytes
         sizes = [size] if len(route) == 1 else copies.sizes(self._token_bytes)
-        target.when_free(partial(send, route, sizes, "store", partial(self._stored, target, copies, size, leaving)))
+        slow = copies.pageable() if target.tier.page_locked is not None else ()
+        done = partial(self._stored, target, copies, size, leaving)
+        target.when_free(partial(send, route, sizes, "store", done, pageable=slow))
 
     def take(self, copies: Copies) -> Copies:
         """Take memory here for the copies, pinned until they have arrived; those for which there was room.

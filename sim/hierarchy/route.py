@@ -20,10 +20,16 @@ class Hop(NamedTuple):
     dst: str
     unit: int
     via: tuple[Resource, ...] = ()
+    pageable: float = 0.0
+    """Share of the host memory at its other end that is not page-locked, for estimates."""
 
-    def transfer(self, size: int, reason: str) -> Transfer:
-        """The record of `size` bytes over this link."""
-        return Transfer(self.src, self.dst, size, -(-size // self.unit), reason, 0, self.via)
+    def transfer(self, size: int, reason: str, pageable: int = 0) -> Transfer:
+        """The record of `size` bytes over this link, `pageable` of them from or to memory that is not page-locked.
+
+        A GPU's link alone minds that; drives and network cards have buffers of their own.
+        """
+        slow = pageable if self.engine.pageable is not None else 0
+        return Transfer(self.src, self.dst, size, -(-size // self.unit), reason, slow, self.via)
 
 
 Route = tuple[Hop, ...]
@@ -44,16 +50,18 @@ def send(
     passed: Callable[[int], None] | None = None,
     *,
     groups: int = 1,
+    pageable: Sequence[int] = (),
 ) -> None:
     """Copy items of `sizes` bytes over the route; `done()` when the last byte of the last has arrived.
 
     Over one link they are one transfer. Over several they are cut into at most `groups` groups of consecutive items,
     each of which goes on by itself when it has crossed a link, so the links work at the same time. `passed(i)` is
-    called when item i has crossed the first link of several.
+    called when item i has crossed the first link of several. `pageable`: bytes of each item that are not in page-locked
+    host memory; none if left out.
     """
     if len(route) == 1:
         hop = route[0]
-        hop.engine.submit(hop.transfer(sum(sizes), reason), done)
+        hop.engine.submit(hop.transfer(sum(sizes), reason, sum(pageable)), done)
         return
     length = -(-len(sizes) // groups)
     left = -(-len(sizes) // length)
@@ -73,7 +81,7 @@ def send(
             if not left:
                 done()
 
-        hop.engine.submit(hop.transfer(size, reason), arrived)
+        hop.engine.submit(hop.transfer(size, reason, sum(pageable[first : first + length])), arrived)
 
     for first in range(0, len(sizes), length):
         forward(first, sum(sizes[first : first + length]), 0)
@@ -81,7 +89,7 @@ def send(
 
 def alone_s(route: Route, size: int) -> float:
     """Seconds that `size` bytes take over the route when no link is busy, as one item (the slowest link decides)."""
-    return max(hop.engine.service_s(hop.transfer(size, "estimate")) for hop in route)
+    return max(hop.engine.service_s(hop.transfer(size, "estimate", round(size * hop.pageable))) for hop in route)
 
 
 @dataclass(frozen=True)

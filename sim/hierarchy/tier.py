@@ -50,6 +50,8 @@ class Tier:
     vLLM does not).
     `block_tokens`: blocks hold whole multiples of it. `span`: hashes of the trace per block; more than 1 where
     `block_tokens` spans several, and then the key of a block is that of its last hash.
+    `page_locked`: bytes of host memory that are page-locked; None: all. A block takes what is left of them when it
+    comes or grows, and keeps that until it leaves.
     """
 
     def __init__(
@@ -62,7 +64,13 @@ class Tier:
         leaf_only: bool = False,
         block_tokens: int = 1,
         span: int = 1,
+        page_locked: int | None = None,
     ) -> None:
+        self.page_locked = page_locked
+        self._links = leaf_only or span > 1 or page_locked is not None
+        """True if something is counted by `_link`."""
+        self._locked = 0
+        """Bytes of blocks in page-locked memory, where that is limited."""
         self.block_tokens = block_tokens
         self.span = span
         self._spanned: dict[int, int] = {}
@@ -144,7 +152,7 @@ class Tier:
             if not (block.uses or block.sent):
                 unused += block.size
         self.policy.remove_all(victims)
-        if self.leaf_only or self.span > 1:
+        if self._links:
             for block in victims:
                 self._unlink(block)
         self.used -= freed
@@ -220,7 +228,10 @@ class Tier:
             raise self._broken(f"victims() must yield blocks: {error}") from None
 
     def _link(self, block: Block) -> None:
-        """Count the block with its parent (`leaf_only`), and with the hashes that it spans."""
+        """Count the block with its parent (`leaf_only`), with the hashes that it spans, and in page-locked memory."""
+        if self.page_locked is not None:
+            block.pageable = 0
+            self._take_locked(block, block.size)
         if self.leaf_only and block.parent is not None:
             self._children[block.parent] = self._children.get(block.parent, 0) + 1
         for key in block.members or ():
@@ -232,6 +243,15 @@ class Tier:
             _count_down(self._children, block.parent)
         for key in block.members or ():
             _count_down(self._spanned, key)
+        if self.page_locked is not None:
+            self._locked -= block.size - block.pageable
+
+    def _take_locked(self, block: Block, size: int) -> None:
+        """Find memory for `size` more bytes of a block, page-locked as far as there is some."""
+        assert self.page_locked is not None
+        locked = min(size, self.page_locked - self._locked)
+        self._locked += locked
+        block.pageable += size - locked
 
     def purge(self) -> None:
         """Drop what the policy no longer lets anyone use. A no-op for policies whose blocks do not expire."""
@@ -261,7 +281,7 @@ class Tier:
         if block.pins:
             self.pinned += block.size
         self.policy.insert(block)
-        if self.leaf_only or self.span > 1:
+        if self._links:
             self._link(block)
         self._note_peak()
 
@@ -277,7 +297,7 @@ class Tier:
             if block.pins:
                 pinned += block.size
         self.policy.insert_all(new)
-        if self.leaf_only or self.span > 1:
+        if self._links:
             for block in new:
                 self._link(block)
         self.used += size
@@ -287,6 +307,8 @@ class Tier:
     def grow(self, block: Block, tokens: int, size: int) -> None:
         """Let a resident block hold `tokens` in `size` bytes; the caller has made room."""
         added = size - block.size
+        if self.page_locked is not None:
+            self._take_locked(block, added)
         block.tokens = tokens
         block.size = size
         self.used += added
@@ -398,6 +420,8 @@ class Tier:
         ensure(whole, f"tier {self.label}: a block is not a whole number of the tier's own")
         spans = sum(len(b.members or ()) for b in blocks)
         ensure(spans == sum(self._spanned.values()), f"tier {self.label}: hashes that blocks span do not add up")
+        locked = sum(b.size - b.pageable for b in blocks) if self.page_locked is not None else 0
+        ensure(locked == self._locked <= (self.page_locked or 0), f"tier {self.label}: page-locked bytes do not add up")
         ensure(self.span == 1 or spans == self.span * len(blocks), f"tier {self.label}: a block is not whole")
 
     def _note_peak(self) -> None:

@@ -37,6 +37,7 @@ HBM = {"name": "hbm", "capacity": "3 GiB"}
 LARGE = {"tiers": [{"name": "hbm"}]}
 """All the HBM that the engine finds; for knobs that set it."""
 TWO = {"tiers": [HBM, {"name": "dram", "capacity": "40 GiB", "shared": "node"}]}
+PAGEABLE = {"tiers": [HBM, {"name": "dram", "capacity": "40 GiB", "shared": "node", "pinned": "0 B"}]}
 ALONE = {"tiers": [HBM, {"name": "dram", "capacity": "3 GiB"}], "policies": {"offload": "write_back"}}
 ONE = {"hardware": {"profile": "h100-sxm", "replicas": 1}}
 FOUR = {"hardware": {"profile": "h100-sxm", "replicas": 4, "gpus_per_node": 2}}
@@ -118,6 +119,8 @@ KNOBS = [
         down="ttft",
         sections=tier_with("remote") | FOUR,
     ),
+    Knob("tiers.dram.pinned", ("40 GiB", "4 GiB", "0 B"), up="load ttft busy.pcie_h2d busy.pcie_d2h", sections=TWO),
+    Knob("links.pcie_h2d.pageable", ("40 GB/s", "10 GB/s", "2 GB/s"), up="load ttft", sections=PAGEABLE),
     Knob("tiers.dram.block_tokens", (256, 1024, 4096), down="hits stored.dram", sections=TWO),
     Knob("tiers.ssd.block_tokens", (16, 32), down="transfers.copies", sections=tier_with("ssd")),
     Knob("tiers.dram.inclusive", (True, False), up="hits moved.dram", sections=ALONE),
