@@ -20,6 +20,16 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Change the scenario: tiers.dram.capacity=1TiB. Repeatable."),
 ]
+Vary = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--vary", metavar="PATH=V,V", help="Values to try: policies.eviction=lru,s3fifo. Repeatable: all pairs."
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", metavar="N", help="Processes. [default: $KVSIM_WORKERS, else one for each core]"),
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse a trace that needs a warning.")]
 
 

@@ -42,7 +42,7 @@ def note(text: str) -> None:
 
 def document(value: Any) -> None:
     """Print `value` as the one JSON document of this call; what is not a number becomes null."""
-    line(json.dumps(_plain(value), indent=2, allow_nan=False))
+    line(json.dumps(plain(value), indent=2, allow_nan=False))
 
 
 def table(columns: Sequence[str | Column], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
@@ -92,15 +92,16 @@ def _least_width(columns: Sequence[str | Column], rows: Sequence[Sequence[str]])
     return least
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """`value` as JSON takes it: mappings, lists, text, finite numbers and null."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if value is None or isinstance(value, str | int | float):
         return value
     if hasattr(value, "item"):  # a numpy scalar
-        return _plain(value.item())
+        return plain(value.item())
     return str(value)

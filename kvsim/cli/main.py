@@ -13,6 +13,7 @@ import kvsim
 from hw_profiles.errors import InputError
 from kvsim.cli import _print, calibrate_run, new, trace
 from kvsim.cli.cache import cache
+from kvsim.cli.compare import compare
 from kvsim.cli.list import list_names
 from kvsim.cli.report import report
 from kvsim.cli.run import run as run_scenario
@@ -39,6 +40,7 @@ def make_app() -> typer.Typer:
     app = typer.Typer(cls=Verbs, add_completion=False, pretty_exceptions_enable=False)
     app.callback(invoke_without_command=True)(_front)
     app.command("run")(run_scenario)
+    app.command("compare")(compare)
     app.command("cache")(cache)
     app.command("report")(report)
     app.command("list")(list_names)

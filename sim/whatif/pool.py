@@ -1,0 +1,113 @@
+"""Many runs on the cores of this machine: a pool of processes, results in the order of the jobs."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from hw_profiles.errors import InputError
+
+Job = TypeVar("Job")
+Answer = TypeVar("Answer")
+
+WORKERS = "KVSIM_WORKERS"
+"""Environment variable with the number of processes; unset: one for each core that this process may use."""
+LOST = "the process that ran it was killed (out of memory?)"
+
+
+def worker_count(asked: int | None = None) -> int:
+    """How many processes to use: what was asked for, else what the environment says, else the cores there are."""
+    if asked is not None:
+        if asked < 1:
+            raise InputError("", where="--workers", found=asked, allowed="a whole number >= 1")
+        return asked
+    text = os.environ.get(WORKERS)
+    if text:
+        if not text.isdecimal() or not int(text):
+            raise InputError("", where=WORKERS, found=text, allowed="a whole number >= 1")
+        return int(text)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_all(
+    work: Callable[[Job], Answer],
+    jobs: Sequence[Job],
+    *,
+    workers: int,
+    lost: Callable[[Job, str], Answer] | None = None,
+    done: Callable[[int, Answer], None] | None = None,
+) -> list[Answer]:
+    """`work(job)` of every job, in the order of `jobs`, on at most `workers` processes; with one, in this process.
+
+    work    a function of a module, and what it takes and returns can be pickled
+    lost    the answer for a job whose process died; without it that is an InputError
+    done    called here with (index, answer) as each one ends, in the order in which they end
+    What `work` raises ends the call, and no process outlives it; Ctrl-C as well.
+    """
+    answers: dict[int, Answer] = {}
+    for index, answer in _answers(work, jobs, min(workers, len(jobs)), lost):
+        answers[index] = answer
+        if done is not None:
+            done(index, answer)
+    return [answers[index] for index in range(len(jobs))]
+
+
+def _answers(
+    work: Callable[[Job], Answer], jobs: Sequence[Job], workers: int, lost: Callable[[Job, str], Answer] | None
+) -> Iterator[tuple[int, Answer]]:
+    if workers <= 1:
+        for index, job in enumerate(jobs):
+            yield index, work(job)
+        return
+    left = list(range(len(jobs)))
+    for index, answer in _pooled(work, jobs, left, workers):
+        left.remove(index)
+        yield index, answer
+    # A process died, and the pool with it. One by one, the job that kills its process is known.
+    for index in list(left):
+        found = list(_pooled(work, jobs, [index], 1))
+        if found:
+            yield found[0]
+        elif lost is not None:
+            yield index, lost(jobs[index], LOST)
+        else:
+            raise InputError(LOST, where=f"run {index + 1} of {len(jobs)}")
+
+
+def _pooled(
+    work: Callable[[Job], Answer], jobs: Sequence[Job], indices: Sequence[int], workers: int
+) -> Iterator[tuple[int, Answer]]:
+    """(index, answer) of the jobs as they end; stops early, without an error, when a process dies."""
+    before = set(multiprocessing.active_children())
+    context = multiprocessing.get_context("spawn")  # not fork: libraries of this process hold threads
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet)
+    try:
+        waiting = iter(indices)
+        running: dict[Future[Answer], int] = {}
+        while True:
+            for index in waiting:
+                running[pool.submit(work, jobs[index])] = index
+                if len(running) >= workers + 1:  # one more is ready, so that no process waits for this one
+                    break
+            if not running:
+                break
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+    except BrokenProcessPool:
+        pass
+    except BaseException:
+        for child in set(multiprocessing.active_children()) - before:
+            child.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _quiet() -> None:
+    """In a worker, Ctrl-C ends the process without a word: the one that started it speaks."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,0 +1,112 @@
+"""Lists on dotted paths become scenarios, and runs of them keep their order on any number of processes."""
+
+import os
+import signal
+
+import pytest
+
+from hw_profiles.errors import InputError
+from kvsim import Scenario
+from sim.whatif.pool import LOST, run_all, worker_count
+from sim.whatif.runs import Job, run_jobs
+from sim.whatif.variants import expand, parse_vary, short_paths
+
+DOCUMENT = {
+    "schema": "kvsim-scenario/1",
+    "trace": {"generate": {"requests": 12, "rate": 4, "turns": 2, "first_tokens": {"mean": 2000, "sigma": 1}}},
+    "model": "llama-3.1-8b",
+    "hardware": {"profile": "h100-sxm"},
+    "tiers": [{"name": "hbm"}, {"name": "dram", "capacity": "64 GiB", "shared": "node"}],
+}
+SCENARIO = Scenario.from_dict(DOCUMENT)
+
+
+def test_lists_are_yaml():
+    assert parse_vary("policies.eviction=lru,{name: lru_k, k: 3}") == (
+        "policies.eviction",
+        ["lru", {"name": "lru_k", "k": 3}],
+    )
+    assert parse_vary("hardware.replicas = 1, 2") == ("hardware.replicas", [1, 2])
+
+
+def test_cross_product_in_order():
+    found = expand(SCENARIO, [("hardware.replicas", [1, 2]), ("tiers.dram.capacity", ["0 B", "1 GiB"])])
+    assert [v.label for v in found] == [
+        f"replicas={n}, dram.capacity={size}" for n in (1, 2) for size in ("0 B", "1 GiB")
+    ]
+    assert [v.scenario.spec.hardware.replicas for v in found] == [1, 1, 2, 2]
+    assert [v.scenario.spec.tiers[1].capacity for v in found] == [0, 2**30] * 2
+    assert found[1].settings == {"hardware.replicas": 1, "tiers.dram.capacity": "1 GiB"}
+    assert SCENARIO.spec.hardware.replicas == 1  # untouched
+
+
+def test_names_are_as_short_as_they_can_be():
+    paths = ["tiers.dram.capacity", "tiers.ssd.capacity", "tiers.dram.eviction", "policies.eviction", "seed"]
+    assert list(short_paths(paths).values()) == [
+        "dram.capacity",
+        "ssd.capacity",
+        "dram.eviction",
+        "policies.eviction",
+        "seed",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lists", "words"),
+    [
+        ([("hardware.replica", [1, 2])], "unknown key, found 'replica'"),
+        ([("hardware.replicas", [1, "two"])], "hardware.replicas: found 'two'"),
+        ([("policies.eviction", ["lru", "s3fiffo"])], "did you mean 's3fifo'"),
+        ([("seed", [])], "seed: no values"),
+        ([("seed", [1, 1])], "the same value twice"),
+        ([("seed", [1]), ("seed", [2])], "given twice"),
+        ([("tiers.sdd.capacity", ["1 GiB"])], "no item of that name"),
+    ],
+)
+def test_wrong_lists_are_one_line(lists, words):
+    with pytest.raises(InputError) as error:
+        expand(SCENARIO, lists)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["policies.eviction", "=lru", "policies.eviction=", "seed=[1", "seed=,"])
+def test_wrong_text_is_refused(text):
+    with pytest.raises(InputError, match="--vary"):
+        parse_vary(text)
+
+
+def test_processes_change_nothing():
+    jobs = [Job.of(f"seed {n}", SCENARIO.set("seed", n)) for n in range(3)]
+    alone, together = (run_jobs(jobs, workers=workers) for workers in (1, 2))
+    for a, b in zip(alone, together, strict=True):
+        assert a.label == b.label
+        assert {k: v for k, v in a.summary.items() if k != "simulator"} == {
+            k: v for k, v in b.summary.items() if k != "simulator"
+        }
+        assert all(
+            (a.columns[name] == b.columns[name])[~(a.columns[name] != a.columns[name])].all() for name in a.columns
+        )
+
+
+def double_or_die(job: int) -> int:
+    """Work that kills its process for one job."""
+    if job == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 2 * job
+
+
+def test_a_killed_process_loses_its_own_job_alone():
+    assert run_all(double_or_die, range(4), workers=2, lost=lambda job, why: (job, why)) == [0, (1, LOST), 4, 6]
+    with pytest.raises(InputError, match="killed"):
+        run_all(double_or_die, range(2), workers=2)
+
+
+def test_workers(monkeypatch):
+    monkeypatch.setenv("KVSIM_WORKERS", "3")
+    assert (worker_count(), worker_count(2)) == (3, 2)
+    monkeypatch.setenv("KVSIM_WORKERS", "many")
+    with pytest.raises(InputError, match="KVSIM_WORKERS"):
+        worker_count()
+    with pytest.raises(InputError, match="--workers"):
+        worker_count(0)
