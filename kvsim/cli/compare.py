@@ -37,7 +37,7 @@ def compare(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Write compare.json, compare.html and every run here.")
+        Path | None, typer.Option("--out", metavar="DIR", help="Write compare.json and every run here.")
     ] = None,
     workers: Workers = None,
     strict: Strict = False,

@@ -62,7 +62,7 @@ def quick(monkeypatch):
 
 @pytest.mark.usefixtures("quick")
 def test_intervals_hold_the_known_difference():
-    """90 % nominal. At a load of 0.4 nearly that; backlogs of a busier queue are so skewed that it is about 80 % at 0.6."""
+    """90 % nominal. At a load of 0.4 nearly that; at 0.6 backlogs are so skewed that it is about 80 %."""
     rng = np.random.default_rng(5)
     # M/M/1: mean time in the system is s / (1 - s) for a service time of s at one arrival per second.
     truth = 1e3 * (0.36 / 0.64 - 0.4 / 0.6)
