@@ -7,7 +7,7 @@ from sim.clock import Clock
 from sim.cost.step import StepCost
 from sim.engine.batch import Batch, EngineLimits
 from sim.engine.replica import Replica
-from sim.engine.sequence import Sequence
+from sim.engine.sequence import Preemption, Sequence
 from sim.inputs import Inputs
 from sim.recorder import Recorder
 from sim.routing import Routing
@@ -54,6 +54,11 @@ class Cluster:
         ]
         self.routing = Routing(scenario, self.clock, self.replicas)
         self.arrivals = Arrivals(self.trace, self.clock, self._arrive)
+
+    @property
+    def preemptions(self) -> list[Preemption]:
+        """Every preemption, in order of time."""
+        return sorted((p for r in self.replicas for p in r.batch.preemptions), key=lambda p: (p.start_s, p.replica))
 
     # ---- arrivals
 

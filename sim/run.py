@@ -23,6 +23,7 @@ from hw_profiles.files import write_atomic
 from policies.build import policy_source
 from policies.tables import EVERY_FAMILY
 from sim import checks
+from sim.attribution import attribute
 from sim.cluster import Cluster
 from sim.inputs import Inputs, load_inputs
 from sim.policy_failure import failures_named
@@ -30,10 +31,10 @@ from sim.provenance import value_rows
 from sim.sampler import Sampler
 from sim.scenario import Progress, Scenario
 from sim.summary import SCHEMA, summarize
-from sim.tables import columns_table, requests_table
+from sim.tables import columns_table, preemptions_table, requests_table, with_columns
 
 CHECK_EVERY_EVENTS = 10_000
-TABLES = ("requests", "steps", "transfers", "samples")
+TABLES = ("requests", "steps", "transfers", "samples", "preemptions")
 
 
 @dataclass(frozen=True)
@@ -143,19 +144,23 @@ def _simulate(
     with failures_named(lambda: cluster.clock.now, scenario.where):
         cluster.clock.drain(CHECK_EVERY_EVENTS if check else None, lambda: checks.check_state(cluster))
     checks.check_state(cluster)
+    recorder = cluster.recorder
+    steps = columns_table(recorder.steps)
+    lost = cluster.preemptions
     requests = requests_table(cluster.sequences, cluster.tier_names)
+    requests = with_columns(requests, attribute(requests, steps, lost))
     checks.check_end(cluster, requests)
     summary = summarize(cluster, requests, config_sha256(scenario, inputs), installed_version())
     if bound:
         from sim.cache.run_bound import bound_of_run
 
         summary["bound"] = bound_of_run(cluster, requests)
-    recorder = cluster.recorder
     tables = {
         "requests": requests,
-        "steps": columns_table(recorder.steps),
+        "steps": steps,
         "transfers": columns_table(recorder.transfers),
         "samples": columns_table(recorder.samples),
+        "preemptions": preemptions_table(lost, cluster.tier_names),
     }
     cpu_s = time.process_time() - cpu
     summary["simulator"] = {

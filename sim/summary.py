@@ -50,7 +50,7 @@ def summarize(cluster: Cluster, requests: pa.Table, config_sha256: str, version:
         "tiers": {tier.name: _tier(by_name[tier.name]) for tier in spec.tiers},
         "links": _links(cluster, duration),
         "time": _time(cluster, duration + float(columns["arrival_s"].min(initial=0.0))),
-        "preemptions": sum(r.batch.preemptions for r in cluster.replicas),
+        "preemptions": sum(len(r.batch.preemptions) for r in cluster.replicas),
     }
     prefetch = spec.policies.prefetch
     if prefetch is not None and prefetch.name != "none":

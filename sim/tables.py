@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 
 import numpy as np
 import pyarrow as pa
 
-from sim.engine.sequence import Sequence
+from sim.engine.sequence import Preemption, Sequence
 from sim.recorder import Columns
 
 
 def requests_table(sequences: Seq[Sequence], tiers: Seq[str]) -> pa.Table:
     """One row per request in order of arrival; times in seconds, NaN if never.
 
-    queue_s + load_s + prefill_s = ttft_s.
+    queue_s + load_s + prefill_s = ttft_s; prefetch_wait_s is part of queue_s, and load_<tier>_s add up to load_s.
     """
     count = len(sequences)
 
@@ -25,7 +26,7 @@ def requests_table(sequences: Seq[Sequence], tiers: Seq[str]) -> pa.Table:
     chunk, first, finish = column("chunk_s", "f8"), column("first_token_s", "f8"), column("finish_s", "f8")
     inputs, outputs = column("input_tokens", "i8"), column("output_tokens", "i8")
     hits = np.array([s.hit_tokens for s in sequences], dtype=np.int64).reshape(count, len(tiers))
-    computed = column("prefilled", "i8")
+    computed, slowest = column("prefilled", "i8"), column("load_level", "i2")
     finished = ~np.isnan(finish)
     ttft, load, prefill = first - arrival, load_done - admit, first - chunk
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -55,8 +56,34 @@ def requests_table(sequences: Seq[Sequence], tiers: Seq[str]) -> pa.Table:
         "queue_s": ttft - load - prefill,
         "load_s": load,
         "prefill_s": prefill,
+        "prefetch_wait_s": np.where(np.isnan(admit), np.nan, column("fetched_s", "f8") - arrival),
+        **{f"load_{tier}_s": np.where(slowest == i, load, 0.0 * load) for i, tier in enumerate(tiers) if i},
     }
     return _table({name: _text(c) if isinstance(c, list) else _numbers(c) for name, c in data.items()})
+
+
+def with_columns(table: pa.Table, columns: Mapping[str, np.ndarray]) -> pa.Table:
+    """The table with more columns of numbers."""
+    for name, values in columns.items():
+        table = table.append_column(name, _numbers(values))
+    return table
+
+
+def preemptions_table(lost: Seq[Preemption], tiers: Seq[str]) -> pa.Table:
+    """One row per preemption; times in seconds. `load_tier` is the tier whose KV came last when it was loaded again."""
+
+    def column(name: str, kind: str) -> np.ndarray:
+        return np.fromiter((getattr(p, name) for p in lost), dtype=kind, count=len(lost))
+
+    waited = [p.load_level if p.load_done_s > p.admit_s else 0 for p in lost]
+    data = {
+        "request_id": _numbers(column("request", "i8")),
+        "replica": _numbers(column("replica", "i2")),
+        **{f"{n}_s": _numbers(column(f"{n}_s", "f8")) for n in ("start", "admit", "load_done", "restart", "end")},
+        "load_tier": _encoded([tiers[level] if level else "" for level in waited]),
+        "recompute_s": _numbers(column("recompute_s", "f8")),
+    }
+    return _table(data)
 
 
 def columns_table(columns: Columns) -> pa.Table:

@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from sim.engine.decoding import DecodeGroup
-from sim.engine.sequence import Sequence
+from sim.engine.sequence import Preemption, Sequence
 from sim.hierarchy.cache import ReplicaCache
 from sim.invariants import ensure
 
@@ -57,7 +57,8 @@ class Batch:
         self.running: dict[int, Sequence] = {}
         self.decoding = DecodeGroup(cache.block_tokens, windows, lengths=lengths)
         self.prefilling: Sequence | None = None
-        self.preemptions = 0
+        self.preemptions: list[Preemption] = []
+        """Every preemption, in order of time."""
         self._name = name
         self._enqueued = 0
 
@@ -75,8 +76,10 @@ class Batch:
     def ready(self, seq: Sequence, now: float) -> None:
         """The cached prefix of the sequence is in HBM (or, layer-wise, on its way): it may start with the next step."""
         self.loading.pop(seq.index, None)
-        if not seq.preemptions:
-            seq.load_done_s = now
+        if seq.loss is None:
+            seq.load_done_s, seq.load_level = now, seq.last_level
+        else:
+            seq.loss.load_done_s, seq.loss.load_level = now, seq.last_level
         heapq.heappush(self.loaded, (seq.queued, seq))
 
     def schedule(self, now: float) -> tuple[list[Chunk], bool]:
@@ -84,10 +87,10 @@ class Batch:
 
         Blocks for the step are allocated; the decoding sequences are all in it.
         """
-        preempted = self.preemptions
+        preempted = len(self.preemptions)
         self._allocate_decode(now)
         chunks = self._continue_prefill(now)
-        settled = preempted == self.preemptions
+        settled = preempted == len(self.preemptions)
         if settled or not (chunks or self.decoding.count):  # vLLM's next step admits when a preemption left none
             self._admit(chunks, now)
         while not chunks and not self.decoding.count and self._take_back():
@@ -144,7 +147,10 @@ class Batch:
         self._forget(seq)
         seq.known = seq.input_tokens + seq.generated
         seq.preemptions += 1
-        self.preemptions += 1
+        if seq.loss is not None:
+            seq.loss.end_s = now
+        seq.loss = Preemption(seq.index, seq.replica, now)
+        self.preemptions.append(seq.loss)
 
     def _forget(self, seq: Sequence) -> None:
         self.cache.release(seq)
@@ -191,8 +197,11 @@ class Batch:
         if not cache.admit(seq, found):
             return False
         del self.waiting[place]
-        if not seq.preemptions:
+        seq.last_level = 0
+        if seq.loss is None:
             seq.admit_s = now
+        else:
+            seq.loss.admit_s = now
         if seq.pending and not cache.layerwise:
             self.loading[seq.index] = seq
         else:

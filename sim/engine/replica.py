@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from math import isnan
 from typing import NamedTuple
 
 from policies.base import PrefetchPolicy
@@ -17,7 +18,7 @@ from sim.cost.interference import watch
 from sim.cost.step import StepCost
 from sim.cost.times import at
 from sim.engine.batch import Batch, Chunk
-from sim.engine.sequence import Sequence
+from sim.engine.sequence import Preemption, Sequence
 from sim.engine.stride import Stride, plan_stride
 from sim.hierarchy.link import CopyEngine
 from sim.hierarchy.prefetch import Prefetcher
@@ -293,6 +294,8 @@ class Replica:
         for seq, tokens in stride.chunks:
             if not seq.prefilled:
                 seq.chunk_s = stride.start - stride.stall
+            if seq.loss is not None:
+                self._make_up(seq.loss, stride, max(0, min(tokens, seq.reached - seq.computed)) / tokens, now)
             seq.recomputed += max(0, min(seq.computed + tokens, seq.reached) - seq.computed)
             seq.computed += tokens
             seq.prefilled += tokens
@@ -307,6 +310,8 @@ class Replica:
             else:
                 seq.first_token_s = now
                 self.prompt_tokens -= seq.input_tokens
+            if seq.loss is not None:
+                seq.loss.end_s, seq.loss = now, None
             seq.generated += 1
             if seq.generated == seq.output_tokens:
                 self._finish(seq, now)
@@ -314,6 +319,12 @@ class Replica:
                 batch.decoding.join(seq)
         if filled:
             self.cache.filled(filled)
+
+    def _make_up(self, loss: Preemption, stride: Stride, share: float, now: float) -> None:
+        """A step computed a chunk of a preempted sequence, of which `share` is what that had before."""
+        if isnan(loss.restart_s):
+            loss.restart_s = stride.start - stride.stall
+        loss.recompute_s += share * stride.own_s(now)
 
     def _finish(self, seq: Sequence, now: float) -> None:
         seq.finish_s = now
@@ -326,7 +337,7 @@ class Replica:
     def _record(self, stride: Stride, steps: int, now: float) -> None:
         times, chunks = stride.times, stride.shapes()
         slowed, waited = stride.slowed or 0.0, stride.layer_wait
-        own = now - stride.start - slowed - waited
+        own = stride.own_s(now)
         if self._cost.extrapolated(stride.decode_seqs, stride.context, chunks):
             self.extrapolated_s += own
         self._recorder.steps.append(

@@ -3,9 +3,32 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from policies.base import Block
 from traces.request import Request
+
+
+@dataclass(slots=True)
+class Preemption:
+    """What a sequence lost, and when it had that again; times in seconds, NaN for what has not come yet."""
+
+    request: int
+    replica: int
+    start_s: float
+    """When it was taken from the batch."""
+    admit_s: float = math.nan
+    """When it was looked up again."""
+    load_done_s: float = math.nan
+    """When what the lookup found was in HBM again."""
+    load_level: int = 0
+    """Level of the tier whose KV came last; HBM if it waited for none."""
+    restart_s: float = math.nan
+    """When the step with its first chunk was decided."""
+    end_s: float = math.nan
+    """When it produced its next token, or was preempted again before it did."""
+    recompute_s: float = 0.0
+    """Its share of the steps that computed again what it had, by tokens of its own; without what copies added."""
 
 
 class Sequence:
@@ -24,6 +47,7 @@ class Sequence:
         "covered",
         "decode_from",
         "fetch_level",
+        "fetched_s",
         "fetching",
         "filled",
         "finish_s",
@@ -35,7 +59,10 @@ class Sequence:
         "input_tokens",
         "keys",
         "known",
+        "last_level",
         "load_done_s",
+        "load_level",
+        "loss",
         "output_tokens",
         "pending",
         "preemptions",
@@ -62,6 +89,14 @@ class Sequence:
         """Level of the tier that blocks were fetched into while it queued; tiers behind that are not looked at then."""
         self.fetching = 0
         """Fetches that it must wait for before it is looked up."""
+        self.fetched_s = request.arrival_s
+        """Until when it could not be looked up, since it had to wait for those fetches."""
+        self.last_level = 0
+        """Level of the tier whose KV came last, since it was looked up last."""
+        self.load_level = 0
+        """The same when it was first ready to run; HBM if it waited for none."""
+        self.loss: Preemption | None = None
+        """Its last preemption, until that is made up for."""
         self.arrival_s = request.arrival_s
         self.input_tokens = request.input_tokens
         self.output_tokens = request.output_tokens

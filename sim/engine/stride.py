@@ -62,6 +62,10 @@ class Stride:
         """End of the first step, s."""
         return self.end if self.ends is None else float(self.ends[0])
 
+    def own_s(self, end: float) -> float:
+        """Seconds of its steps, which end at `end`, as they would have been without copies."""
+        return end - self.start - (self.slowed or 0.0) - self.layer_wait
+
     def begun(self, now: float) -> int:
         """Steps that have begun by `now`, the one in progress included."""
         return 1 if self.ends is None else min(int(self.ends.searchsorted(now)) + 1, self.steps)

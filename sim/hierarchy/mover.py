@@ -237,7 +237,7 @@ class Mover:
             for source, copies in reversed(pairs):
                 place.give_up([source])
                 for block in reversed(copies):
-                    self._ready(block)
+                    self._ready(block, level)
                     hbm.unpin(block)
             done()
             self.here.woken()
@@ -260,14 +260,15 @@ class Mover:
             target.brought_ahead(copy)
         target.counters.prefetched_bytes += source.size - sum(copy.size for copy in copies)
 
-    def _ready(self, block: Block) -> None:
-        """The block's bytes are in HBM: tell the sequences that wait for it."""
+    def _ready(self, block: Block, level: int) -> None:
+        """The block's bytes are in HBM, from the tier at `level`: tell the sequences that wait for it."""
         block.ready = block.tokens
         waiters, block.waiters = block.waiters, None
         for seq in waiters or ():
             assert isinstance(seq, Seq)
             seq.pending -= 1
             if not seq.pending:
+                seq.last_level = level
                 self.loaded(seq)
 
     def join(self, seq: Seq, block: Block) -> None:
@@ -285,7 +286,7 @@ class Mover:
             if stop is not None:
                 stop.tier.unpin_all(reversed(kept))
             for block in reversed(load.targets):
-                self._ready(block)
+                self._ready(block, level)
         if stop is not None:
             stop.filled([copy for kept in copies for copy in kept])
         self.here.woken()

@@ -103,11 +103,13 @@ class Prefetcher:
         if seq.fetching:
             seq.fetching -= 1
             if not seq.fetching:
+                seq.fetched_s = self._clock.now
                 self._woken()
 
     def _give_up(self, seq: Seq) -> None:
         if seq.fetching:
             seq.fetching = 0
+            seq.fetched_s = self._clock.now
             self._woken()
 
     def _plan(self, trigger: Trigger, seq: Seq) -> list[Fetch]:

@@ -18,7 +18,7 @@ from sim.invariants import InvariantError
 from sim.scenario import Scenario
 
 Kvsim = Callable[..., Any]
-TABLES = ("requests", "steps", "transfers", "samples")
+TABLES = ("requests", "steps", "transfers", "samples", "preemptions")
 FILES = {
     "scenario.yaml",
     "summary.json",
