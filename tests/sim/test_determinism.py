@@ -45,7 +45,7 @@ def test_tables_are_equal_byte_by_byte(two_processes):
     for name in TABLES:
         content = (one / f"{name}.parquet").read_bytes()
         assert content == (two / f"{name}.parquet").read_bytes(), name
-        assert pq.read_table(one / f"{name}.parquet").num_rows > 100, name
+        assert pq.read_table(one / f"{name}.parquet").num_rows > (0 if name == "preemptions" else 100), name
 
 
 def test_summaries_are_equal_but_for_the_simulator(two_processes):
