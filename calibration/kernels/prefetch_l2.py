@@ -30,10 +30,10 @@ def prefetch_lines(data, nbytes, done, LINES: tl.constexpr, LINE_BYTES: tl.const
 
 
 @triton.jit
-def prefetch_pages(data, pages, page_bytes, done):
-    """One instruction per page of `page_bytes` bytes (a multiple of 16), by page number."""
+def prefetch_pages(data, pages, page_bytes, unit, done):
+    """One instruction per page of `page_bytes` bytes, which starts at its number times `unit` (multiples of 16)."""
     program = tl.program_id(0)
-    address = (data + tl.load(pages + program).to(tl.int64) * page_bytes).to(tl.int64)
+    address = (data + tl.load(pages + program).to(tl.int64) * unit).to(tl.int64)
     zero = tl.inline_asm_elementwise(
         "cp.async.bulk.prefetch.L2.global [$1], $2; mov.u32 $0, 0;",
         "=r,l,r",
@@ -51,9 +51,10 @@ def lines(data: torch.Tensor, nbytes: int, done: torch.Tensor) -> None:
     prefetch_lines[(programs,)](data, nbytes, done, LINES=LINES, LINE_BYTES=LINE_BYTES, num_warps=4)
 
 
-def pages(data: torch.Tensor, numbers: torch.Tensor, page_bytes: int, done: torch.Tensor) -> None:
-    """Prefetch the pages `numbers` (int32) of data (uint8); `done` (int32) has a word per page."""
-    prefetch_pages[(numbers.numel(),)](data, numbers, page_bytes, done, num_warps=1)
+def pages(data: torch.Tensor, numbers: torch.Tensor, page_bytes: int, done: torch.Tensor, unit: int = 0) -> None:
+    """Prefetch the pages `numbers` (int32) of data (uint8), each `unit` bytes (default: a page) after the one before;
+    `done` (int32) has a word per page."""
+    prefetch_pages[(numbers.numel(),)](data, numbers, page_bytes, unit or page_bytes, done, num_warps=1)
 
 
 def check_lines(place: Place) -> float:
@@ -91,10 +92,10 @@ BUILDS = (
     Build(
         "l2_prefetch_pages",
         prefetch_pages,
-        {"data": "*u8", "pages": "*i32", "page_bytes": "i32", "done": "*i32"},
+        {"data": "*u8", "pages": "*i32", "page_bytes": "i32", "unit": "i32", "done": "*i32"},
         {},
         {"num_warps": 1},
-        whole=("page_bytes",),
+        whole=("page_bytes", "unit"),
         targets=CUDA[1:],
         must={"cuda": ("prefetch_bulk",)},
     ),

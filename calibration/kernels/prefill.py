@@ -70,14 +70,14 @@ def prefill_tile(
     tl.store(out + at, result.to(out.dtype.element_ty), mask=(i < new)[:, None])
 
 
-def attend(queries: torch.Tensor, cache: Cache, row: int, out: torch.Tensor) -> None:
-    """Attention of queries [new, heads, head_dim], the last tokens of sequence `row` of a bf16 cache, into `out`."""
+def attend(queries: torch.Tensor, cache: Cache, row: int, prefix: int, out: torch.Tensor) -> None:
+    """Attention of queries [new, heads, head_dim] of sequence `row`, after `prefix` tokens of a bf16 cache."""
     new, heads, dim = queries.shape
     tile, options = tuning(queries.device)
     grid = (triton.cdiv(new, tile["QUERIES"]), heads)
     prefill_tile[grid](
         *(queries, cache.keys.codes, cache.values.codes, cache.table[row], out, LOG2E / math.sqrt(dim)),
-        *(new, int(cache.lengths[row]) - new, heads),
+        *(new, prefix, heads),
         **constants(cache.layout) | tile,
         **options,
     )
@@ -110,7 +110,7 @@ def _check(new: int, prefix: int) -> Check:
         queries = place.random(new * times, layout.heads, layout.head_dim, seed=5)
         cache = make_cache(layout, [(new + prefix) * times], pages, queries)
         out = place.poison(*queries.shape)
-        attend(queries, cache, 0, out)
+        attend(queries, cache, 0, prefix * times, out)
         return relative_error(out, attention_reference(queries, cache, 0))
 
     return Check("prefill_prefix" if prefix else "prefill", run)

@@ -67,11 +67,12 @@ class LayerWeights:
 
 @dataclass(frozen=True)
 class Chunk:
-    """New tokens of one sequence: rows `first` to `last` of a step, the last tokens of row `sequence` of the cache."""
+    """New tokens of one sequence: rows `first` to `last` of a step, `prefix` tokens of row `sequence` before them."""
 
     first: int
     last: int
     sequence: int
+    prefix: int
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,8 @@ def run_layer(
     if decodes:
         ops.decode(queries[:decodes], cache, out[:decodes], buffers.work)
     for chunk in chunks:
-        ops.prefill(queries[chunk.first : chunk.last], cache, chunk.sequence, out[chunk.first : chunk.last])
+        rows = slice(chunk.first, chunk.last)
+        ops.prefill(queries[rows], cache, chunk.sequence, chunk.prefix, out[rows])
     hidden.addmm_(attended, weights.out.t())
     ops.rms_norm(hidden, weights.norms[1], normed)
     gate_up, gated = buffers.gate_up[:tokens], buffers.gated[:tokens]

@@ -10,7 +10,7 @@ import torch
 from calibration.kernels.kv_cache import Layout
 from calibration.suite import ops
 from calibration.suite.lab import Lab
-from calibration.suite.plan_cpu import HEAD_DIM as CPU_HEAD_DIM
+from calibration.suite.plan_attention import HEAD_DIM
 from calibration.suite.timing import Kernel, Trial
 
 
@@ -53,7 +53,7 @@ def from_host(lab: Lab, key: dict[str, Any]) -> Trial:
 
 
 def _decode(lab: Lab, key: dict[str, Any], lengths: list[int], host: bool = False) -> Kernel:
-    dim = CPU_HEAD_DIM if lab.cpu else 128
+    dim = HEAD_DIM
     layout = Layout(key["heads"], key["kv_heads"], dim, key["page"], key["format"])
     cache = lab.cache(layout, lengths, host=host)
     queries = lab.random(len(lengths), layout.heads, dim)
@@ -96,14 +96,14 @@ def mla(lab: Lab, key: dict[str, Any]) -> Trial:
 
 def prefill(lab: Lab, key: dict[str, Any]) -> Trial:
     """key: impl (triton: ours, on the CPU torch; sdpa: torch's), heads, kv_heads, tokens, prefix."""
-    dim = CPU_HEAD_DIM if lab.cpu else 128
+    dim = HEAD_DIM
     layout, new, prefix = Layout(key["heads"], key["kv_heads"], dim), key["tokens"], key["prefix"]
     queries = lab.random(new, layout.heads, dim)
     flops = 4.0 * layout.heads * dim * (new * prefix + new * new / 2)
     if key["impl"] == "sdpa":
         return Kernel(_sdpa(lab, layout, queries, prefix), flops=flops)
     cache, out = lab.cache(layout, [prefix + new]), torch.empty_like(queries)
-    return Kernel(lambda _: ops.prefill(queries, cache, 0, out), flops=flops)
+    return Kernel(lambda _: ops.prefill(queries, cache, 0, prefix, out), flops=flops)
 
 
 def _sdpa(lab: Lab, layout: Layout, queries: torch.Tensor, prefix: int) -> Any:

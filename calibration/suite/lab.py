@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import time
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,11 @@ class Lab:
         self.cpu = facts.kind == "cpu"
         self.device = device or torch.device("cpu" if self.cpu else "cuda")
         self.dtype = torch.bfloat16
+        self.clock: Callable[[], float] = time.perf_counter
+        """Seconds of the host: on the CPU those that this thread worked, so that other programs do not count."""
+        if self.cpu:
+            torch.set_num_threads(1)
+            self.clock = time.thread_time
         self.generator = torch.Generator(device=self.device).manual_seed(seed)
         self._pools: dict[str, torch.Tensor] = {}
 
@@ -63,6 +70,11 @@ class Lab:
         """Wait until the device has done everything."""
         if not self.cpu:
             torch.cuda.synchronize()
+
+    def synchronize_compute(self) -> None:
+        """Wait until the current stream has done everything; copies on other streams go on."""
+        if not self.cpu:
+            torch.cuda.current_stream().synchronize()
 
     def wait(self, stream: Any = None, steps: int = WAIT_STEPS) -> None:
         """Keep a stream (the current one) of the GPU busy for a moment."""

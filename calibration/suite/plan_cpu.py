@@ -12,7 +12,7 @@ from calibration.suite.point import Costs, Key, Point, point
 
 KIB, MIB = 2**10, 2**20
 OVERHEAD: Mapping[str, float] = {"import torch, pools": 4.0, "anchors at start, middle and end": 0.5}
-HEADS, KV_HEADS, HEAD_DIM, PAGE = 8, 2, 64, 16
+HEADS, KV_HEADS, HEAD_DIM, PAGE = 4, 1, 128, 16
 """Heads of the model that the mini engine runs on the CPU."""
 ROWS, ROWS_HELDOUT = (1, 2, 4, 8, 16, 32, 64, 128, 256), (3, 12, 48, 160)
 SHAPES = ((768, 512), (512, 512), (3072, 512), (512, 1536))

@@ -1,0 +1,197 @@
+"""Execute one step on the device: tokens, positions and page tables from a plan, then every layer and the head.
+
+Steps that only decode replay a CUDA graph per batch size; steps with prompts are launched one kernel at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+from calibration.kernels.kv_cache import Cache
+from calibration.mini_engine.layer import Buffers, Chunk, layer_buffers, run_layer
+from calibration.mini_engine.model import DeviceModel
+from calibration.mini_engine.sequence import Sequence, StepPlan
+from traces.mooncake import BLOCK_TOKENS
+
+THETA = 500_000.0
+"""Base of the rotary angles (Llama 3)."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a step is told, in tensors that stay where they are."""
+
+    tokens: torch.Tensor
+    positions: torch.Tensor
+    slots: torch.Tensor
+    table: torch.Tensor
+    lengths: torch.Tensor
+    rows: torch.Tensor
+
+    def fill(self, **values: list[int] | list[list[int]]) -> None:
+        """Write values to the fronts of the tensors."""
+        for name, new in values.items():
+            target: torch.Tensor = getattr(self, name)
+            source = torch.tensor(new, dtype=target.dtype)
+            if source.dim() == 2:
+                target[: source.shape[0], : source.shape[1]].copy_(source)
+            else:
+                target[: len(new)].copy_(source)
+
+
+class State(NamedTuple):
+    """What goes with one set of inputs: each layer's cache, buffers, hidden numbers, words that a prefetch writes."""
+
+    caches: list[Cache]
+    buffers: Buffers
+    hidden: torch.Tensor
+    prefetched: torch.Tensor
+
+
+class StepRunner:
+    """Runs steps of up to `max_tokens` tokens and `max_seqs` sequences of up to `max_pages` pages.
+
+    l2_prefetch: in steps that only decode, each layer first asks L2 for the next layer's keys and values.
+    """
+
+    def __init__(
+        self, model: DeviceModel, max_seqs: int, max_tokens: int, max_pages: int, *, l2_prefetch: bool = False
+    ) -> None:
+        self.model = model
+        self._lab = lab = model.lab
+        self._l2_prefetch = l2_prefetch
+        # a decode batch of each size has inputs of its own, since its graph has their addresses inside
+        self._decode = {batch: _inputs(lab.device, batch, batch, max_pages) for batch in range(1, max_seqs + 1)}
+        self._mixed = _inputs(lab.device, max_tokens, max_seqs, max_pages)
+        self._graphs: dict[int, Any] = {}
+        self._states: dict[int, State] = {}
+        self._max_tokens = max_tokens
+        half = model.shape.layer.head_dim // 2
+        self._frequencies = THETA ** (-torch.arange(half, device=lab.device) / half)
+
+    def capture(self) -> None:
+        """Warm up every batch size, and record its graph on a GPU."""
+        for batch, inputs in self._decode.items():
+            inputs.fill(lengths=[1] * batch)
+            self._forward(batch, inputs, batch, ())
+            if not self._lab.cpu:
+                from calibration.suite.bench_memory import graph_of
+
+                self._graphs[batch] = graph_of(self._lab, lambda b=batch, i=inputs: self._forward(b, i, b, ()), 1)
+        self._lab.synchronize()
+
+    def run(self, plan: StepPlan) -> torch.Tensor:
+        """Execute a step; hidden numbers of its tokens [tokens, hidden], valid until the next one."""
+        if not plan.chunks:
+            batch = len(plan.decodes)
+            inputs = self._decode[batch]
+            _fill_decodes(self.model, inputs, plan.decodes)
+            if batch in self._graphs:
+                self._graphs[batch].replay()
+                return self._states[id(inputs)].hidden
+            return self._forward(batch, inputs, batch, ())
+        inputs = self._mixed
+        tokens, chunks = _fill_mixed(self.model, inputs, plan)
+        return self._forward(tokens, inputs, len(plan.decodes), chunks, plan.rows)
+
+    def _forward(
+        self, tokens: int, inputs: Inputs, decodes: int, chunks: tuple[Chunk, ...], rows: int | None = None
+    ) -> torch.Tensor:
+        state = self._state(inputs)
+        caches, buffers, hidden = state.caches, state.buffers, state.hidden[:tokens]
+        torch.index_select(self.model.embeddings, 0, inputs.tokens[:tokens], out=hidden)
+        angles = inputs.positions[:tokens, None] * self._frequencies
+        buffers.cosine[:tokens].copy_(angles.cos())
+        buffers.sine[:tokens].copy_(angles.sin())
+        buffers.slots[:tokens].copy_(inputs.slots[:tokens])
+        for layer, (weights, cache) in enumerate(zip(self.model.weights, caches, strict=True)):
+            if self._l2_prefetch and layer + 1 < len(caches) and not chunks:
+                _prefetch(caches[layer + 1], state.prefetched)
+            run_layer(hidden, weights, cache, buffers, decodes, chunks)
+        sampled = hidden[inputs.rows[: tokens if rows is None else rows]]
+        torch.argmax(sampled @ self.model.head.t(), dim=1)
+        return hidden
+
+    def _state(self, inputs: Inputs) -> State:
+        known = self._states.get(id(inputs))
+        if known is None:
+            shape, most = self.model.shape, inputs.tokens.shape[0]
+            caches = [self.model.cache(layer, inputs.table, inputs.lengths) for layer in range(shape.layers)]
+            hidden = torch.empty(most, shape.layer.hidden, dtype=self._lab.dtype, device=self._lab.device)
+            buffers = layer_buffers(self._lab, shape.layer, caches[0], most)
+            known = State(caches, buffers, hidden, torch.zeros_like(inputs.table).flatten())
+            self._states[id(inputs)] = known
+        return known
+
+
+def _prefetch(cache: Cache, prefetched: torch.Tensor) -> None:
+    """Ask L2 for keys and values of every page of the table (unused places are those of page 0)."""
+    from calibration.kernels import prefetch_l2
+
+    side = cache.keys.codes[0].numel() * cache.keys.codes.element_size()
+    data = cache.keys.codes.view(torch.uint8).flatten()
+    prefetch_l2.pages(data, cache.table.flatten(), 2 * side, prefetched, unit=side)
+
+
+def token_of(sequence: Sequence, position: int, vocabulary: int) -> int:
+    """The token at a position of a request: any number, but the same in every variant. Shared prefixes share theirs."""
+    block = position // BLOCK_TOKENS
+    ids = sequence.request.hash_ids
+    source = ids[block] if block < len(ids) else -1 - sequence.request.index
+    return (source * 7919 + position * 104729) % vocabulary
+
+
+def _inputs(device: torch.device, tokens: int, batch: int, pages: int) -> Inputs:
+    def whole(*shape: int, dtype: torch.dtype = torch.int64) -> torch.Tensor:
+        return torch.zeros(*shape, dtype=dtype, device=device)
+
+    table = whole(batch, pages, dtype=torch.int32)
+    rows = torch.arange(tokens, device=device)
+    return Inputs(whole(tokens), whole(tokens), whole(tokens), table, whole(batch, dtype=torch.int32), rows)
+
+
+def _slot(model: DeviceModel, sequence: Sequence, position: int) -> int:
+    page = model.shape.layer.page
+    return sequence.pages[position // page] * 2 * model.shape.layers * page + position % page
+
+
+def _fill_decodes(model: DeviceModel, inputs: Inputs, decodes: tuple[Sequence, ...]) -> None:
+    positions = [sequence.computed - 1 for sequence in decodes]
+    pairs = list(zip(decodes, positions, strict=True))
+    inputs.fill(
+        tokens=[token_of(sequence, position, model.shape.vocabulary) for sequence, position in pairs],
+        positions=positions,
+        slots=[_slot(model, sequence, position) for sequence, position in pairs],
+        lengths=[sequence.computed for sequence in decodes],
+        table=_padded([model.places(sequence.pages) for sequence in decodes]),
+    )
+
+
+def _fill_mixed(model: DeviceModel, inputs: Inputs, plan: StepPlan) -> tuple[int, tuple[Chunk, ...]]:
+    pairs = [(sequence, sequence.computed - 1) for sequence in plan.decodes]
+    rows = list(range(len(pairs)))
+    chunks: list[Chunk] = []
+    for chunk in plan.chunks:
+        first = len(pairs)
+        pairs += [(chunk.sequence, chunk.start + place) for place in range(chunk.tokens)]
+        chunks.append(Chunk(first, len(pairs), len(plan.decodes) + len(chunks), chunk.start))
+        if not chunk.sequence.prompt_left:
+            rows.append(len(pairs) - 1)
+    everyone = [*plan.decodes, *(chunk.sequence for chunk in plan.chunks)]
+    inputs.fill(
+        tokens=[token_of(sequence, position, model.shape.vocabulary) for sequence, position in pairs],
+        positions=[position for _, position in pairs],
+        slots=[_slot(model, sequence, position) for sequence, position in pairs],
+        lengths=[sequence.computed for sequence in everyone],
+        table=_padded([model.places(sequence.pages) for sequence in everyone]),
+        rows=rows or [0],
+    )
+    return len(pairs), tuple(chunks)
+
+
+def _padded(lists: list[list[int]]) -> list[list[int]]:
+    width = max(map(len, lists))
+    return [row + [0] * (width - len(row)) for row in lists]
