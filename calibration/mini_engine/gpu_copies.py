@@ -37,12 +37,12 @@ class GpuCopies:
         sources, targets = origin + pages[:, 0] * size, to + pages[:, 1] * size
         if self._method == "kernel":
             from calibration.kernels import pages as kernel
-            from calibration.suite.block_copies import PROGRAMS
+            from calibration.suite.plan_copies import COPY_PROGRAMS
 
             lists = (sources, targets, np.full_like(sources, self._bytes))
             there = [torch.from_numpy(x.astype(np.int64)).to(self._lab.device) for x in lists]
             with torch.cuda.stream(stream):
-                kernel.by_address(there[0], there[1], there[2], min(PROGRAMS, len(pages)))
+                kernel.by_address(there[0], there[1], there[2], min(COPY_PROGRAMS, len(pages)))
             for x in there:  # not to be given to somebody else before the kernel has read them
                 x.record_stream(stream)
         elif self._runtime is not None:

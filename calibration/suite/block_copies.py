@@ -11,10 +11,9 @@ import torch
 
 from calibration.suite.cudart import Runtime
 from calibration.suite.lab import Lab
+from calibration.suite.plan_copies import COPY_PROGRAMS
 
 SPARE = 1.25
-PROGRAMS = 12
-"""Programs of the copy kernel, as vLLM's (vllm-project/vllm pull request 42212)."""
 Submit = Callable[[], None]
 
 
@@ -30,7 +29,7 @@ class BlockCopier:
         return Runtime()
 
     def blocks(
-        self, direction: str, method: str, size: int, count: int, stream: Any, *, programs: int = PROGRAMS
+        self, direction: str, method: str, size: int, count: int, stream: Any, *, programs: int = COPY_PROGRAMS
     ) -> Submit:
         """Copy `count` blocks of `size` bytes, scattered on both sides; direction h2d, d2h or d2d."""
         lab, slots = self.lab, int(SPARE * count) + 1

@@ -19,6 +19,8 @@ BLOCKS = (4 * KIB, 8 * KIB, 16 * KIB, 24 * KIB, 28 * KIB, 32 * KIB, 64 * KIB, 25
 COUNTS, MOST_BYTES = (16, 256, 4096), 512 * MIB
 HELDOUT_SHARE = 10
 CHUNKS = (MIB, 4 * MIB, 16 * MIB, 64 * MIB)
+COPY_PROGRAMS = 12
+"""Programs of the copy kernel where they are not varied: as many as vLLM's (vllm-project/vllm pull request 42212)."""
 PROGRAMS = (2, 4, 8, 12, 16, 32, 64, 128)
 KERNELS = ("stream_read", "stream_copy", "decode", "gemm")
 TRAFFIC = ("none", "h2d", "d2h", "both", "h2d_kernel", "d2h_kernel", "d2d")
