@@ -16,15 +16,12 @@ from calibration.suite.parts import RESAMPLES, TARGETS, Floats, Part, median_int
 from calibration.suite.plan_attention import HEAD_DIM
 from calibration.suite.reduce import Reading, Readings, columns
 from hw_profiles.cost_models import DecodeModel, GemmModel, PrefillModel
-from hw_profiles.kernel_groups import BASE_KV_HEADS, decode_name
+from hw_profiles.kernel_groups import BASE_KV_HEADS, decode_name, group_form
 
 BASE_HEADS = 32
 """Query heads that a profile's prefill attention is for."""
-FLOOR_BATCH, FLOOR_SEQ = 8, 128
-"""Decode attention of at most so many sequences and tokens is bound by neither bytes nor sequences."""
-COLD = 2.0
-"""Decode points of at least so many L2 sizes of KV are fitted for the cold branch."""
-MLA_GROUP = "mla_decode_bf16"
+MLA_GROUPS = ("mla_decode_bf16_h128", "mla_decode_bf16")
+"""What profiles may call decode attention over a latent; the first that they know."""
 
 
 @dataclass(frozen=True)
@@ -36,22 +33,22 @@ class Form:
     predict: Predict
 
 
-def kernels_part(readings: Readings, l2_bytes: int, resamples: int = RESAMPLES) -> Part:
+def kernels_part(readings: Readings, resamples: int = RESAMPLES) -> Part:
     """Every kernel group that was measured."""
     part = Part()
     for dtype in ("bf16", "fp8"):
         _gemm(part, readings, dtype, resamples)
     decode = readings.of("decode")
     for form, group in sorted({(r.key["format"], r.key["heads"] // r.key["kv_heads"]) for r in decode}):
-        _decode(part, [r for r in decode if _is(r, form, group)], form, group, l2_bytes, resamples)
-    _mla(part, readings, l2_bytes, resamples)
+        _decode(part, [r for r in decode if _is(r, form, group)], form, group, resamples)
+    _mla(part, readings, resamples)
     _prefill(part, readings, resamples)
     _pages(part, readings)
     return part
 
 
 def _is(reading: Reading, form: str, group: int) -> bool:
-    return reading.key["format"] == form and reading.key["heads"] // reading.key["kv_heads"] == group
+    return bool(reading.key["format"] == form) and reading.key["heads"] // reading.key["kv_heads"] == group
 
 
 def _gemm(part: Part, readings: Readings, dtype: str, resamples: int) -> None:
@@ -63,7 +60,8 @@ def _gemm(part: Part, readings: Readings, dtype: str, resamples: int) -> None:
         nbytes, flops = columns(rows, "nbytes", "flops")
         return lambda x, pick: GemmModel(*x).seconds(nbytes[pick], flops[pick])
 
-    start = {"t0": 4e-6, "bandwidth": _best_rate(fitted, "nbytes"), "flops": _best_rate(fitted, "flops"), "p": 3.0}
+    start = {"t0": _least(fitted), "bandwidth": _best_rate(fitted, "nbytes"), "flops": _best_rate(fitted, "flops")}
+    start["p"] = 3.0
     least = {"bandwidth": 1e7, "flops": 1e8, "p": 1.0}
     n, k = columns(fitted, "n", "k")
     _, shape = np.unique(np.stack([n, k]), axis=1, return_inverse=True)
@@ -74,22 +72,21 @@ def _gemm(part: Part, readings: Readings, dtype: str, resamples: int) -> None:
     _fit(part, group, start, least, formula, fitted, held, what, target, resamples, members=shape.reshape(-1))
 
 
-def _decode(part: Part, readings: Sequence[Reading], form: str, group: int, l2_bytes: int, resamples: int) -> None:
+def _decode(part: Part, readings: Sequence[Reading], form: str, group: int, resamples: int) -> None:
     """Pages of 16 alone, or of the smallest size that there is."""
     page = min(reading.key["page"] for reading in readings)
     readings = [reading for reading in readings if reading.key["page"] == page]
-    fitted = [r for r in readings if not r.heldout and (r.nbytes >= COLD * l2_bytes or r.key["seq"] >= 2 * FLOOR_SEQ)]
+    fitted = [reading for reading in readings if not reading.heldout]
     if len(fitted) < 4:
         return
-    short = [r for r in readings if r.key["batch"] <= FLOOR_BATCH and r.key["seq"] <= FLOOR_SEQ]
-    times = [seconds for reading in short for seconds in reading.passes] or [min(r.seconds for r in readings)]
-    floor, low, high = median_interval(times)
+    fastest = min(readings, key=lambda reading: reading.seconds)
+    floor, low, high = median_interval(fastest.passes)
 
     def formula(rows: Sequence[Reading]) -> Predict:
         batch, kv_heads, nbytes = columns(rows, "batch", "kv_heads", "nbytes")
         return lambda x, pick: DecodeModel(floor, *x).seconds((batch * (kv_heads / BASE_KV_HEADS))[pick], nbytes[pick])
 
-    start = {"t0": 1e-5, "per_seq": 1e-7, "bandwidth": _best_rate(fitted, "nbytes")}
+    start = {"t0": _least(fitted), "per_seq": _per(fitted, "batch"), "bandwidth": _best_rate(fitted, "nbytes")}
     # 2-bit KV has no name in profiles, which know no such format
     name = decode_name(form, group, HEAD_DIM) if form != "int2" else ""
     what = f"{len(fitted)} batches, pages of {page}, KV cold in L2: max(floor, t0 + c*sequences + bytes/B)"
@@ -101,7 +98,7 @@ def _decode(part: Part, readings: Sequence[Reading], form: str, group: int, l2_b
     _fit(part, label, start, {"bandwidth": 1e7}, formula, fitted, held, what, target, resamples, known=bool(name))
 
 
-def _mla(part: Part, readings: Readings, l2_bytes: int, resamples: int) -> None:
+def _mla(part: Part, readings: Readings, resamples: int) -> None:
     fitted = readings.of("mla", heldout=False)
     if len(fitted) < 4:
         return
@@ -111,11 +108,12 @@ def _mla(part: Part, readings: Readings, l2_bytes: int, resamples: int) -> None:
         batch, nbytes = columns(rows, "batch", "nbytes")
         return lambda x, pick: DecodeModel(floor, *x).seconds(batch[pick], nbytes[pick])
 
-    start = {"t0": 1e-5, "per_seq": 1e-7, "bandwidth": _best_rate(fitted, "nbytes")}
-    part.add(f"kernels.{MLA_GROUP}.floor", floor, floor, floor, f"fit_{MLA_GROUP}")
+    start = {"t0": _least(fitted), "per_seq": _per(fitted, "batch"), "bandwidth": _best_rate(fitted, "nbytes")}
+    name = next(name for name in MLA_GROUPS if group_form(name) is not None)
+    part.add(f"kernels.{name}.floor", floor, floor, floor, f"fit_{name}")
     what = f"{len(fitted)} batches, {fitted[0].key['heads']} heads over a latent of 512 + 64, cold"
     held = readings.of("mla", heldout=True)
-    _fit(part, MLA_GROUP, start, {"bandwidth": 1e7}, formula, fitted, held, what, TARGETS["decode"], resamples)
+    _fit(part, name, start, {"bandwidth": 1e7}, formula, fitted, held, what, TARGETS["decode"], resamples)
 
 
 def _prefill(part: Part, readings: Readings, resamples: int) -> None:
@@ -127,8 +125,9 @@ def _prefill(part: Part, readings: Readings, resamples: int) -> None:
         tokens, heads, flops = columns(rows, "tokens", "heads", "flops")
         return lambda x, pick: PrefillModel(*x).seconds((tokens * (heads / BASE_HEADS))[pick], flops[pick])
 
-    start = {"t0": 1e-5, "per_token": 1e-8, "flops": _best_rate(fitted, "flops")}
-    what = f"{len(fitted)} chunks of {_range(fitted, 'tokens')} tokens after {_range(fitted, 'prefix')}: t0 + a*S + flops/F"
+    start = {"t0": _least(fitted), "per_token": _per(fitted, "tokens"), "flops": _best_rate(fitted, "flops")}
+    sizes = f"{_range(fitted, 'tokens')} tokens after {_range(fitted, 'prefix')}"
+    what = f"{len(fitted)} chunks of {sizes}: t0 + a*S + flops/F"
     held = readings.of("prefill", heldout=True, impl="triton")
     _fit(part, "prefill_attn", start, {"flops": 1e8}, formula, fitted, held, what, TARGETS["prefill"], resamples)
     beside = {(r.key["tokens"], r.key["prefix"]): r.seconds for r in readings.of("prefill", impl="sdpa")}
@@ -213,6 +212,17 @@ def _bootstrap(
         return best, best
     low, high = np.quantile(draws, [0.05, 0.95], axis=0)
     return np.minimum(low, best), np.maximum(high, best)
+
+
+def _least(readings: Sequence[Reading]) -> float:
+    """Where the search for a fixed time starts."""
+    return 0.5 * min(reading.seconds for reading in readings)
+
+
+def _per(readings: Sequence[Reading], name: str) -> float:
+    """Where the search for a time per item starts."""
+    counts, seconds = columns(readings, name, "seconds")
+    return float(0.1 * (seconds / counts).min())
 
 
 def _best_rate(readings: Sequence[Reading], name: str) -> float:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from calibration.fit_copies import fit_copies
-from calibration.suite.plan_copies import COPY_PROGRAMS
 from calibration.suite.parts import RESAMPLES, TARGETS, Part, fit_line, median_interval
+from calibration.suite.plan_copies import COPY_PROGRAMS
 from calibration.suite.reduce import Reading, Readings, columns
 
 DIRECTIONS, METHODS = ("h2d", "d2h"), ("loop", "batch", "kernel")
@@ -68,12 +68,12 @@ def _blocks(part: Part, readings: Readings, direction: str, method: str, resampl
     chosen = [best[size] for size in sorted(best)]
     block, count, seconds = columns(chosen, "bytes", "blocks", "seconds")
     rate = block * count / seconds
-    cliff = method == "batch" and direction == "h2d"
-    fit = fit_copies(block, rate, fastest=1.02 * float(rate.max()), cliff=cliff, resamples=resamples)
+    fastest = max(1.02 * float(rate.max()), 1.05 * (_rate(part, direction) or 0.0))
+    fit = fit_copies(block, rate, fastest=fastest, cliff=method == "batch", resamples=resamples)
     source, group = f"{method}_{direction}", f"links.pcie_{direction}.{method}"
     part.sources[source] = (
-        f"{int(count.max())} and fewer scattered blocks of {block.min() / 2**10:.0f} KiB..{block.max() / 2**20:.0f} MiB "
-        f"by {method}: two segments of alpha + bytes/beta, MAPE {fit.mape:.1%}"
+        f"{int(count.max())} and fewer scattered blocks of {block.min() / 2**10:.0f} KiB..{block.max() / 2**20:.0f} "
+        f"MiB by {method}: two segments of alpha + bytes/beta, MAPE {fit.mape:.1%}"
     )
     for name, (low, high) in fit.interval.items():
         part.add(f"{group}.{name}", getattr(fit.model, name), low, high, source)

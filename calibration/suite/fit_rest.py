@@ -27,7 +27,7 @@ def overlap_part(readings: Readings, hbm_rate: float) -> Part:
         moved = _traffic_rate(reading)
         slower = [a / b - 1 for a, b in zip(reading.passes, alone[0].passes, strict=False)]
         matrix.setdefault(kernel, {})[traffic] = {
-            "slowdown": round(statistics.mean(slower), 4),
+            "slowdown": round(reading.seconds / alone[0].seconds - 1, 4),
             "GBps": round(1e-9 * moved, 2),
             "covered": reading.extra.get("covered", 1.0),
         }
@@ -37,8 +37,8 @@ def overlap_part(readings: Readings, hbm_rate: float) -> Part:
     if matrix:
         part.extras["interference"] = matrix
         part.sources["interference"] = (
-            "kernels bound by HBM (stream read, stream copy, decode attention) beside copies of 2 MiB blocks: slowdown x "
-            "HBM rate / rate of the copies; median, interval by bootstrap over kernels and passes"
+            "kernels bound by HBM (stream read, stream copy, decode attention) beside copies of 2 MiB blocks: slowdown "
+            "x HBM rate / rate of the copies; median, interval by bootstrap over kernels and passes"
         )
     for direction, values in factors.items():
         part.add(f"interference.{direction}", *median_interval(values), "interference")

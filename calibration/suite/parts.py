@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from calibration.fit_public import Score, robust_fit, score
 
 Floats = NDArray[np.float64]
-RESAMPLES = 60
+RESAMPLES = 40
 """Refits behind each 90 % interval."""
 
 

@@ -24,7 +24,7 @@ COPY_PROGRAMS = 12
 PROGRAMS = (2, 4, 8, 12, 16, 32, 64, 128)
 KERNELS = ("stream_read", "stream_copy", "decode", "gemm")
 TRAFFIC = ("none", "h2d", "d2h", "both", "h2d_kernel", "d2h_kernel", "d2d")
-OVERLAP_S = 30e-3
+OVERLAP_S = 15e-3
 """How long a kernel is repeated beside copies."""
 
 
@@ -50,14 +50,14 @@ def block_points(costs: Costs, methods: tuple[str, ...], most_bytes: int) -> Ite
         held = zlib.crc32(repr(sorted(key.items())).encode()) % HELDOUT_SHARE == 0
         seconds = max(size * count / costs.link, count * costs.per_copy[method]) + 2e-5
         priority = 1 if count == 256 else 2
-        yield point(costs, "blocks", seconds, key, heldout=held, samples=4, warmups=1, priority=priority, cold=False)
+        yield point(costs, "blocks", seconds, key, heldout=held, samples=8, warmups=1, priority=priority, cold=False)
 
 
 def shared_points(costs: Costs) -> Iterator[Point]:
     """Both directions at once; a small copy behind a long one; copy kernels by size; attention from host memory."""
     for h2d, d2h in itertools.product(("loop", "kernel"), repeat=2):
         seconds = 1.3 * 512 * MIB / costs.link
-        yield point(costs, "both_ways", seconds, {"h2d": h2d, "d2h": d2h}, samples=4, warmups=1, priority=0, cold=False)
+        yield point(costs, "both_ways", seconds, {"h2d": h2d, "d2h": d2h}, samples=8, warmups=1, priority=0, cold=False)
     for direction, chunk in itertools.product(DIRECTIONS, CHUNKS):
         key: Key = {"direction": direction, "chunk": chunk}
         yield point(costs, "behind", 2 * 64 * MIB / costs.link, key, samples=8, priority=1, cold=False)
@@ -75,7 +75,7 @@ def overlap_points(costs: Costs) -> Iterator[Point]:
     for kernel, traffic in itertools.product(KERNELS, TRAFFIC):
         key: Key = {"kernel": kernel, "traffic": traffic}
         priority = 0 if kernel in {"stream_read", "decode"} and traffic != "d2d" else 1
-        yield point(costs, "beside", 1.4 * OVERLAP_S, key, samples=4, warmups=1, priority=priority, cold=False)
+        yield point(costs, "beside", 1.4 * OVERLAP_S, key, samples=8, warmups=1, priority=priority, cold=False)
 
 
 def host_points(costs: Costs, facts: Facts, nvme: bool) -> Iterator[Point]:

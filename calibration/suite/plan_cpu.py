@@ -22,7 +22,7 @@ NEW, PREFIXES, PREFILL_HELDOUT = (16, 32, 64, 128, 256), (0, 128, 512), ((48, 64
 
 def points(costs: Costs) -> Iterator[Point]:
     """Everything a profile must have."""
-    for op, size in itertools.product(("read", "write", "copy"), (64 * KIB, 512 * KIB, 4 * MIB, 32 * MIB)):
+    for op, size in itertools.product(("read", "write", "copy"), (64 * KIB, 512 * KIB, 4 * MIB, 8 * MIB, 32 * MIB)):
         yield point(costs, "stream", costs.moved(size), {"op": op, "bytes": size})
     yield point(costs, "stream", costs.moved(16 * MIB), {"op": "read", "bytes": 16 * MIB}, heldout=True)
     for what in ("stream", "graph_1"):
