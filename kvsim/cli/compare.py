@@ -79,7 +79,7 @@ def _scenarios(sources: list[Path], vary: list[str], settings: list[str]) -> lis
             raise InputError(
                 "--vary takes one scenario", where=sources[-1], found=str(sources[-1]), allowed="one .yaml"
             )
-        scenario = _set(Scenario.load(sources[0]), settings)
+        scenario = set_all(Scenario.load(sources[0]), settings)
         variants = expand(scenario, [parse_vary(text) for text in vary])
         if len(variants) < 2:
             raise InputError("nothing to compare", where="--vary", found=vary[0], allowed="two values or more")
@@ -90,12 +90,13 @@ def _scenarios(sources: list[Path], vary: list[str], settings: list[str]) -> lis
         )
     labels = _labels(sources)
     return [
-        (label, path if path.is_dir() else _set(Scenario.load(path), settings))
+        (label, path if path.is_dir() else set_all(Scenario.load(path), settings))
         for label, path in zip(labels, sources, strict=True)
     ]
 
 
-def _set(scenario: Scenario, settings: list[str]) -> Scenario:
+def set_all(scenario: Scenario, settings: list[str]) -> Scenario:
+    """The scenario with every --set of a command line."""
     for setting in settings:
         scenario = scenario.set(*parse_setting(setting))
     return scenario

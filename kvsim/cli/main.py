@@ -15,6 +15,7 @@ from kvsim.cli import _print, calibrate_fit, calibrate_run, new, trace
 from kvsim.cli.cache import cache
 from kvsim.cli.compare import compare
 from kvsim.cli.list import list_names
+from kvsim.cli.plan import plan
 from kvsim.cli.report import report
 from kvsim.cli.run import run as run_scenario
 from kvsim.cli.show import show
@@ -41,6 +42,7 @@ def make_app() -> typer.Typer:
     app.callback(invoke_without_command=True)(_front)
     app.command("run")(run_scenario)
     app.command("compare")(compare)
+    app.command("plan")(plan)
     app.command("cache")(cache)
     app.command("report")(report)
     app.command("list")(list_names)

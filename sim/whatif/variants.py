@@ -31,13 +31,18 @@ def parse_vary(text: str) -> tuple[str, list[Any]]:
     path, equals, values = (part.strip() for part in text.partition("="))
     if not (path and equals):
         raise InputError("", where="--vary", found=text, allowed=EXAMPLE)
+    return path, read_list("--vary", values, path)
+
+
+def read_list(option: str, text: str, path: str | None = None) -> list[Any]:
+    """The values of "x, y, {name: z, k: 2}" given with an option. Raises InputError, for none too."""
     try:
-        found = yaml.safe_load(f"[{values}]")
+        found: list[Any] = yaml.safe_load(f"[{text}]")
     except yaml.YAMLError:
-        raise InputError("", where="--vary", found=text, allowed=EXAMPLE) from None
+        raise InputError("", where=option, path=path, found=text, allowed="values with commas between them") from None
     if not found:
-        raise InputError("no values", where="--vary", path=path, allowed=EXAMPLE)
-    return path, found
+        raise InputError("no values", where=option, path=path, allowed="values with commas between them")
+    return found
 
 
 def expand(scenario: Scenario, lists: Sequence[tuple[str, Sequence[Any]]], *, where: str = "--vary") -> list[Variant]:

@@ -1,0 +1,110 @@
+"""What the hardware of a run costs by the hour, and its output by the million tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from hw_profiles.errors import InputError
+from hw_profiles.yaml_io import load_yaml, parse_yaml
+
+SCHEMA = "kvsim-prices/1"
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Prices per hour: of a GPU by hardware profile, of a node, of a GiB by tier; `sources` of those that have one."""
+
+    currency: str
+    gpu: Mapping[str, float]
+    host: float
+    tiers: Mapping[str, float]
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Per hour: `gpu` + `host` + `memory` = `total`; `per_mtok` per 10^6 output tokens, None without output.
+
+    unpriced: tiers with a capacity and no price, which are not in the total.
+    """
+
+    currency: str
+    gpu: float
+    host: float
+    memory: float
+    total: float
+    per_mtok: float | None
+    unpriced: tuple[str, ...]
+
+
+def load_prices(path: Path | None = None) -> Prices:
+    """The user's price table, or the one that ships. Raises InputError, one line."""
+    if path is None:
+        file = resources.files("sim.whatif") / "prices.yaml"
+        return _read(parse_yaml(file.read_text(encoding="utf-8"), where="prices.yaml"), "prices.yaml")
+    return _read(load_yaml(path), str(path))
+
+
+def cost(summary: Mapping[str, Any], gpus_per_node: int, prices: Prices) -> Cost:
+    """What the hardware of a run costs. Raises InputError if the table has no price for its GPU.
+
+    GPUs and nodes by their number (nodes filled up), memory by the capacity of the tiers behind HBM, all instances.
+    """
+    hardware = summary["hardware"]
+    profile, gpus = str(hardware["profile"]), int(hardware["gpus"])
+    if profile not in prices.gpu:
+        raise InputError("no price for this GPU", where="--prices", path="gpu", found=profile, allowed=[*prices.gpu])
+    sizes = {name: tier["capacity_bytes"] / GIB for name, tier in summary["tiers"].items() if name != "hbm"}
+    gpu = gpus * prices.gpu[profile]
+    host = math.ceil(gpus / gpus_per_node) * prices.host
+    memory = sum(size * prices.tiers.get(name, 0.0) for name, size in sizes.items())
+    total = gpu + host + memory
+    tokens_per_hour = summary["throughput"]["output_tokens_per_s"] * 3600
+    unpriced = tuple(name for name, size in sizes.items() if size and name not in prices.tiers)
+    per_mtok = total / tokens_per_hour * 1e6 if tokens_per_hour else None
+    return Cost(prices.currency, gpu, host, memory, total, per_mtok, unpriced)
+
+
+def _read(document: Mapping[str, Any], where: str) -> Prices:
+    keys = ("schema", "currency", "sources", "gpu", "host", "tiers")
+    for key in document:
+        if key not in keys:
+            raise InputError("unknown key", where=where, found=key, allowed=keys, near=keys)
+    if document.get("schema") != SCHEMA:
+        raise InputError("", where=where, path="schema", found=document.get("schema"), allowed=SCHEMA)
+    sources = document.get("sources") or {}
+    if not isinstance(sources, dict):
+        raise InputError("", where=where, path="sources", found=sources, allowed="a mapping of names to texts")
+    used: dict[str, str] = {}
+
+    def price(node: Any, path: str) -> float:
+        value = node
+        if isinstance(node, dict):
+            if not set(node) <= {"v", "src"} or "v" not in node:
+                raise InputError(
+                    "", where=where, path=path, found=node, allowed="a number, or {v: number, src: source}"
+                )
+            value, source = node["v"], node.get("src")
+            if source is not None and source not in sources:
+                raise InputError("unknown source", where=where, path=f"{path}.src", found=source, allowed=[*sources])
+            if source is not None:
+                used[source] = str(sources[source])
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise InputError("", where=where, path=path, found=value, allowed="a number >= 0, per hour")
+        return float(value)
+
+    def by_name(key: str) -> dict[str, float]:
+        found = document.get(key) or {}
+        if not isinstance(found, dict):
+            raise InputError("", where=where, path=key, found=found, allowed="a mapping of names to prices")
+        return {str(name): price(node, f"{key}.{name}") for name, node in found.items()}
+
+    gpu, tiers = by_name("gpu"), by_name("tiers")
+    host = price(document.get("host", 0), "host")
+    return Prices(str(document.get("currency", "USD")), gpu, host, tiers, tuple(used.values()))
