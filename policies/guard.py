@@ -138,7 +138,16 @@ def _eviction(watch: _Watch, policy: Any) -> dict[str, Callable[..., Any]]:
     def miss(key: int) -> None:
         watch.call("miss", missed, key, about=key)
 
+    def each(heard: Callable[[Block], None]) -> Callable[[Iterable[Block]], None]:
+        def heard_all(blocks: Iterable[Block]) -> None:
+            for block in blocks:
+                heard(block)
+
+        return heard_all
+
     hooks: dict[str, Callable[..., Any]] = {hook: hears(hook) for hook in ("insert", "touch", "release", "remove")}
+    # A policy that is made from a shipped one inherits what that does with several blocks: one by one here.
+    hooks |= {f"{hook}_all": each(heard) for hook, heard in hooks.items()}
     return {**hooks, "victims": scans("victims"), "expired": scans("expired"), "miss": miss}
 
 

@@ -21,6 +21,7 @@ DEFINITION = (
     "any management of tiers of these sizes could need for the same lookups in the same order (the stack property of "
     "Belady's MIN, tier by tier), without queueing. Regret = seconds / bound - 1."
 )
+ROUNDING = 1e-12
 LEVELS = 8
 """Into how many parts prices are cut that differ from block to block. More bring the bound closer, at their cost."""
 
@@ -58,6 +59,12 @@ class Bound(NamedTuple):
     seconds: float
     first_s: float
     steps: tuple[Step, ...]
+
+
+def regret(seconds: float, bound_s: float) -> float:
+    """Seconds / bound - 1; what is no more than rounding is 0."""
+    excess = seconds / bound_s - 1
+    return 0.0 if abs(excess) < ROUNDING else excess
 
 
 def lower_bound(visits: Visits, capacities: Sequence[int], prices: Prices, *, fetched_ahead: bool = False) -> Bound:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hw_profiles.errors import InputError
-from sim.cache.bound import Bound, Visits, lower_bound
+from sim.cache.bound import Bound, Visits, lower_bound, regret
 from sim.cache.policy_names import as_mapping, label
 from sim.cache.prices import Prices, prices_of, spent_s
 from sim.cache.still import Still
@@ -133,7 +133,8 @@ def regret_of(
         load_s, compute_s = spent_s(prices, lengths, hits)
         by_tier = dict(zip(names, hits.sum(axis=0).tolist(), strict=True))
         computed = int(lengths.sum() - hits.sum())
-        rows.append(PolicyRow(name, by_tier, computed, load_s, compute_s, (load_s + compute_s) / bound.seconds - 1))
+        excess = regret(load_s + compute_s, bound.seconds)
+        rows.append(PolicyRow(name, by_tier, computed, load_s, compute_s, excess))
         if progress is not None:
             progress(len(rows), len(chosen))
     prefetch = scenario.spec.policies.prefetch

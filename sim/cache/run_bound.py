@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sim.cache.bound import DEFINITION, Visits, lower_bound
+from sim.cache.bound import DEFINITION, Visits, lower_bound, regret
 from sim.cache.prices import prices_of, spent_s
 from sim.cluster import Cluster
 
@@ -50,7 +50,7 @@ def bound_of_run(cluster: Cluster, requests: pa.Table) -> dict[str, Any]:
     return {
         "load_recompute_s": load_s + compute_s,
         "lower_bound_s": bound.seconds,
-        "regret": (load_s + compute_s) / bound.seconds - 1 if bound.seconds else None,
+        "regret": regret(load_s + compute_s, bound.seconds) if bound.seconds else None,
         "load_s": load_s,
         "compute_s": compute_s,
         "first_use_s": bound.first_s,

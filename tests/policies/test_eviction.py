@@ -245,3 +245,15 @@ def test_every_policy_builds_from_its_defaults_and_says_what_it_is(name: str) ->
     assert len(text.splitlines()[0]) <= 120
     for option in options:
         assert option in text
+
+
+def test_a_policy_made_from_a_shipped_one_is_guarded_for_several_blocks_too(tmp_path: Path) -> None:
+    """It inherits what that does with several blocks at once, which the guard must see as well."""
+    (tmp_path / "mine.py").write_text("from policies.eviction.lru import LRU\n\n\nclass Mine(LRU):\n    pass\n")
+    policy = build_policy("eviction", {"name": "mine.py:Mine"}, TierInfo("t", 100, SIZE), base_dir=tmp_path, path="p")
+    blocks = [block(key) for key in range(3)]
+    policy.insert_all(blocks)
+    policy.touch_all(blocks[:1])
+    assert [b.key for b in policy.victims()] == [1, 2, 0]
+    policy.remove_all(blocks[1:])
+    assert [b.key for b in policy.victims()] == [0]

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from reports.regret_report import write_regret_report
 from reports.run_report import write_run_report
+from sim.cache.regret import run_regret
+from sim.scenario import Scenario
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium (pip install -e '.[test]')")
 
@@ -66,6 +69,20 @@ def nasty_page(make_run_dir: Any, tmp_path_factory: pytest.TempPathFactory) -> P
     return write_run_report(run_dir)
 
 
+@pytest.fixture(scope="module")
+def regret_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    document = {
+        "schema": "kvsim-scenario/1",
+        "trace": "quickstart",
+        "model": "llama-3.1-8b",
+        "hardware": {"profile": "h100-sxm"},
+        "engine": {"num_gpu_blocks": 4000},
+        "tiers": [{"name": "hbm"}, {"name": "dram", "capacity": "30 GiB"}],
+    }
+    study = run_regret(Scenario.from_dict(document), ["scenario", {"name": "s3fifo", "small_ratio": 0.25}])
+    return write_regret_report(study, tmp_path_factory.mktemp("regret"))
+
+
 def open_page(browser: Any, page: Path, width: int = 1280, theme: str = "light") -> None:
     """Load the page at a width, as a touch screen below 500 px, and wait until the last figure is drawn."""
     phone = width < 500
@@ -102,6 +119,16 @@ def test_every_figure_renders_and_nothing_overflows(browser: Any, page: Path, wi
         ".filter(e => e.getBoundingClientRect().right > innerWidth + 0.5).map(e => e.outerHTML.slice(0, 80))"
     )
     assert outside == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_of_regrets_renders_and_fits(browser: Any, regret_page: Path, width: int, theme: str) -> None:
+    open_page(browser, regret_page, width, theme)
+    assert browser.get_log("browser") == []
+    drawn = browser.execute_script("return document.querySelectorAll('.chart svg.main-svg .trace path').length")
+    assert drawn >= 8
+    assert browser.execute_script("return document.documentElement.scrollWidth") == width
 
 
 def test_markup_in_names_is_text_and_no_script_of_theirs_runs(browser: Any, nasty_page: Path) -> None:
