@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from hw_profiles.errors import InputError
 from sim.arrivals import Arrivals
+from sim.cache_state import Identity, check_alike, restore
 from sim.clock import Clock
 from sim.cost.step import StepCost
 from sim.engine.batch import Batch, EngineLimits
@@ -52,6 +54,8 @@ class Cluster:
             )
             for index in range(spec.hardware.replicas)
         ]
+        self.restored = self._warm_start()
+        """Blocks of each tier that were there from the start, and those that found no room."""
         self.routing = Routing(scenario, self.clock, self.replicas)
         self.arrivals = Arrivals(self.trace, self.clock, self._arrive)
 
@@ -59,6 +63,35 @@ class Cluster:
     def preemptions(self) -> list[Preemption]:
         """Every preemption, in order of time."""
         return sorted((p for r in self.replicas for p in r.batch.preemptions), key=lambda p: (p.start_s, p.replica))
+
+    # ---- what tiers hold before and after
+
+    def identity(self) -> Identity:
+        """What the keys of the tiers' blocks mean."""
+        inputs = self.inputs
+        instances = {
+            name: tuple(tier.label for tier in tiers) for name, tiers in zip(self.tier_names, self.tiers, strict=True)
+        }
+        return Identity(
+            trace=inputs.trace.name,
+            trace_sha256=inputs.trace.content_sha256,
+            hash_tokens=inputs.trace.block_tokens,
+            model=inputs.model.name,
+            token_bytes=inputs.token_bytes,
+            blocks=inputs.blocks,
+            instances=instances,
+        )
+
+    def _warm_start(self) -> dict[str, tuple[int, int]]:
+        spec, state = self.scenario.spec.warm_start, self.inputs.warm_start
+        if spec is None or state is None:
+            return {}
+        chosen = spec.tiers or tuple(tier for tier, labels in state.identity.instances.items() if labels)
+        try:
+            check_alike(state.identity, self.identity(), chosen)
+        except InputError as error:
+            raise error.at(where=self.scenario.where) from None
+        return restore(state, {tier.label: tier for tiers in self.tiers for tier in tiers}, chosen)
 
     # ---- arrivals
 

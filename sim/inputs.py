@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from hw_profiles.devices import Device
@@ -14,6 +15,7 @@ from hw_profiles.loader import load_profile
 from hw_profiles.models import ModelSpec, load_model
 from hw_profiles.profile import Profile
 from sim.block_sizes import block_sizes
+from sim.cache_state import CacheState, read_state
 from sim.cost.kv import KVLayout, kv_layout
 from sim.cost.memory import HBMBudget, Limits, better_layout, hbm_budget
 from sim.link_inputs import Link, check_pinned, link_models, load_tier_device, of_replicas, with_links
@@ -45,6 +47,8 @@ class Inputs:
     toward the GPU, `ssd_write` away from it, ...)."""
     blocks: Mapping[str, int]
     """Tokens of one block of each tier, by name."""
+    warm_start: CacheState | None
+    """What the tiers hold at the start."""
     devices: Mapping[str, Device]
     """Devices behind tiers, by name of the tier, with what `links` says in place of their values."""
 
@@ -85,7 +89,10 @@ def load_inputs(scenario: Scenario, *, strict: bool = False) -> Inputs:
         )
     blocks = _named(scenario, "tiers", lambda: block_sizes(spec, trace.block_tokens))
     hbm_bytes = budget.blocks * spec.engine.block_tokens * layout.token_bytes
-    return Inputs(trace, model, profile, budget, layout, hbm_bytes, caps, links, blocks, devices)
+    warm = None
+    if spec.warm_start is not None:
+        warm = read_state((base / Path(spec.warm_start.path).expanduser()).resolve())
+    return Inputs(trace, model, profile, budget, layout, hbm_bytes, caps, links, blocks, warm, devices)
 
 
 def _check_l2(scenario: Scenario, profile: Profile) -> None:

@@ -24,6 +24,7 @@ from policies.build import policy_source
 from policies.tables import EVERY_FAMILY
 from sim import checks
 from sim.attribution import attribute
+from sim.cache_state import FILE, state_table
 from sim.cluster import Cluster
 from sim.inputs import Inputs, load_inputs
 from sim.policy_failure import failures_named
@@ -45,6 +46,8 @@ class Result:
     tables: dict[str, pa.Table]
     scenario_yaml: str
     profile_values: list[dict[str, Any]]
+    cache_state: pa.Table | None = None
+    """What the tiers held at the end, if it was asked for (`sim.cache_state`)."""
 
     @cached_property
     def frames(self) -> dict[str, Any]:
@@ -73,17 +76,15 @@ class Result:
             temporary = Path(folder)
             write_atomic(temporary / "scenario.yaml", self.scenario_yaml)
             write_atomic(temporary / "profile.json", json.dumps(self.profile_values, indent=1) + "\n")
-            for name, table in self.tables.items():
-                pq.write_table(table, temporary / f"{name}.parquet", compression="zstd")
+            tables = {f"{name}.parquet": table for name, table in self.tables.items()}
+            if self.cache_state is not None:
+                tables[FILE] = self.cache_state
+            for name, table in tables.items():
+                pq.write_table(table, temporary / name, compression="zstd")
             write_atomic(temporary / "summary.json", json.dumps(self.summary, indent=1, allow_nan=False) + "\n")
-            for stale in ("summary.json", "report.html", "timeline.json"):
+            for stale in ("summary.json", "report.html", "timeline.json", FILE):
                 (target / stale).unlink(missing_ok=True)
-            for name in (
-                "scenario.yaml",
-                "profile.json",
-                *(f"{table}.parquet" for table in self.tables),
-                "summary.json",
-            ):
+            for name in ("scenario.yaml", "profile.json", *tables, "summary.json"):
                 (temporary / name).replace(target / name)
 
     @classmethod
@@ -95,12 +96,13 @@ class Result:
             values = json.loads((folder / "profile.json").read_text())
             scenario = (folder / "scenario.yaml").read_text()
             tables = {name: pq.read_table(folder / f"{name}.parquet") for name in TABLES}
+            state = pq.read_table(folder / FILE) if (folder / FILE).exists() else None
         except (OSError, ValueError, pa.ArrowException) as error:
             raise InputError(f"cannot read the run directory: {error}", where=folder) from None
         if not isinstance(summary, dict) or summary.get("schema") != SCHEMA:
             found = summary.get("schema") if isinstance(summary, dict) else None
             raise InputError("", where=folder / "summary.json", path="schema", found=found, allowed=SCHEMA)
-        return cls(summary, tables, scenario, values)
+        return cls(summary, tables, scenario, values, state)
 
 
 def simulate(
@@ -111,15 +113,24 @@ def simulate(
     strict: bool = False,
     single_step: bool = False,
     bound: bool = False,
+    save_cache_state: bool = False,
 ) -> Result:
     """Run a scenario. `check` recounts every invariant often; `single_step` does not stride (same result, slower).
 
     With `bound` the summary also has `bound`: the run's load + compute seconds against the least that its lookups allow
-    (sim.cache.run_bound).
+    (sim.cache.run_bound). With `save_cache_state` the result has what the tiers held at the end.
     Raises InputError for input that turns out wrong, InvariantError if the simulator broke one of its own rules.
     """
     with _no_collections():
-        return _simulate(scenario, progress, check=check, strict=strict, single_step=single_step, bound=bound)
+        return _simulate(
+            scenario,
+            progress,
+            check=check,
+            strict=strict,
+            single_step=single_step,
+            bound=bound,
+            save_cache_state=save_cache_state,
+        )
 
 
 @contextmanager
@@ -135,8 +146,17 @@ def _no_collections() -> Iterator[None]:
 
 
 def _simulate(
-    scenario: Scenario, progress: Progress | None, *, check: bool, strict: bool, single_step: bool, bound: bool
+    scenario: Scenario,
+    progress: Progress | None,
+    *,
+    check: bool,
+    strict: bool,
+    single_step: bool,
+    bound: bool,
+    save_cache_state: bool,
 ) -> Result:
+    if bound and scenario.spec.warm_start is not None:
+        raise InputError("the bound is of caches that are empty at first", where=scenario.where, path="warm_start")
     wall, cpu = time.perf_counter(), time.process_time()
     inputs = load_inputs(scenario, strict=strict)
     cluster = Cluster(scenario, inputs, single_step=single_step)
@@ -170,7 +190,11 @@ def _simulate(
         "steps": sum(r.steps for r in cluster.replicas),
         "requests_per_cpu_s": len(cluster.sequences) / cpu_s,
     }
-    return Result(summary, tables, scenario.to_yaml(), value_rows(cluster))
+    state = None
+    if save_cache_state:
+        with failures_named(lambda: cluster.clock.now, scenario.where):
+            state = state_table((tier for tiers in cluster.tiers for tier in tiers), cluster.identity())
+    return Result(summary, tables, scenario.to_yaml(), value_rows(cluster), state)
 
 
 def config_sha256(scenario: Scenario, inputs: Inputs) -> str:
@@ -181,6 +205,8 @@ def config_sha256(scenario: Scenario, inputs: Inputs) -> str:
     for section, keys in named.items():
         plain[section] = {k: v for k, v in plain[section].items() if k not in keys}
     del plain["model"]
+    if "warm_start" in plain:
+        plain["warm_start"]["path"] = inputs.warm_start.content_sha256 if inputs.warm_start else None
     sources = b""
     for section in ({"routing": plain["routing"]}, plain["policies"], *plain["tiers"]):
         for family in EVERY_FAMILY:

@@ -73,15 +73,24 @@ class Scenario:
         return dump_yaml(self.resolved())
 
     def run(
-        self, progress: Progress | None = None, *, check: bool = False, strict: bool = False, bound: bool = False
+        self,
+        progress: Progress | None = None,
+        *,
+        check: bool = False,
+        strict: bool = False,
+        bound: bool = False,
+        save_cache_state: bool = False,
     ) -> Result:
-        """Simulate. `check` verifies every invariant often, not only at the end; `bound` adds the run's regret.
+        """Simulate. `check` verifies every invariant often, not only at the end; `bound` adds the run's regret, and
+        `save_cache_state` what the tiers hold at the end.
 
         Raises InputError, InvariantError.
         """
         from sim.run import simulate
 
-        return simulate(self, progress=progress, check=check, strict=strict, bound=bound)
+        return simulate(
+            self, progress=progress, check=check, strict=strict, bound=bound, save_cache_state=save_cache_state
+        )
 
 
 def _scalar(text: str, path: str) -> Any:

@@ -144,6 +144,18 @@ class PoliciesSpec(Spec):
         return value
 
 
+class WarmStartSpec(Spec):
+    """What the tiers hold at the start: a file that `kvsim run --save-cache-state` wrote, of all or some `tiers`."""
+
+    path: str
+    tiers: tuple[str, ...] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+
 class ScenarioSpec(Spec):
     """The whole scenario."""
 
@@ -156,6 +168,7 @@ class ScenarioSpec(Spec):
     tiers: tuple[TierSpec, ...] = (TierSpec(name="hbm"),)
     links: dict[str, LinkSpec] = Field(default_factory=dict)
     policies: PoliciesSpec = PoliciesSpec()
+    warm_start: WarmStartSpec | None = None
     slo: dict[str, Seconds] = Field(default_factory=dict)
     seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
 
@@ -182,6 +195,9 @@ class ScenarioSpec(Spec):
                 path=f"tiers.{last.name}.offload",
                 found=last.offload.name if last.offload else None,
             )
+        for name in (self.warm_start.tiers if self.warm_start else None) or ():
+            if name not in names:
+                raise InputError("no such tier", path="warm_start.tiers", found=name, allowed=names, near=names)
         allowed = [f"{metric}_{statistic}" for metric in SLO_METRICS for statistic in SLO_STATISTICS]
         for key, seconds in self.slo.items():
             if key not in allowed:
@@ -198,6 +214,8 @@ class ScenarioSpec(Spec):
         data["model"] = resolved_path(self.model, base_dir)
         data["hardware"]["profile"] = resolved_path(self.hardware.profile, base_dir)
         data["routing"] = self.routing.resolved(base_dir)
+        if self.warm_start is not None:
+            data["warm_start"]["path"] = str((base_dir / Path(self.warm_start.path).expanduser()).resolve())
         families = ("eviction", "admission", "prefetch", "offload")
         data["policies"] = {
             family: policy.resolved(base_dir)

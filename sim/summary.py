@@ -72,6 +72,11 @@ def summarize(cluster: Cluster, requests: pa.Table, config_sha256: str, version:
         summary["trace"]["closed_loop"] = True
         summary["trace"]["max_parallel"] = inputs.trace.max_parallel
         summary["trace"]["sender_wait_s"] = cluster.arrivals.sender_wait_s
+    if cluster.restored:
+        summary["warm_start"] = {
+            tier: {"restored_blocks": restored, "left_out_blocks": left_out}
+            for tier, (restored, left_out) in cluster.restored.items()
+        }
     summary["metrics"] = metrics.rows(summary)
     summary["definitions"] = definitions()
     summary["assumptions"] = assumptions(spec, cluster.cost, inputs.budget)
@@ -233,6 +238,10 @@ def _model(model: Any) -> dict[str, Any]:
 def _warnings(cluster: Cluster, summary: dict[str, Any]) -> list[str]:
     label = "is a bound (clairvoyant, arrival order), not a policy; it promises nothing on latency"
     warnings = [*cluster.inputs.trace.warnings, *(f"{bound} {label}" for bound in bounds(cluster.scenario.spec))]
+    for tier, (restored, left_out) in cluster.restored.items():
+        if left_out:
+            total = restored + left_out
+            warnings.append(f"warm_start: {left_out} of {total} blocks of {tier} found no room, the coldest ones")
     rejected = summary["requests"]["rejected"]
     if rejected:
         reasons = sorted({s.status.partition(": ")[2] for s in cluster.sequences if s.status.startswith("rejected")})

@@ -29,6 +29,10 @@ def run(
     bound: Annotated[
         bool, typer.Option("--bound", help="Also the least load + compute seconds that the run's lookups allow.")
     ] = False,
+    save_cache_state: Annotated[
+        bool,
+        typer.Option("--save-cache-state", help="Also write cache_state.parquet, for `warm_start`."),
+    ] = False,
     fail_on_slo: Annotated[bool, typer.Option("--fail-on-slo", help="Exit with 1 when the SLO is missed.")] = False,
     strict: Strict = False,
     quiet: Quiet = False,
@@ -48,7 +52,7 @@ def run(
 
     with simulation_bar(wanted=not (quiet or as_json)) as tick:
         try:
-            result = spec.run(progress=tick, check=check, strict=strict, bound=bound)
+            result = spec.run(progress=tick, check=check, strict=strict, bound=bound, save_cache_state=save_cache_state)
         except InvariantError as error:
             kept = out or Path("out") / f"{scenario.stem}-broken"
             keep_scenario(kept, spec.to_yaml())

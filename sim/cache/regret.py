@@ -107,6 +107,8 @@ def regret_of(
     if not chosen:
         raise InputError("none given", path="policy")
     trace = inputs.trace
+    if inputs.warm_start is not None:
+        raise InputError("the bound is of caches that are empty at first", where=scenario.where, path="warm_start")
     if not trace.block_tokens:
         raise InputError("has no hash ids: nothing is known of shared prefixes", where=trace.source)
     still = Still(scenario, inputs)

@@ -128,6 +128,22 @@ def test_a_folder_with_a_note_beside_the_run_is_left_alone(kvsim: Kvsim, folder:
     assert (folder / "one" / "notes.md").read_text() == "mine"
 
 
+def test_a_run_can_begin_with_what_another_one_left(kvsim: Kvsim, folder: Path) -> None:
+    """`--save-cache-state` adds a file to the run directory; saving without it takes it away again."""
+    assert kvsim("run", "small.yaml", "--out", "cold", "--save-cache-state", "--no-report").code == 0
+    assert names(folder / "cold") == FILES - {"report.html"} | {"cache_state.parquet"}
+    set_it = ("--set", "warm_start=cold/cache_state.parquet")
+    assert kvsim("run", "small.yaml", *set_it, "--out", "warm", "--no-report").code == 0
+    cold, warm = (summary_of(folder / name)["prefix"]["hit_ratio"] for name in ("cold", "warm"))
+    assert warm > cold
+    wrong = kvsim("run", "small.yaml", *set_it, "--set", "model=mistral-7b", "--out", "no")
+    assert wrong.code == 2
+    assert "warm_start: the state has the KV of another model" in wrong.err
+    assert not (folder / "no").exists()
+    assert kvsim("run", "small.yaml", "--out", "cold").code == 0
+    assert names(folder / "cold") == FILES
+
+
 @pytest.mark.parametrize("place", [".", "link"])
 def test_the_folder_may_be_the_current_one_or_a_link(
     place: str, kvsim: Kvsim, folder: Path, monkeypatch: pytest.MonkeyPatch

@@ -246,6 +246,7 @@ ELSEWHERE = {
     "trace": "tests/traces, and test_clients.py for closed loops",
     "schema": "there is one",
     "slo": "test_metamorphic.py",
+    "warm_start": "test_warm_start.py",
     "seed": "test_metamorphic.py, test_determinism.py",
     "engine.kind": "there is one",
     "tiers.*.name": "what the tier is: every row",
