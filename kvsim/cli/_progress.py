@@ -67,9 +67,17 @@ def count_bar(wanted: bool, what: str) -> Iterator[Callable[[int, int], None] | 
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (MofNCompleteColumn(), TextColumn(what), BarColumn(), TimeElapsedColumn())
+    left = TextColumn("left:")
+    columns = (MofNCompleteColumn(), TextColumn(what), BarColumn(), TimeElapsedColumn(), left, TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

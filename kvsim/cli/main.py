@@ -19,6 +19,7 @@ from kvsim.cli.plan import plan
 from kvsim.cli.report import report
 from kvsim.cli.run import run as run_scenario
 from kvsim.cli.show import show
+from kvsim.cli.sweep import sweep
 from sim.invariants import InvariantError
 
 DONE, NO, BAD_INPUT, BUG, INTERRUPTED = 0, 1, 2, 3, 130
@@ -42,6 +43,7 @@ def make_app() -> typer.Typer:
     app.callback(invoke_without_command=True)(_front)
     app.command("run")(run_scenario)
     app.command("compare")(compare)
+    app.command("sweep")(sweep)
     app.command("plan")(plan)
     app.command("cache")(cache)
     app.command("report")(report)

@@ -1,0 +1,98 @@
+"""`kvsim sweep`: every combination of lists of values, one row each, in one table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hw_profiles.errors import InputError
+from kvsim.cli import _print
+from kvsim.cli._options import AsJson, Strict, Workers
+from kvsim.cli._progress import count_bar
+from kvsim.cli._run_dir import may_make
+
+if TYPE_CHECKING:
+    from sim.whatif.sweep import Row
+    from sim.whatif.variants import Variant
+
+NO = 1
+SHOWN = (("ttft_p99_ms", "TTFT p99, ms"), ("tpot_p95_ms", "TPOT p95, ms"), ("goodput_per_s", "goodput/s"))
+HITS = ("hit_ratio", "hits, %")
+
+
+def sweep(
+    file: Annotated[Path, typer.Argument(metavar="SWEEP", help="A sweep file (YAML): a scenario, and `vary:` lists.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Results; out/<name of the sweep> if not given.")
+    ] = None,
+    workers: Workers = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Keep the runs that are done; run the others.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and stop.")] = False,
+    executor: Annotated[str, typer.Option("--executor", metavar="local", help="Where to run.")] = "local",
+    strict: Strict = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run every combination of SWEEP's lists. DIR gets sweep.parquet: a row for each run, failed ones with their error.
+
+    Kill it at any moment: --resume goes on, and a run whose scenario, policy or trace has changed since is run again.
+    """
+    from sim.whatif.pool import worker_count
+    from sim.whatif.sweep import count_kept, load_sweep, run_sweep
+
+    if executor != "local":
+        raise InputError("not available in this version", where="--executor", found=executor, allowed="local")
+    variants = load_sweep(file)
+    many = worker_count(workers)
+    folder = out or Path("out") / file.stem
+    if dry_run:
+        _plan(variants, as_json=as_json)
+        return
+    may_make(folder)
+    if folder.exists() and any(folder.iterdir()) and not (folder / "rows").is_dir():
+        raise InputError("is not empty and holds no sweep; name another folder with --out", where=folder)
+    if count_kept(folder) and not resume:
+        raise InputError("has runs of a sweep: go on with --resume, or name another folder with --out", where=folder)
+    with count_bar(not as_json, "runs") as progress:
+        rows = run_sweep(variants, folder, workers=many, resume=resume, strict=strict, progress=progress)
+    failed = sum(row["error"] is not None for row in rows)
+    if as_json:
+        _print.document(
+            [
+                {"label": variant.label, "settings": dict(variant.settings), **row}
+                for variant, row in zip(variants, rows, strict=True)
+            ]
+        )
+    else:
+        _show(variants, rows)
+    said = f"{len(rows)} runs, {failed} failed; table: {folder / 'sweep.parquet'}"
+    (_print.note if as_json else _print.line)(said)
+    if failed == len(rows):
+        raise typer.Exit(NO)
+
+
+def _plan(variants: list[Variant], *, as_json: bool) -> None:
+    if as_json:
+        _print.document([{"label": variant.label, "settings": dict(variant.settings)} for variant in variants])
+        return
+    for variant in variants:
+        _print.line(variant.label)
+    _print.line(f"{len(variants)} runs")
+
+
+def _show(variants: list[Variant], rows: list[Row]) -> None:
+    from reports.text import number
+
+    columns = [(key, label) for key, label in (*SHOWN, HITS) if any(key in row["metrics"] for row in rows)]
+    cells = [
+        (variant.label, *(number(row["metrics"].get(key)) for key, _ in columns), row["error"] or "")
+        for variant, row in zip(variants, rows, strict=True)
+    ]
+    failed = any(row["error"] for row in rows)
+    heads: list[str | _print.Column] = [
+        "run",
+        *(_print.Column(label, right=True) for _, label in columns),
+        *(["error"] if failed else []),
+    ]
+    _print.table(heads, cells if failed else [line[:-1] for line in cells])
