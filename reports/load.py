@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from hw_profiles.errors import InputError
 from hw_profiles.yaml_io import parse_yaml, read_text
+from sim.attribution import PARTS
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -40,6 +41,9 @@ REQUESTS = (
     "queue_s",
     "load_s",
     "prefill_s",
+    "prefetch_wait_s",
+    *(f"prefill_{part}_s" for part in PARTS if part != "beside"),
+    *(f"decode_{part}_s" for part in PARTS),
 )
 STEPS = (
     "replica",
@@ -216,6 +220,7 @@ def _read_table(path: Path, columns: tuple[str, ...], *, hit_columns: bool = Fal
         if missing:
             raise InputError("the table lacks a column", where=path, path=missing[0])
         hits = [n for n in names if n.startswith(HIT_PREFIX) and n.endswith(HIT_SUFFIX)] if hit_columns else []
+        hits += [n for hit in hits if (n := f"load_{hit[len(HIT_PREFIX) : -len(HIT_SUFFIX)]}_s") in names]
         table = file.read(columns=[*columns, *hits], use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"not a readable Parquet table ({_one_line(error)})", where=path) from None

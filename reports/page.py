@@ -14,7 +14,7 @@ from reports.figures.load import engine_time, load_figures
 from reports.figures.prefetch import prefetch_figures
 from reports.load import RunData, section
 from reports.provenance import provenance, trust_line
-from reports.tables import bound_tables, link_tables, prefetch_table, tier_table, time_table
+from reports.tables import bound_tables, link_tables, part_tables, prefetch_table, tier_table, time_table
 from reports.text import NBSP, NO_VALUE, is_number, metric_value, number, percent, seconds
 from reports.verdict import verdict
 
@@ -28,7 +28,7 @@ def render(run: RunData) -> str:
     values, sources = provenance(run.profile)
     prefetches = prefetch_table(run)
     sections = [
-        Section("latency", "Latency", latency_figures(run, axis)),
+        Section("latency", "Latency", latency_figures(run, axis), part_tables(run)),
         Section("load", "Load", load_figures(run, axis)),
         Section("time", "Replica time", [engine_time(run, axis)], [time_table(run)]),
         Section("cache", "Cache", cache_figures(run, axis), [tier_table(run), *bound_tables(run)]),

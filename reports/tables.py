@@ -9,7 +9,20 @@ from typing import Any
 
 from reports.figures.links import link_order, of_link
 from reports.load import RunData, section
-from reports.text import NO_VALUE, binary_bytes, is_number, link_label, number, percent, rate, seconds, tier_label
+from reports.text import (
+    METRIC_LABELS,
+    NO_VALUE,
+    binary_bytes,
+    is_number,
+    link_label,
+    number,
+    part_label,
+    percent,
+    rate,
+    seconds,
+    tier_label,
+)
+from sim.attribution_summary import SPANS
 
 REASONS = (("load", "Loads"), ("prefetch", "Prefetches"), ("store", "Stores"))
 SHARED = {"private": "one per replica", "node": "one per node", "cluster": "one for all"}
@@ -50,6 +63,30 @@ def time_table(run: RunData) -> TextTable:
     read = f"Time of {many}, added up, by what they did; every second is in one row."
     columns = ("Replica time", "Share", "Time", "Definition")
     return TextTable("replica-time", "Where the replicas' time went", read, columns, rows, (1, 2))
+
+
+def part_tables(run: RunData) -> list[TextTable]:
+    """Mean parts of TTFT and E2E with their definitions; no table where no request finished."""
+    spans = section(run.summary, "attribution")
+    groups = [(name, section(section(spans, f"{name}_ms"), group)) for name in SPANS for group in ("all", "slowest")]
+    if not spans:
+        return []
+    rows = []
+    for part in section(groups[-1][1], "parts"):
+        found = [section(group, "parts").get(part) for _, group in groups]
+        if any(found):
+            field = definition(run.summary, "attribution", "load" if part.startswith("load_") else part)
+            cells = (seconds(value / 1e3) if is_number(value) else NO_VALUE for value in found)
+            rows.append((part_label(run.summary, part), *cells, str(field.get("definition") or "")))
+    total = (seconds(group["mean"] / 1e3) for _, group in groups)
+    rows.append(("all", *total, "The mean that these parts add up to."))
+    columns = (
+        "Part",
+        *(f"{METRIC_LABELS[name]}{of}" for name in SPANS for of in (", mean", ", slowest 1 %")),
+        "Definition",
+    )
+    read = "Mean time of all finished requests, and of the 1 % with the longest TTFT or E2E, by what they were doing."
+    return [TextTable("request-parts", "Where the requests' time went", read, columns, rows, (1, 2, 3, 4))]
 
 
 def tier_table(run: RunData) -> TextTable:

@@ -1,6 +1,7 @@
 """Numbers and names as people read them: one spelling for tiles, tables, captions and hover labels."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 from hw_profiles.units import format_bytes, format_rate, format_seconds
@@ -39,6 +40,14 @@ KIND_LABELS = {
 def tier_label(name: str) -> str:
     """`hbm` -> `HBM`; a tier of the user's own keeps its name."""
     return TIER_LABELS.get(name, name)
+
+
+def part_label(summary: Mapping[str, Any], part: str) -> str:
+    """A part of TTFT or E2E as the summary's definitions call it; loads with the name of their tier."""
+    fields = summary.get("definitions", {}).get("attribution", {})
+    if part.startswith("load_"):
+        return f"loading from {tier_label(part.removeprefix('load_'))}"
+    return str(fields.get(part, {}).get("label") or part)
 
 
 def link_label(name: str) -> str:

@@ -87,6 +87,39 @@ TIME = (
     Field("idle_s", "idle", "s", "No request to serve."),
 )
 
+ATTRIBUTION = (
+    Field(
+        "queue", "in the queue", "ms", "From its arrival until its first chunk, but for loads and its own prefetches."
+    ),
+    Field(
+        "prefetch_wait",
+        "waiting for its prefetch",
+        "ms",
+        "In the queue while a prefetch of its own, which must be complete or given up first, was under way.",
+    ),
+    Field(
+        "load",
+        "loading from",
+        "ms",
+        "Admitted, and waiting for its prefix to be in HBM; counted to the tier whose KV came last (load_<tier>).",
+    ),
+    Field("prefill", "computing its prompt", "ms", "Steps with chunks of its prompt; without what copies added."),
+    Field(
+        "decode", "decoding", "ms", "Steps that made its tokens after the first, with decoding alone; without copies."
+    ),
+    Field("decode_beside", "decoding beside prompts", "ms", "The same in steps that computed prompts of others too."),
+    Field("recompute", "computing again", "ms", "Steps that computed what it had before it was preempted."),
+    Field(
+        "preempted",
+        "preempted",
+        "ms",
+        "From its preemption until the first chunk of its recomputation, loading again included.",
+    ),
+    Field("copies", "slowed by copies", "ms", "What copies beside them added to its steps."),
+    Field("layer_wait", "waiting for layers", "ms", "Its steps waited for a layer of a prefix (layer-wise loading)."),
+    Field("store_wait", "waiting for stores", "ms", "Its steps waited until evicted KV had left the memory they need."),
+)
+
 PREFETCH = (
     Field("fetched_bytes", "Prefetched", "B", "Bytes that prefetches brought nearer to the GPU, over all tiers."),
     Field("used_bytes", "Used", "B", "Those that a request reused, or that were fetched on toward the GPU."),
@@ -120,6 +153,7 @@ GROUPS: dict[str, tuple[Field, ...]] = {
     "tiers": TIERS,
     "links": LINKS,
     "time": TIME,
+    "attribution": ATTRIBUTION,
     "prefetch": PREFETCH,
     "turns": TURNS,
     "bound": BOUND,

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from sim import metrics
 from sim.assumptions import assumptions, bounds
+from sim.attribution_summary import attribution
 from sim.cluster import Cluster
 from sim.fields import definitions
 from sim.hierarchy.link import CopyEngine
@@ -41,6 +42,7 @@ def summarize(cluster: Cluster, requests: pa.Table, config_sha256: str, version:
         **{f"{name}_ms": latency_ms(columns[f"{name}_s"]) for name in ("ttft", "tpot")},
         "itl_ms": _itl(cluster),
         **{f"{name}_ms": latency_ms(columns[f"{name}_s"]) for name in ("e2e", "queue", "load", "prefill")},
+        "attribution": attribution(columns, finished, cluster.tier_names),
         "throughput": {
             "requests_per_s": _rate(count, duration),
             "input_tokens_per_s": _rate(int(columns["input_tokens"][finished].sum()), duration),

@@ -17,6 +17,7 @@ from reports.text import (
     link_label,
     metric_value,
     number,
+    part_label,
     percent,
     rate,
     seconds,
@@ -42,6 +43,9 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     if summary["links"]:
         columns = [Column(name, right=True) for name in ("each", "moved", "busy", "queue, p99")]
         table(["link", *columns], [_link(name, link) for name, link in summary["links"].items()])
+    for name in ("ttft", "e2e"):
+        if summary["attribution"]:
+            line(_parts(summary, name))
     line(_time(summary["time"]))
     turns = _turns(summary["prefix"])
     if turns:
@@ -84,6 +88,17 @@ def _link(name: str, link: Mapping[str, Any]) -> Row:
     each = _plain(rate(link["capacity_bytes_per_s"] / link["count"])) if "capacity_bytes_per_s" in link else ""
     many = f"{link_label(name)} ({link['count']})" if link["count"] > 1 else link_label(name)
     return (many, each, _plain(binary_bytes(link["bytes"])), _plain(percent(link["utilization"])), queue)
+
+
+def _parts(summary: Mapping[str, Any], name: str) -> str:
+    """What mean TTFT or E2E is made of, and that of the slowest requests; parts below 0.5 % are left out."""
+    groups = summary["attribution"][f"{name}_ms"]
+    said = []
+    for group, label in (("all", "mean"), ("slowest", "slowest 1 %")):
+        whole, parts = groups[group]["mean"], groups[group]["parts"]
+        shares = [f"{_plain(percent(v / whole))} {part_label(summary, k)}" for k, v in parts.items() if v > whole / 200]
+        said.append(f"{label} {_plain(seconds(whole / 1e3))} = {', '.join(shares)}")
+    return f"{METRIC_LABELS[name]}: {'; '.join(said)}"
 
 
 def _time(time: Mapping[str, float]) -> str:

@@ -9,7 +9,6 @@ from reports import bins as b
 from reports.figures.base import (
     BLUE,
     INK,
-    ORANGE,
     VERMILLION,
     Figure,
     TimeAxis,
@@ -19,16 +18,10 @@ from reports.figures.base import (
     time_layout,
     values,
 )
-from reports.load import Floats, RunData, section
+from reports.figures.parts import NOTHING, part_figures
+from reports.load import Floats, RunData
 from reports.text import METRIC_LABELS, percent, seconds, slo_label
 
-PARTS = (("queue_s", "queue", VERMILLION), ("load_s", "load", ORANGE), ("prefill_s", "prefill", BLUE))
-GROUPS = (
-    ("fastest half", 0.0, 0.5),
-    ("p50 to p90", 0.5, 0.9),
-    ("p90 to p99", 0.9, 0.99),
-    ("slowest 1 %", 0.99, 1.0),
-)
 DECADES = tuple(
     (10.0**k, label)
     for k, label in zip(
@@ -50,99 +43,17 @@ DECADES = tuple(
         strict=True,
     )
 )
-NOTHING = "No request finished in this run."
 
 
 def latency_figures(run: RunData, axis: TimeAxis) -> list[Figure]:
     """The latency section, top to bottom."""
     return [
-        *ttft_split(run),
+        *part_figures(run),
         distribution(run, "ttft", "time to first token", BLUE),
         distribution(run, "e2e", "time to last token", BLUE),
         distribution(run, "tpot", "time per output token after the first", BLUE),
         ttft_over_time(run, axis),
     ]
-
-
-def split_groups(run: RunData) -> tuple[list[str], Floats]:
-    """Mean queue, load and prefill seconds of each TTFT percentile group, the mean of all last.
-
-    Returns labels[g] and float64[g, 3]; groups too small to hold a request are left out.
-    """
-    order = np.argsort(run.finished["ttft_s"], kind="stable")
-    n = len(order)
-    parts = np.stack([run.finished[column] for column, _, _ in PARTS], axis=1)[order]
-    labels, means = [], []
-    for label, low, high in GROUPS:
-        rows = parts[math.ceil(low * n) : math.ceil(high * n)]
-        if len(rows):
-            labels.append(label)
-            means.append(rows.mean(axis=0))
-    return [*labels, "all requests"], np.array([*means, parts.mean(axis=0)])
-
-
-def ttft_split(run: RunData) -> list[Figure]:
-    """TTFT by part for percentile groups: in seconds, and as shares of the group's TTFT."""
-    titles = ("What TTFT is made of", "Shares of TTFT")
-    read = (
-        "Mean time in queue, waiting for KV to load, and in prefill, for requests grouped by TTFT rank."
-        + _where_waits_are(run),
-        "The same groups, each scaled to 100 %: compare bars to see what sets slow requests apart.",
-    )
-    keys = ("ttft-split", "ttft-shares")
-    if not run.finished.rows:
-        return [Figure(k, t, r, empty=NOTHING) for k, t, r in zip(keys, titles, read, strict=True)]
-    labels, means = split_groups(run)
-    total = means.sum(axis=1, keepdims=True)
-    shares = 100.0 * np.divide(means, total, out=np.zeros_like(means), where=total > 0)
-    tail, worst = len(labels) - 2, int(np.argmax(means[-2]))
-    who = "the slowest 1 % of requests" if labels[tail] == "slowest 1 %" else "the slowest requests"
-    slow, usual = seconds(float(total[tail, 0])), seconds(float(total[-1, 0]))
-    findings = (
-        f"{who.capitalize()} take {slow} on average, all requests {usual}.",
-        f"{percent(shares[tail, worst] / 100)} of the TTFT of {who} is {PARTS[worst][1]}.",
-    )
-    layouts = (_bar_layout("mean TTFT (s)"), _bar_layout("share of TTFT (%)", range=[0, 100]))
-    return [
-        Figure(keys[i], titles[i], read[i], findings[i], _bars(labels, columns, unit), layouts[i])
-        for i, (columns, unit) in enumerate(((means, "s"), (shares, "%")))
-    ]
-
-
-def _where_waits_are(run: RunData) -> str:
-    """In which part of TTFT the waits for KV are that are not in its load time."""
-    text = ""
-    if section(section(run.scenario, "engine"), "loading").get("mode") == "layerwise":
-        text += " Layer-wise loading: a prefill waits for its layers, so the load is part of it."
-    stop = section(section(run.scenario, "policies"), "prefetch").get("stop")
-    if stop in ("wait_complete", "timeout"):
-        text += f" Prefetches with stop: {stop}: a request waits for its fetch in the queue."
-    return text
-
-
-def _bars(labels: list[str], columns: Floats, unit: str) -> list[dict[str, Any]]:
-    return [
-        {
-            "type": "bar",
-            "orientation": "h",
-            "name": name,
-            "y": labels,
-            "x": values(columns[:, i]),
-            "marker": {"color": color},
-            "hovertemplate": f"%{{fullData.name}}  %{{x:,.4~r}} {unit}<extra>%{{y}}</extra>",
-        }
-        for i, (_, name, color) in enumerate(PARTS)
-    ]
-
-
-def _bar_layout(x_title: str, **x_more: Any) -> dict[str, Any]:
-    return {
-        "barmode": "stack",
-        "bargap": 0.35,
-        "hovermode": "closest",
-        "xaxis": {"title": {"text": x_title}, "zeroline": False, **x_more},
-        "yaxis": {"autorange": "reversed", "showgrid": False, "ticksuffix": "  "},
-    }
 
 
 def distribution(run: RunData, metric: str, words: str, color: str) -> Figure:

@@ -12,6 +12,7 @@ import numpy as np
 KV_BYTES = 131072  # per token, Llama-3.1-8B in 16 bit
 LINK_RATE = {"pcie_h2d": 52.3e9, "pcie_d2h": 50.4e9}
 PREFILL_TOKENS_PER_S = 15000.0
+NONE = ("recompute", "preempted", "copies", "layer_wait", "store_wait")
 CAPACITY = {"hbm": 8 * 52 * 2**30, "dram": 2 * 2**40}
 
 
@@ -61,6 +62,12 @@ def make_requests(n: int, replicas: int, seed: int, rejected: int, span: float) 
         "queue_s": admit - arrival,
         "load_s": loaded - admit,
         "prefill_s": first - loaded,
+        "prefetch_wait_s": np.zeros(n),
+        "load_dram_s": loaded - admit,
+        "prefill_compute_s": first - loaded,
+        "decode_compute_s": finish - first,
+        "decode_beside_s": np.zeros(n),
+        **{f"{p}_{part}_s": np.zeros(n) for p in ("prefill", "decode") for part in NONE},
     }
     status = np.full(n, "finished", dtype=object)
     lost = rng.permutation(n)[:rejected]

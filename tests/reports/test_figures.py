@@ -6,9 +6,10 @@ import pytest
 from reports.bins import time_bins
 from reports.figures.base import Figure, plot_text, script_safe, time_axis, values
 from reports.figures.cache import cache_figures
-from reports.figures.latency import latency_figures, split_groups
+from reports.figures.latency import latency_figures
 from reports.figures.links import link_figures
 from reports.figures.load import engine_time, load_figures
+from reports.figures.parts import split_groups
 from reports.load import load_run
 
 KV_BYTES = 131072
@@ -46,17 +47,19 @@ def test_every_figure_explains_itself(figures):
         assert all(a["title"]["text"] for a in axes)
 
 
-def test_ttft_groups_add_up_to_the_mean(run):
-    labels, means = split_groups(run)
+@pytest.mark.parametrize("span", ["ttft", "e2e"])
+def test_groups_add_up_to_the_mean(run, span):
+    labels, parts, means = split_groups(run, span)
     assert labels == ["fastest half", "p50 to p90", "p90 to p99", "slowest 1 %", "all requests"]
-    assert means[-1].sum() == pytest.approx(run.finished["ttft_s"].mean())
-    ttft = np.sort(run.finished["ttft_s"])
-    assert means[3].sum() == pytest.approx(ttft[int(np.ceil(0.99 * len(ttft))) :].mean())
+    assert means.shape == (5, len(parts))
+    assert means[-1].sum() == pytest.approx(run.finished[f"{span}_s"].mean())
+    longest = np.sort(run.finished[f"{span}_s"])
+    assert means[3].sum() == pytest.approx(longest[int(np.ceil(0.99 * len(longest))) :].mean())
     assert means[:4].sum(axis=1).tolist() == sorted(means[:4].sum(axis=1))
 
 
 def test_one_request_makes_one_group_and_the_mean(make_run_dir, tmp_path):
-    labels, means = split_groups(load_run(make_run_dir(tmp_path, n=1, replicas=1, steps=3)))
+    labels, _, means = split_groups(load_run(make_run_dir(tmp_path, n=1, replicas=1, steps=3)), "ttft")
     assert len(labels) == len(means) == 2
     assert means[0].tolist() == means[1].tolist()
 

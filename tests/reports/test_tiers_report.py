@@ -186,10 +186,10 @@ def test_prefetches_are_accounted_for(run, axis):
 
 def test_the_page_has_every_table_and_says_where_waits_are(run_dir):
     page = write_run_report(run_dir).read_text(encoding="utf-8")
-    for key in ("replica-time", "tier-accounts", "prefetches", "link-bytes", "hit-turns"):
+    for key in ("request-parts", "replica-time", "tier-accounts", "prefetches", "link-bytes", "hit-turns"):
         assert f'id="{key}"' in page
     assert "closed loop, 6 at a time" in page
-    assert "so the load is part of it" in page
+    assert "that is all that loading costs it" in page
 
 
 def test_a_run_without_them_has_no_empty_tables(tmp_path):

@@ -168,3 +168,33 @@ def test_preempted_while_decoding(run, prompt):
     assert 0 < row.recomputed_tokens == again.prefill_tokens.sum()
     assert row.decode_recompute_s == pytest.approx(float((again.end_s - again.start_s).sum()), rel=1e-9)
     assert row.decode_beside_s == 0
+
+
+def test_the_summary_has_the_means_of_the_parts(run):
+    """Over all requests and over the slowest 1 %, for TTFT and for E2E; every part is defined."""
+    result = run(
+        blocks=520,
+        dram="1 GiB",
+        engine={"max_num_seqs": 24, "max_num_batched_tokens": 1024},
+        trace={"generate": {**GENERATED, "requests": 230}},
+    )
+    rows, summary = result.frames["requests"], result.summary
+    for span in ("ttft", "e2e"):
+        groups = summary["attribution"][f"{span}_ms"]
+        assert groups["all"]["mean"] == pytest.approx(summary[f"{span}_ms"]["mean"], rel=1e-9)
+        slowest = rows[f"{span}_s"].nlargest(2)
+        assert groups["slowest"]["requests"] == 2
+        assert groups["slowest"]["mean"] == pytest.approx(1e3 * slowest.mean(), rel=1e-9)
+        for group in groups.values():
+            assert sum(group["parts"].values()) == pytest.approx(group["mean"], rel=1e-9)
+        parts = groups["slowest"]["parts"]
+        assert parts["queue"] == pytest.approx(1e3 * rows.queue_s[slowest.index].mean(), rel=1e-9)
+        assert {part.partition("load_")[0] or "load" for part in parts} <= set(summary["definitions"]["attribution"])
+    both = rows.prefill_recompute_s + rows.decode_recompute_s
+    parts = summary["attribution"]["e2e_ms"]["all"]["parts"]
+    assert parts["recompute"] == pytest.approx(1e3 * both.mean(), rel=1e-9)
+    assert parts["recompute"] > 0
+
+
+def test_no_request_no_parts(run):
+    assert run([(0, 200_000, 10, [])]).summary["attribution"] == {}
