@@ -61,7 +61,9 @@ def split_groups(run: RunData, span: str) -> tuple[list[str], list[str], Floats]
 
     Returns labels[g], parts[p] and float64[g, p]; groups too small to hold a request are left out.
     """
-    named = parts_of(span, run.finished.numbers, run.tiers)
+    columns = run.finished.numbers
+    loaded = [tier for tier in run.tiers[1:] if f"load_{tier}_s" in columns]
+    named = parts_of(span, columns, [*run.tiers[:1], *loaded])
     order = np.argsort(run.finished[f"{span}_s"], kind="stable")
     count = len(order)
     parts = np.stack(list(named.values()), axis=1)[order]

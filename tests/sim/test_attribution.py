@@ -196,5 +196,5 @@ def test_the_summary_has_the_means_of_the_parts(run):
     assert parts["recompute"] > 0
 
 
-def test_no_request_no_parts(run):
-    assert run([(0, 200_000, 10, [])]).summary["attribution"] == {}
+def test_no_request_no_parts(run, prompt):
+    assert run([(0, 200_000, 10, prompt(1, 200_000))]).summary["attribution"] == {}
