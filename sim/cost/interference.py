@@ -30,12 +30,10 @@ class Link(Protocol):
     name: str
     model: Any
     """Its cost; `sms`, if it has that, are the streaming multiprocessors that a copy takes."""
+    busy: bool
+    """True while a copy is in service."""
     started: Callable[[], None] | None
     """To be called when it turns from idle to busy."""
-
-    @property
-    def busy(self) -> bool:
-        """True while a copy is in service."""
 
     def moved(self, now: float) -> float:
         """Bytes moved until `now`, those of the copy in service included."""

@@ -55,6 +55,8 @@ class StageCost:
         layers = model.layer_kinds(tp, expert_parallel=parallel.expert_parallel, stage=stage)
         self._kinds = [LayerCost(count, layer, kernels, expert_skew) for count, layer in layers]
         self._places = [None if k.window is None else windows.index(k.window) for k in self._kinds]
+        self._plain = self._kinds[0] if len(self._kinds) == 1 and self._places[0] is None else None
+        """The only kind of layer, if it attends everything and nothing is prefetched: the same sums, with less ado."""
         self._head = Product.of(model.head_gemm_at(tp), model.specs[0], kernels) if stage.samples else None
         self._vocab, self._profile = model.vocab, profile
         self._exchange = Exchange(kernels, parallel)
@@ -70,11 +72,13 @@ class StageCost:
         self._head_by_rows: dict[int, float] = {0: 0.0}
         self._exchange_by_work: dict[tuple[int, int], float] = {}
         self._bound_by_tokens: dict[int, Bound] = {}
+        self._head_bound_by_rows: dict[int, tuple[Bound, float]] = {}
         self._windows_by_tokens: dict[int, list[Window]] = {}
         self._prefetch: list[L2Prefetch] = []
         """Of each kind, if there is a prefetch."""
         if l2_prefetch_bytes:
             latency, l2 = profile.si("tiers.hbm.latency"), l2_model(profile)
+            self._plain = None
             self._prefetch = [L2Prefetch(l2_prefetch_bytes, l2, kind.decode_model, latency) for kind in self._kinds]
 
     def linear(self, tokens: int, rows: int) -> float:
@@ -118,6 +122,8 @@ class StageCost:
         """
         if self._prefetch:
             return float(self.decode_stride(seqs, context, 1, tokens, windowed)[0])
+        if self._plain is not None:
+            return self._plain.count * self._plain.decode(seqs, context, longest)
         seconds = 0.0
         for kind, place in zip(self._kinds, self._places, strict=True):
             seconds += kind.count * kind.decode(seqs, context if place is None else windowed[place].tokens, longest)
@@ -137,6 +143,8 @@ class StageCost:
         Same operations in the same order as `decode`, so both give the same bits.
         """
         lengths = longest + _STEPS[:steps] if longest else None
+        if self._plain is not None:
+            return self._plain.count * self._plain.decode_steps(seqs, context + seqs * _STEPS[:steps], lengths)
         seconds: Floats | float = 0.0
         for i, (kind, place) in enumerate(zip(self._kinds, self._places, strict=True)):
             now, growing = (context, seqs) if place is None else windowed[place]
@@ -179,10 +187,7 @@ class StageCost:
         self, tokens: int, rows: int, seqs: float, context: float, chunks: Sequence[Chunk], windowed: Sequence[Attended]
     ) -> Bound:
         """How much of a step's kernel time waits for HBM, and how much for arithmetic; see StepCost.bound."""
-        parts = [self._linear_bound(tokens)]
-        if self._head is not None and rows:
-            parts.append(self._head.work(rows).bound)
-            parts.append(Bound(sampling_bytes(rows, self._vocab) / self._profile.hbm_bandwidth, 0.0))
+        hbm_s, compute_s = self._linear_bound(tokens, rows)
         for i, (kind, place) in enumerate(zip(self._kinds, self._places, strict=True)):
             if seqs:
                 attended = context if place is None else windowed[place].tokens
@@ -191,16 +196,26 @@ class StageCost:
                     seconds = float(self._prefetch[i].seconds(seqs, nbytes, window)[0])
                 else:
                     seconds = kind.decode(seqs, attended)
-                parts.append(kind.decode_bound(seqs, attended, seconds).times(kind.count))
+                hbm, compute = kind.decode_bound(seqs, attended, seconds)
+                hbm_s, compute_s = hbm_s + kind.count * hbm, compute_s + kind.count * compute
             if chunks:
-                parts.append(kind.prefill_bound(chunks).times(kind.count))
-        return Bound(sum(part.hbm_s for part in parts), sum(part.compute_s for part in parts))
+                hbm, compute = kind.prefill_bound(chunks)
+                hbm_s, compute_s = hbm_s + kind.count * hbm, compute_s + kind.count * compute
+        return Bound(hbm_s, compute_s)
 
-    def _linear_bound(self, tokens: int) -> Bound:
+    def _linear_bound(self, tokens: int, rows: int) -> Bound:
+        """That of the matrix products and what lies between them, of the output head, and of sampling."""
         if tokens not in self._bound_by_tokens:
             bounds = [kind.linear_bound(tokens).times(kind.count) for kind in self._kinds]
             self._bound_by_tokens[tokens] = Bound(sum(b.hbm_s for b in bounds), sum(b.compute_s for b in bounds))
-        return self._bound_by_tokens[tokens]
+        layers = self._bound_by_tokens[tokens]
+        if self._head is None or not rows:
+            return layers
+        if rows not in self._head_bound_by_rows:
+            sampling_s = sampling_bytes(rows, self._vocab) / self._profile.hbm_bandwidth
+            self._head_bound_by_rows[rows] = self._head.work(rows).bound, sampling_s
+        head, sampling_s = self._head_bound_by_rows[rows]
+        return Bound(layers.hbm_s + head.hbm_s + sampling_s, layers.compute_s + head.compute_s)
 
     def _linear_windows(self, tokens: int) -> list[Window]:
         """By kind: the linear kernels of a layer, during which the KV of the next attention can be prefetched."""

@@ -22,6 +22,7 @@ from sim.engine.sequence import Preemption, Sequence
 from sim.engine.stride import Stride, plan_stride
 from sim.hierarchy.link import CopyEngine
 from sim.hierarchy.prefetch import Prefetcher
+from sim.hierarchy.tier import Listener
 from sim.invariants import ensure
 from sim.recorder import Recorder
 
@@ -86,7 +87,8 @@ class Replica:
         self._recorder = recorder
         self._finished = finished
         self._single_step = single_step
-        self._decided: Decision | None = None
+        self._stalled: list[Decision] = []
+        """The step that is scheduled and waits for memory, if there is one."""
         self._stride: Stride | None = None
         self._plan_number = 0
         self._last_end = 0.0
@@ -100,7 +102,7 @@ class Replica:
         """The step in progress is over but for layers that wait for their part of a prefix."""
         self._interference = watch(cost.interference, links, self._copy_started)
         for low in self.cache.lower:
-            low.tier.changed.append(self._wake)
+            low.tier.listeners.append(Listener((batch.waiting, batch.loaded, self._stalled), self._wake))
         self.cache.mover.here.arriving = lambda: self.book(clock.now)
         self.cache.mover.here.woken = self._wake
         self.cache.mover.loaded = self._loaded
@@ -137,8 +139,8 @@ class Replica:
     def check(self) -> None:
         """Recount what this replica's sequences hold. Raises InvariantError."""
         stride = self._stride
-        if self._decided is not None:
-            self.batch.check(1, self._decided.chunks)
+        if self._stalled:
+            self.batch.check(1, self._stalled[0].chunks)
         elif stride is None:
             self.batch.check(0, [])
         else:
@@ -146,14 +148,15 @@ class Replica:
 
     def _wake(self) -> None:
         """Something changed: start if idle, or cut the stride at the end of the step in progress."""
-        if self._decided is None and not (self.batch.waiting or self.batch.loaded):
+        waits = bool(self.batch.waiting or self.batch.loaded)
+        if not (waits or self._stalled):
             return
         now = self._clock.now
-        if self._decided is not None:
+        if self._stalled:
             if not self.cache.mover.leaving:
+                decision = self._stalled.pop()
                 # Whatever came meanwhile is looked at after one step.
-                single = bool(self.batch.waiting or self.batch.loaded)
-                self._begin(self._decided._replace(single=self._decided.single or single), now)
+                self._begin(decision._replace(single=decision.single or waits), now)
             return
         if self._stride is not None:
             if self._stride.cut(now):
@@ -168,13 +171,13 @@ class Replica:
         if self._stride is not None:
             if self._stride.cut(self._clock.now):
                 self._schedule_end(self._stride)
-        elif self._decided is None and not self._starting:
+        elif not (self._stalled or self._starting):
             self._starting = True
             self._clock.at(self._clock.now, self._start, STEP_LAST)
 
     def _start(self) -> None:
         self._starting = False
-        if self._stride is not None or self._decided is not None:
+        if self._stride is not None or self._stalled:
             return
         now = self._clock.now
         if self._awaiting:
@@ -203,13 +206,12 @@ class Replica:
             return
         decision = Decision(now, chunks, self._single_step or not settled)
         if self.cache.mover.leaving:
-            self._decided = decision
+            self._stalled.append(decision)
         else:
             self._begin(decision, now)
 
     def _begin(self, decision: Decision, now: float) -> None:
         """Start what was decided; later than decided if evicted blocks had to be copied away first."""
-        self._decided = None
         decided_at, chunks, single = decision
         copying = self._interference is not None and self._interference.begin(now)
         self._stride = plan_stride(

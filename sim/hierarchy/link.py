@@ -95,6 +95,8 @@ class CopyEngine:
         self.chunk_bytes = chunk_bytes
         self.pageable = pageable
         self.started = started
+        self.busy = False
+        """Whether anything is in service."""
         self.busy_s = 0.0
         self.bytes = 0
         """Bytes of the transfers that have arrived."""
@@ -114,11 +116,6 @@ class CopyEngine:
         self._partial = 0  # bytes of the served parts of transfers that have not arrived whole
 
     # ---- what it knows
-
-    @property
-    def busy(self) -> bool:
-        """Whether anything is in service."""
-        return self._job is not None
 
     def service_s(self, transfer: Transfer) -> float:
         """Seconds that the transfer takes when no other is in its way, on an engine that was idle."""
@@ -192,6 +189,7 @@ class CopyEngine:
     def _serve(self, *, idle: bool) -> None:
         """Take up the next turn of the job at the head of the queue."""
         job = self._job = self._queue.popleft()
+        self.busy = True
         now = self._since = self._clock.now
         if job.start < 0:
             job.start = now
@@ -209,6 +207,7 @@ class CopyEngine:
         self._outstanding -= self._copies
         job.at += self._copies
         self._job = self._flow = None
+        self.busy = False
         if job.at < job.copies:
             self._partial += self._size
             self._queue.append(job)

@@ -125,14 +125,20 @@ class Place:
                 self._send(target, route, copies, leaving)
             else:
                 by_host = [self._is_near(c, end) for c, end in zip(copies.copies, copies.ends, strict=True)]
-                self._send(target, near, copies.where(by_host), leaving)
-                self._send(target, route, copies.where(map(not_, by_host)), leaving)
+                if all(by_host):
+                    self._send(target, near, copies, leaving)
+                else:
+                    self._send(target, near, copies.where(by_host), leaving)
+                    self._send(target, route, copies.where(map(not_, by_host)), leaving)
             self._tell_others(target.tier)
 
     def _is_near(self, copy: Block, tokens: int) -> bool:
         """True if host memory has so many tokens of the block, in blocks of its own size."""
         if self._host is None:
             return False
+        if copy.members is None:
+            block = self._host.blocks.get(copy.key)
+            return block is not None and block.ready >= tokens
         keys = self._host.cut(copy)
         near = [self._host.blocks.get(key) for key in keys]
         return all(block is not None and block.ready * len(keys) >= tokens for block in near)
@@ -203,9 +209,9 @@ class Place:
 
     def _tell_others(self, tier: Tier) -> None:
         """Wake the replicas that share the tier: what their queues wait for may have come or gone."""
-        for woken in tier.changed:
-            if woken != self.woken:
-                woken()
+        for (waiting, loaded, stalled), wake in tier.listeners:
+            if (waiting or loaded or stalled) and wake != self.woken:
+                wake()
 
     # ---- toward the GPU
 
@@ -213,7 +219,7 @@ class Place:
         """Memory here for copies of the first `size` bytes of a block that comes from behind, pinned: one, or as many
         as make up a larger block. Left out is what may not enter, is here already, or has no room."""
         copies: list[Block] = []
-        if not self.inclusive:
+        if not self.inclusive or (source.members is None and source.key in self.tier.blocks):
             return copies
         for copy in cut(source, self.tier, size):
             if copy.key in self.tier.blocks or not self.admits(copy if source.members else source):

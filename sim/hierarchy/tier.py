@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from hw_profiles.errors import InputError
 from policies.base import Block, EvictionPolicy
@@ -39,6 +40,13 @@ class TierCounters:
     prefetch_late_bytes: int = 0
     """Those of them that were still on their way when a request came to use them: it waited, or computed them."""
     peak_bytes: int = 0
+
+
+class Listener(NamedTuple):
+    """A replica that is to be woken when something changes, if any of its queues has anything in it."""
+
+    queues: tuple[Sized, Sized, Sized]
+    wake: Callable[[], None]
 
 
 class Tier:
@@ -85,8 +93,8 @@ class Tier:
         self.reserved = 0
         self.pinned = 0
         self.counters = TierCounters()
-        self.changed: list[Callable[[], None]] = []
-        """Called when copies have come or gone, for replicas whose next decision may depend on it."""
+        self.listeners: list[Listener] = []
+        """Replicas whose next decision may depend on copies that have come or gone."""
         self.leaf_only = leaf_only
         self._children: dict[int, int] = {}
         """Resident children by key of the parent, which need not be resident; kept for `leaf_only` alone."""
@@ -147,7 +155,8 @@ class Tier:
         freed = unused = 0
         for block in victims:
             if held.pop(block.key, None) is not block:
-                raise self._broken(f"victims() yielded {block} twice")
+                what = " twice" if victims.count(block) > 1 else ", which is not in the tier"
+                raise self._broken(f"victims() yielded {block}{what}")
             freed += block.size
             if not (block.uses or block.sent):
                 unused += block.size
@@ -167,17 +176,14 @@ class Tier:
 
     def _victims(self, need: int) -> list[Block]:
         """The coldest unpinned blocks that hold `need` bytes; InputError for a policy that breaks its contract."""
-        victims, held = [], self.blocks
+        victims = []
         try:
             for block in self.policy.victims():
-                if block.pins:
-                    continue
-                if held.get(block.key) is not block:
-                    raise self._broken(f"victims() yielded {block}, which is not in the tier")
-                victims.append(block)
-                need -= block.size
-                if need <= 0:
-                    return victims
+                if not block.pins:
+                    victims.append(block)
+                    need -= block.size
+                    if need <= 0:
+                        return victims
         except (AttributeError, TypeError) as error:
             raise self._broken(f"victims() must yield blocks: {error}") from None
         raise self._broken(f"victims() ended {need} bytes short although unpinned blocks remain")
