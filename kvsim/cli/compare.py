@@ -37,7 +37,7 @@ def compare(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Write compare.json and every run here.")
+        Path | None, typer.Option("--out", metavar="DIR", help="Write compare.json, compare.html and every run here.")
     ] = None,
     workers: Workers = None,
     strict: Strict = False,
@@ -59,14 +59,16 @@ def compare(
         import json
 
         from hw_profiles.files import write_atomic
+        from reports.compare_report import write_compare_report
 
+        write_compare_report(found, out)
         write_atomic(out / "compare.json", json.dumps(_print.plain(found.document()), indent=1, allow_nan=False) + "\n")
     if as_json:
         _print.document(found.document())
     else:
         show(found)
     if out is not None:
-        (_print.note if as_json else _print.line)(f"comparison: {out / 'compare.json'}")
+        (_print.note if as_json else _print.line)(f"report: {out / 'compare.html'}")
 
 
 def _scenarios(sources: list[Path], vary: list[str], settings: list[str]) -> list[tuple[str, Scenario | Path]]:

@@ -8,7 +8,8 @@ from hw_profiles.errors import InputError
 from kvsim import Scenario
 from traces.catalog import locate
 
-EXAMPLES = {path.name: path for path in sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))}
+FILES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
+EXAMPLES = {path.name: path for path in FILES if "schema: kvsim-scenario/1" in path.read_text()}
 FEW = 400
 """Requests (or clients, a tenth of that) that make a test of an example quick."""
 
@@ -35,9 +36,9 @@ def test_runs_and_loses_nothing(name):
         assert tier["stored_bytes"] > 0  # else the tier is there for nothing
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_says_what_it_is(name):
-    lines = EXAMPLES[name].read_text().splitlines()
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_says_what_it_is(path):
+    lines = path.read_text().splitlines()
     assert lines[0].startswith("# ")
     assert all(len(line) <= 130 for line in lines)
 
@@ -57,3 +58,33 @@ def test_fetching_before_the_next_turn_halves_the_median_ttft():
     assert ahead["prefetch"]["used_bytes"] > 0.9 * ahead["prefetch"]["fetched_bytes"] > 0
     assert ahead["ttft_ms"]["p50"] < 0.6 * none["ttft_ms"]["p50"]
     assert none["prefix"]["hit_tokens"]["dram"] < 0.1 * ahead["prefix"]["hit_tokens"]["dram"]
+
+
+def test_the_sweep_runs(tmp_path):
+    from sim.whatif.sweep import load_sweep, run_sweep
+    from sim.whatif.variants import Variant
+
+    scenario("compare_eviction.yaml")  # skips without the trace
+    variants = load_sweep(next(path for path in FILES if path.name == "sweep_policies.yaml"))
+    assert len(variants) == 12
+    short = [Variant(v.label, v.scenario.set("trace.limit", FEW), v.settings) for v in variants[:2]]
+    rows = run_sweep(short, tmp_path, workers=1)
+    assert [row["error"] for row in rows] == [None, None]
+    assert len({row["config_sha256"] for row in rows}) == 2
+
+
+def test_the_example_plan_and_comparison_run_limited():
+    from sim.whatif.compare import compare
+    from sim.whatif.plan import PlanJob, run_plan, with_slo
+    from sim.whatif.prices import load_prices
+    from sim.whatif.runs import Job, run_jobs
+    from sim.whatif.variants import expand
+
+    few = with_slo(scenario("plan_dram.yaml", short=True), "ttft_p95=5s")  # its first minutes are its hardest
+    sizes = ("0 B", "256 GiB", "1 TiB")
+    found = run_plan(PlanJob(Job.of("dram", few), "tiers.dram.capacity", sizes, load_prices()))
+    assert found.answer is not None
+    assert found.answer.met
+    both = expand(scenario("compare_eviction.yaml", short=True), [("policies.eviction", ["lru", "s3fifo"])])
+    runs = run_jobs([Job.of(variant.label, variant.scenario) for variant in both], workers=1)
+    assert compare([[run] for run in runs]).labels == ("lru", "s3fifo")
