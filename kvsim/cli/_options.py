@@ -13,6 +13,8 @@ from hw_profiles.errors import InputError
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from reports.timeline import Timeline as Drawn
+
 Spec = TypeVar("Spec", bound="BaseModel")
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, messages on stderr.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no tables.")]
@@ -29,6 +31,13 @@ Vary = Annotated[
 Workers = Annotated[
     int | None,
     typer.Option("--workers", metavar="N", help="Processes. [default: $KVSIM_WORKERS, else one for each core]"),
+]
+Timeline = Annotated[
+    bool, typer.Option("--timeline", help="Also write timeline.json, which opens in Perfetto (ui.perfetto.dev).")
+]
+TimelineRequests = Annotated[
+    int | None,
+    typer.Option("--timeline-requests", metavar="N", min=1, help="First requests in the timeline. [default: 1000]"),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse a trace that needs a warning.")]
 
@@ -71,3 +80,10 @@ def validated(model: type[Spec], data: Mapping[str, Any], where: str | Path | No
         return model.model_validate(data)
     except ValidationError as error:
         raise as_input_error(error, data, model).at(where=where) from None
+
+
+def draw_timeline(run_dir: Path, out: Path | None, requests: int | None) -> Drawn:
+    """Write the timeline of a run into `out`, or beside its tables."""
+    from reports.timeline import REQUESTS, write_timeline
+
+    return write_timeline(run_dir, out, requests=requests or REQUESTS)

@@ -9,7 +9,16 @@ import typer
 
 from hw_profiles.errors import InputError
 from kvsim.cli import _print
-from kvsim.cli._options import AsJson, Quiet, Settings, Strict, parse_setting
+from kvsim.cli._options import (
+    AsJson,
+    Quiet,
+    Settings,
+    Strict,
+    Timeline,
+    TimelineRequests,
+    draw_timeline,
+    parse_setting,
+)
 from kvsim.cli._progress import simulation_bar
 from kvsim.cli._run_dir import keep_scenario, may_write
 from sim.invariants import InvariantError
@@ -25,6 +34,8 @@ def run(
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of every random stream.")] = None,
     as_json: AsJson = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="Do not write report.html.")] = False,
+    timeline: Timeline = False,
+    timeline_requests: TimelineRequests = None,
     check: Annotated[bool, typer.Option("--check", help="Check invariants all along, not only at the end.")] = False,
     bound: Annotated[
         bool, typer.Option("--bound", help="Also the least load + compute seconds that the run's lookups allow.")
@@ -67,6 +78,10 @@ def run(
 
         write_run_report(saved)
 
+    drawn = None
+    if timeline or timeline_requests is not None:
+        drawn = draw_timeline(saved, None, timeline_requests)
+
     from kvsim.cli._summary import bound_line, print_summary
     from reports.verdict import verdict
 
@@ -82,5 +97,7 @@ def run(
             _print.line(bound_line(summary["bound"]))
         _print.line(verdict(summary).line)
         _print.line(f"run directory: {folder}" if no_report else f"report: {folder / 'report.html'}")
+    if drawn is not None:
+        (_print.note if as_json else _print.line)(drawn.line)
     if fail_on_slo and not summary["slo"]["met"]:
         raise typer.Exit(1)

@@ -227,3 +227,18 @@ def test_a_reader_that_goes_away_is_no_error(folder: Path) -> None:
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
     assert (folder / "one" / "summary.json").exists()
+
+
+def test_a_timeline_is_written_on_request(kvsim, folder):
+    """By `run`, again by `report`, for as many requests as asked; a new run takes an old one away."""
+    answer = kvsim("run", "small.yaml", "--out", "one", "--timeline", "-q")
+    assert answer.code == 0
+    assert "timeline: one/timeline.json (all 60 finished requests)" in answer.out.replace(str(folder) + "/", "")
+    whole = json.loads((folder / "one" / "timeline.json").read_text())["traceEvents"]
+    answer = kvsim("report", "one", "--timeline-requests", "3", "--json")
+    assert json.loads(answer.out)["timeline"].endswith("timeline.json")
+    assert "the first 3 of 60 finished requests" in answer.err
+    assert len(json.loads((folder / "one" / "timeline.json").read_text())["traceEvents"]) < len(whole)
+    assert kvsim("run", "small.yaml", "--out", "one", "-q").code == 0
+    assert not (folder / "one" / "timeline.json").exists()
+    assert kvsim("report", "one", "--timeline-requests", "0").code == 2
