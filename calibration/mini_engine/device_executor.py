@@ -129,8 +129,9 @@ class DeviceExecutor:
 
     def run(self, plan: StepPlan, now: float) -> float:
         """Execute a step; when it has ended."""
+        ready = self._runner.prepare(plan)
         before = self._since(now)
-        hidden = self._runner.run(plan)
+        hidden = self._runner.run(ready)
         self._lab.synchronize_compute()
         end = now + self._since(now)
         self.host_s.append(before)

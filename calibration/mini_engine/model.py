@@ -30,9 +30,9 @@ class ModelShape:
     def of(cls, model: ModelSpec, page: int) -> ModelShape:
         """The shape of a dense model without windows. Raises InputError for another."""
         spec = model.specs[0]
-        plain = len(model.specs) == 1 and spec.moe is None and spec.window is None and model.attention in {"GQA", "MHA"}
-        if not plain:
-            raise InputError("the mini engine runs dense models with GQA or MHA", where="--model", found=model.name)
+        plain = spec.moe is None and spec.window is None and model.attention in {"GQA", "MHA", "MQA"}
+        if len(model.specs) > 1 or not plain:
+            raise InputError("the mini engine runs dense models without MLA or windows", found=model.name)
         layer = LayerShape(model.hidden, model.heads, model.kv_heads, model.head_dim, model.intermediate, page)
         return cls(model.layers, layer, model.vocab)
 

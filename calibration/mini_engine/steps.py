@@ -51,6 +51,16 @@ class State(NamedTuple):
     prefetched: torch.Tensor
 
 
+class Ready(NamedTuple):
+    """A step whose inputs are on the device: tokens in all, sequences that decode (first), chunks, rows to sample."""
+
+    inputs: Inputs
+    tokens: int
+    decodes: int
+    chunks: tuple[Chunk, ...]
+    rows: int
+
+
 class StepRunner:
     """Runs steps of up to `max_tokens` tokens and `max_seqs` sequences of up to `max_pages` pages.
 
@@ -76,42 +86,52 @@ class StepRunner:
         """Warm up every batch size, and record its graph on a GPU."""
         for batch, inputs in self._decode.items():
             inputs.fill(lengths=[1] * batch)
-            self._forward(batch, inputs, batch, ())
+            ready = self.decode_of(batch)
+            self._forward(ready)
             if not self._lab.cpu:
                 from calibration.suite.bench_memory import graph_of
 
-                self._graphs[batch] = graph_of(self._lab, lambda b=batch, i=inputs: self._forward(b, i, b, ()), 1)
+                self._graphs[batch] = graph_of(self._lab, lambda step=ready: self._forward(step), 1)
         self._lab.synchronize()
 
-    def run(self, plan: StepPlan) -> torch.Tensor:
-        """Execute a step; hidden numbers of its tokens [tokens, hidden], valid until the next one."""
+    def prepare(self, plan: StepPlan) -> Ready:
+        """Hand a step's tokens, positions and page tables to the device."""
         if not plan.chunks:
-            batch = len(plan.decodes)
-            inputs = self._decode[batch]
+            inputs = self._decode[len(plan.decodes)]
             _fill_decodes(self.model, inputs, plan.decodes)
-            if batch in self._graphs:
-                self._graphs[batch].replay()
-                return self._states[id(inputs)].hidden
-            return self._forward(batch, inputs, batch, ())
-        inputs = self._mixed
-        tokens, chunks = _fill_mixed(self.model, inputs, plan)
-        return self._forward(tokens, inputs, len(plan.decodes), chunks, plan.rows)
+            return Ready(inputs, len(plan.decodes), len(plan.decodes), (), len(plan.decodes))
+        tokens, chunks = _fill_mixed(self.model, self._mixed, plan)
+        return Ready(self._mixed, tokens, len(plan.decodes), chunks, plan.rows)
 
-    def _forward(
-        self, tokens: int, inputs: Inputs, decodes: int, chunks: tuple[Chunk, ...], rows: int | None = None
-    ) -> torch.Tensor:
-        state = self._state(inputs)
-        caches, buffers, hidden = state.caches, state.buffers, state.hidden[:tokens]
-        torch.index_select(self.model.embeddings, 0, inputs.tokens[:tokens], out=hidden)
+    def run(self, ready: Ready) -> torch.Tensor:
+        """Execute a step; hidden numbers of its tokens [tokens, hidden], valid until the next one."""
+        if not ready.chunks and ready.tokens in self._graphs:
+            self._graphs[ready.tokens].replay()
+            return self._states[id(ready.inputs)].hidden
+        return self._forward(ready)
+
+    def begin(self, ready: Ready) -> None:
+        """What a step does before its first layer: embeddings, rotary angles, slots."""
+        state, inputs, tokens = self._state(ready.inputs), ready.inputs, ready.tokens
+        torch.index_select(self.model.embeddings, 0, inputs.tokens[:tokens], out=state.hidden[:tokens])
         angles = inputs.positions[:tokens, None] * self._frequencies
-        buffers.cosine[:tokens].copy_(angles.cos())
-        buffers.sine[:tokens].copy_(angles.sin())
-        buffers.slots[:tokens].copy_(inputs.slots[:tokens])
+        state.buffers.cosine[:tokens].copy_(angles.cos())
+        state.buffers.sine[:tokens].copy_(angles.sin())
+        state.buffers.slots[:tokens].copy_(inputs.slots[:tokens])
+
+    def decode_of(self, batch: int) -> Ready:
+        """A step of `batch` sequences with whatever was in its inputs last."""
+        return Ready(self._decode[batch], batch, batch, (), batch)
+
+    def _forward(self, ready: Ready) -> torch.Tensor:
+        self.begin(ready)
+        state = self._state(ready.inputs)
+        hidden, caches = state.hidden[: ready.tokens], state.caches
         for layer, (weights, cache) in enumerate(zip(self.model.weights, caches, strict=True)):
-            if self._l2_prefetch and layer + 1 < len(caches) and not chunks:
+            if self._l2_prefetch and layer + 1 < len(caches) and not ready.chunks:
                 _prefetch(caches[layer + 1], state.prefetched)
-            run_layer(hidden, weights, cache, buffers, decodes, chunks)
-        sampled = hidden[inputs.rows[: tokens if rows is None else rows]]
+            run_layer(hidden, weights, cache, state.buffers, ready.decodes, ready.chunks)
+        sampled = hidden[ready.inputs.rows[: ready.rows]]
         torch.argmax(sampled @ self.model.head.t(), dim=1)
         return hidden
 

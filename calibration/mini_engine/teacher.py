@@ -15,6 +15,7 @@ import numpy.typing as npt
 from calibration.mini_engine.engine import StepRecord
 from calibration.mini_engine.priced import step_seconds
 from calibration.mini_engine.setting import Variant
+from hw_profiles.cost_models import CopyModel
 from hw_profiles.profile import Profile
 from sim.cost.step import StepCost
 
@@ -51,78 +52,67 @@ class Lesson:
         return Errors(len(signed), float(size.mean()), float(signed.mean()), float(np.quantile(size, 0.99)))
 
 
+class Links:
+    """The profile's copy engines, as a variant uses them."""
+
+    def __init__(self, profile: Profile, variant: Variant, page_bytes: int) -> None:
+        self.page_bytes = page_bytes
+        self.models: Mapping[str, CopyModel] = {
+            direction: profile.copy_model(f"pcie_{direction}", variant.method) for direction in ("h2d", "d2h")
+        }
+
+    def seconds(self, direction: str, pages: float) -> float:
+        """Of one transfer alone."""
+        return self.models[direction].seconds(pages * self.page_bytes, pages)
+
+    def moved(self, steps: Sequence[StepRecord]) -> dict[str, Floats]:
+        """Pages that move during each step, by direction: each direction is one engine that serves in order.
+
+        What is logged as submitted with a step was submitted when the step before had ended.
+        """
+        starts, ends = (np.array([getattr(step, name) for step in steps]) for name in ("start", "end"))
+        moved = {direction: np.zeros(len(steps)) for direction in self.models}
+        free = dict.fromkeys(self.models, 0.0)
+        for number, step in enumerate(steps):
+            ready = float(ends[number - 1]) if number else 0.0
+            for direction, pages in step.submitted.items():
+                begin, lasts = max(ready, free[direction]), self.seconds(direction, pages)
+                free[direction] = begin + lasts
+                overlap = np.minimum(ends, begin + lasts) - np.maximum(starts, begin)
+                moved[direction] += np.maximum(overlap, 0.0) / lasts * pages
+        return moved
+
+
 def teach(
-    steps: Sequence[StepRecord],
-    cost: StepCost,
-    profile: Profile,
-    variant: Variant,
-    page_bytes: int,
-    *,
-    contention: bool = True,
+    steps: Sequence[StepRecord], cost: StepCost, links: Links, variant: Variant, *, contention: bool = True
 ) -> Lesson:
     """Predict every step. `cost` has the host's time in it; without `contention`, copies cost steps nothing."""
-    links = {d: profile.copy_model(f"pcie_{d}", variant.method) for d in ("h2d", "d2h")} if _copies(steps) else {}
-    moved = _moved(steps, {d: lambda n, m=model: m.seconds(n * page_bytes, n) for d, model in links.items()})
+    moved = links.moved(steps)
     predicted, classes = [], []
     for number, step in enumerate(steps):
         seconds = step_seconds(cost, step.decodes, step.context, step.rows, step.chunks)
         pages = {direction: float(values[number]) for direction, values in moved.items()}
-        waiting = 0.0
         if variant.synchronous:
-            waiting = sum(links[d].seconds(n * page_bytes, n) for d, n in step.submitted.items())
-            pages = dict.fromkeys(pages, 0.0) | {d: float(n) for d, n in step.submitted.items()}
-        elif contention and cost.interference is not None and any(pages.values()):
-            seconds += _slowed(cost, step, seconds, variant, pages, page_bytes, links)
-        predicted.append(seconds + waiting)
+            pages = {direction: float(count) for direction, count in step.submitted.items()}
+            seconds += sum(links.seconds(direction, count) for direction, count in pages.items())
+        elif contention:
+            seconds += _slowed(cost, links, step, seconds, pages)
+        predicted.append(seconds)
         classes.append(_class(step, pages))
     measured = np.array([step.seconds for step in steps])
     return Lesson(np.array(predicted), measured, tuple(classes))
 
 
-def _copies(steps: Sequence[StepRecord]) -> bool:
-    return any(step.submitted for step in steps)
-
-
-def _moved(steps: Sequence[StepRecord], seconds: Mapping[str, object]) -> dict[str, Floats]:
-    """Pages that move during each step, by direction: each direction is one engine that serves in order.
-
-    What is logged as submitted with a step was submitted when the step before had ended.
-    """
-    starts, ends = (np.array([getattr(step, name) for step in steps]) for name in ("start", "end"))
-    moved = {direction: np.zeros(len(steps)) for direction in seconds}
-    free = dict.fromkeys(seconds, 0.0)
-    for number, step in enumerate(steps):
-        ready = ends[number - 1] if number else 0.0
-        for direction, pages in step.submitted.items():
-            service = seconds[direction]
-            assert callable(service)
-            begin = max(float(ready), free[direction])
-            lasts = service(pages)
-            free[direction] = begin + lasts
-            overlap = np.minimum(ends, begin + lasts) - np.maximum(starts, begin)
-            moved[direction] += np.maximum(overlap, 0.0) / lasts * pages
-    return moved
-
-
-def _slowed(
-    cost: StepCost,
-    step: StepRecord,
-    seconds: float,
-    variant: Variant,
-    pages: Mapping[str, float],
-    page_bytes: int,
-    links: Mapping[str, object],
-) -> float:
+def _slowed(cost: StepCost, links: Links, step: StepRecord, seconds: float, pages: Mapping[str, float]) -> float:
+    """Seconds that copies add to a step, as the simulator charges them."""
     model = cost.interference
-    assert model is not None
+    if model is None or not any(pages.values()):
+        return 0.0
     weighted = sm_seconds = 0.0
     for direction, count in pages.items():
-        link = links[direction]
-        sms = int(getattr(link, "sms", 0)) if variant.method == "kernel" else 0
-        weighted += model.kappa(direction, sms) * count * page_bytes
-        if sms and count:
-            per_page = link.seconds(page_bytes, 1)  # type: ignore[attr-defined]
-            sm_seconds += sms * count * per_page
+        sms = links.models[direction].sms
+        weighted += model.kappa(direction, sms) * count * links.page_bytes
+        sm_seconds += sms * count * links.seconds(direction, 1)
     tokens = step.decodes + sum(count for count, _ in step.chunks)
     bound = cost.bound(tokens, step.rows, step.decodes, step.context, list(step.chunks))
     return model.extra_s(seconds, bound, weighted, sm_seconds)

@@ -55,7 +55,7 @@ def from_host(lab: Lab, key: dict[str, Any]) -> Trial:
 def _decode(lab: Lab, key: dict[str, Any], lengths: list[int], host: bool = False) -> Kernel:
     dim = HEAD_DIM
     layout = Layout(key["heads"], key["kv_heads"], dim, key["page"], key["format"])
-    cache = lab.cache(layout, lengths, host=host)
+    caches = [lab.cache(layout, lengths, seed=seed, host=host) for seed in range(lab.rotation)]
     queries = lab.random(len(lengths), layout.heads, dim)
     out, work = torch.empty_like(queries), None
     nbytes = sum(lengths) * layout.token_bytes()
@@ -67,7 +67,9 @@ def _decode(lab: Lab, key: dict[str, Any], lengths: list[int], host: bool = Fals
         work = kernel.scratch(len(lengths), layout.heads, dim, parts, lab.device)
         if lab.facts.peak and not host and nbytes > 4 * lab.facts.l2_bytes:
             floor = nbytes / lab.facts.peak
-    return Kernel(lambda _: ops.decode(queries, cache, out, work), nbytes=nbytes, floor_s=floor)
+    return Kernel(
+        lambda number: ops.decode(queries, caches[number % len(caches)], out, work), nbytes=nbytes, floor_s=floor
+    )
 
 
 def mla(lab: Lab, key: dict[str, Any]) -> Trial:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from calibration.suite import ops, plan_cpu
 from calibration.suite.lab import Lab
 from calibration.suite.plan_memory import CHASE_STEPS, L2_SECONDS
 from calibration.suite.timing import Custom, Kernel, Reading, Trial
@@ -28,9 +29,15 @@ def stream(lab: Lab, key: dict[str, Any]) -> Trial:
 
 
 def stream_launch(lab: Lab, op: str, x: torch.Tensor, y: torch.Tensor) -> Any:
-    """A function that reads x, writes x, or copies x to y."""
+    """A function that reads x, writes x, or copies x to y.
+
+    On the CPU "read" is SiLU times gate: what lies between products there is bound by such loops, not by memory.
+    """
     if lab.cpu:
-        return {"read": lambda _: x.sum(), "write": lambda _: x.fill_(1.5), "copy": lambda _: y.copy_(x)}[op]
+        wide = x.view(lab.dtype)[: x.numel() * 2 // (3 * plan_cpu.FFN) * (3 * plan_cpu.FFN)].view(-1, 3 * plan_cpu.FFN)
+        gate, out = wide[:, : 2 * plan_cpu.FFN].contiguous(), torch.empty_like(wide[:, : plan_cpu.FFN])
+        read = {"read": lambda _: ops.silu_gate(gate, out)}
+        return (read | {"write": lambda _: x.fill_(1.5), "copy": lambda _: y.copy_(x)})[op]
     from calibration.kernels import streams
 
     sums = torch.zeros(lab.programs, device=lab.device)

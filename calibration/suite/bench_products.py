@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from calibration.suite import plan_cpu
 from calibration.suite.lab import Lab
 from calibration.suite.timing import Kernel, Trial
 
@@ -16,7 +17,8 @@ def gemm(lab: Lab, key: dict[str, Any]) -> Trial:
     """key: dtype, impl, m, n, k. Inputs and weights are cold."""
     m, n, k = key["m"], key["n"], key["k"]
     x = lab.pool("gemm x", m * k, lab.dtype).view(m, k)
-    weight = lab.pool("gemm weight", n * k, lab.dtype).view(n, k)
+    weights = lab.pool("gemm weight", lab.rotation * n * k, lab.dtype).view(lab.rotation, n, k)
+    weight = weights[0]
     y = lab.pool("gemm y", m * n, lab.dtype).view(m, n)
     flops = 2.0 * m * n * k
     if key["dtype"] == "fp8":
@@ -27,7 +29,9 @@ def gemm(lab: Lab, key: dict[str, Any]) -> Trial:
         from calibration.kernels import gemm as kernel
 
         return Kernel(lambda _: kernel.multiply(x, weight, y), nbytes=nbytes, flops=flops)
-    return Kernel(lambda _: torch.mm(x, weight.t(), out=y), nbytes=nbytes, flops=flops, floor_s=floor)
+    return Kernel(
+        lambda number: torch.mm(x, weights[number % lab.rotation].t(), out=y), nbytes=nbytes, flops=flops, floor_s=floor
+    )
 
 
 def _fp8(lab: Lab, m: int, n: int, k: int) -> Any:
@@ -63,14 +67,18 @@ def elementwise(lab: Lab, key: dict[str, Any]) -> Trial:
 
 
 def layer(lab: Lab, key: dict[str, Any]) -> Trial:
-    """key: batch, seq: one decode layer of Llama-3.1-8B in a CUDA graph."""
+    """key: batch, seq: one decode layer of Llama-3.1-8B in a CUDA graph; on the CPU a small one as it is."""
     from calibration.mini_engine.layer import LayerShape, LayerWeights, decode_layer, layer_buffers
     from calibration.suite.bench_memory import graph_of
 
     shape = LayerShape(HIDDEN, HEADS, KV_HEADS, HEAD_DIM, FFN, page=16)
+    if lab.cpu:
+        shape = LayerShape(plan_cpu.HIDDEN, plan_cpu.HEADS, plan_cpu.KV_HEADS, plan_cpu.HEAD_DIM, plan_cpu.FFN, page=16)
     weights, cache = LayerWeights.random(lab, shape), lab.cache(shape.layout, [key["seq"]] * key["batch"])
     buffers = layer_buffers(lab, shape, cache)
-    hidden = lab.random(key["batch"], HIDDEN)
+    hidden = lab.random(key["batch"], shape.hidden)
+    if lab.cpu:
+        return Kernel(lambda _: decode_layer(hidden, weights, cache, buffers))
     graph = graph_of(lab, lambda: decode_layer(hidden, weights, cache, buffers), 1)
     nbytes = 2.0 * shape.weight_numbers + key["batch"] * key["seq"] * shape.layout.token_bytes()
     return Kernel(lambda _: graph.replay(), nbytes=nbytes)

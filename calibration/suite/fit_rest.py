@@ -5,8 +5,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 
-import numpy as np
-
 from calibration.suite.parts import RESAMPLES, TARGETS, Part, fit_line, median_interval
 from calibration.suite.reduce import Reading, Readings, columns
 
@@ -71,6 +69,9 @@ def rest_part(readings: Readings, resamples: int = RESAMPLES) -> Part:
     slope = [(seconds / even[batch] - 1) / cv for cv, seconds, batch in skew if cv > 0 and batch in even]
     if slope:
         part.extras["skew_per_cv"] = round(statistics.median(slope), 4)
+    layers = {f"{r.key['batch']} x {r.key['seq']}": round(1e6 * r.seconds, 2) for r in readings.of("layer")}
+    if layers:
+        part.extras["layer_us"] = layers
     nvme = [(r.key, 1e-9 * r.nbytes / r.seconds) for r in readings.of("nvme")]
     if nvme:
         part.extras["nvme_GBps"] = {f"{k['op']} {k['bytes'] >> 10} KiB x{k['depth']}": round(g, 3) for k, g in nvme}
@@ -91,9 +92,3 @@ def _lines(part: Part, readings: list[Reading], bench: str, of: Callable[[Readin
         if held:
             sizes, times = columns(held, "nbytes", "seconds")
             part.judge(label, line.seconds(sizes), times, TARGETS["other"])
-
-
-def layer_glue(readings: Readings, predicted: Callable[[int, int], float]) -> float | None:
-    """Seconds of a decode layer beyond what its parts are predicted to take; predicted: (batch, seq) -> seconds."""
-    rest = [r.seconds - predicted(r.key["batch"], r.key["seq"]) for r in readings.of("layer")]
-    return float(np.median(rest)) if rest else None

@@ -19,7 +19,9 @@ from calibration.suite.point import FLUSH
 WAIT_STEPS = 400
 """Dependent loads from L2 that the GPU makes while the host submits a sample: about 0.1 ms."""
 SPARE = 1.25
-"""Pages of a pool beyond those of the longest table: tables differ from sample to sample."""
+"""Pages of a pool for each that is used: tables are scattered over it."""
+CPU_SPARE = 6
+"""On the CPU as many as the pools of the mini engine's layers, so that its caches are as cold."""
 
 
 class Lab:
@@ -112,6 +114,11 @@ class Lab:
         return torch.zeros(1, dtype=torch.int64, device=self.device)
 
     @property
+    def rotation(self) -> int:
+        """Buffers that samples take in turn: on the CPU, where a flush leaves data in the shared cache."""
+        return 6 if self.cpu else 1
+
+    @property
     def programs(self) -> int:
         """Programs of a stream kernel: enough for every SM."""
         return 8 * self.facts.sms
@@ -172,7 +179,7 @@ class Lab:
     def cache(self, layout: Layout, lengths: list[int], *, seed: int = 0, host: bool = False) -> Cache:
         """A paged cache over the shared pools, pages in random order; keys and values in pinned memory if `host`."""
         counts = [math.ceil(length / layout.page) for length in lengths]
-        pages = math.ceil(SPARE * sum(counts))
+        pages = math.ceil((CPU_SPARE if self.cpu else SPARE) * sum(counts))
         order = torch.randperm(pages, generator=torch.Generator().manual_seed(seed), dtype=torch.int32)
         table = torch.zeros(len(lengths), max(counts), dtype=torch.int32)
         used = 0

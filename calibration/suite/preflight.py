@@ -20,6 +20,8 @@ CONTEXT_BYTES, CONTEXT_SHARE = 1.5 * GIB, 0.05
 """What a CUDA context and a display may take (the larger counts); more means that somebody works on the card."""
 MOST_BUSY = 10
 """Percent of the time that kernels of others may run."""
+CPU_CACHE_BYTES = 2 * 2**20
+"""What passes through a CPU's caches between two uses of a weight of the mini engine's model is a few times as much."""
 SETTINGS = (
     *("name", "uuid", "driver_version", "pcie.link.gen.current", "pcie.link.gen.max", "pcie.link.width.current"),
     *("clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem", "temperature.gpu", "power.draw", "power.limit"),
@@ -66,7 +68,7 @@ def check_free(facts: Facts, busy: str = "") -> Facts:
 def cpu_facts() -> Facts:
     """The host itself, for tests of the suite."""
     size = _host_bytes()
-    return Facts("cpu", "cpu", "", os.cpu_count() or 1, 2**20, size, size // 2, size)
+    return Facts("cpu", "cpu", "", os.cpu_count() or 1, CPU_CACHE_BYTES, size, size // 2, size)
 
 
 def why_no_gpu(version: str, *, gpu_build: bool, hip: bool) -> str:

@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 import kvsim
 from hw_profiles.errors import InputError
-from kvsim.cli import _print, calibrate_fit, calibrate_run, new, trace
+from kvsim.cli import _print, calibrate_fit, calibrate_run, calibrate_validate, new, trace
 from kvsim.cli.cache import cache
 from kvsim.cli.compare import compare
 from kvsim.cli.list import list_names
@@ -63,6 +63,7 @@ def make_app() -> typer.Typer:
     measuring.callback(invoke_without_command=True)(_bare)
     measuring.command("run")(calibrate_run.run)
     measuring.command("fit")(calibrate_fit.fit)
+    measuring.command("validate")(calibrate_validate.validate)
     app.add_typer(measuring, name="calibrate")
     return app
 

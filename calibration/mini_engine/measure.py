@@ -1,0 +1,102 @@
+"""Run the variants of a setting on the device: logs, outputs, and whether pages arrived as they left."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from calibration.mini_engine import engine
+from calibration.mini_engine.device_executor import DeviceExecutor
+from calibration.mini_engine.model import DeviceModel, ModelShape
+from calibration.mini_engine.run_record import Run
+from calibration.mini_engine.scheduler import Scheduler
+from calibration.mini_engine.setting import VARIANTS, Setting, Variant
+from calibration.mini_engine.steps import StepRunner
+from calibration.mini_engine.workload import draw
+from calibration.suite.lab import Lab
+from hw_profiles.errors import InputError
+
+WARM_UP_REQUESTS = 6
+
+
+class Bench:
+    """The model and its pools on the device, for all variants of a setting."""
+
+    def __init__(self, lab: Lab, setting: Setting, shape: ModelShape) -> None:
+        self.lab = lab
+        self.setting = setting
+        self.page_bytes = 2 * shape.page_numbers
+        need = shape.weight_bytes + setting.pages * self.page_bytes
+        if not lab.cpu and need > 0.9 * lab.facts.free_bytes:
+            found, allowed = f"{lab.facts.free_bytes / 2**30:.1f} GiB free", f"{need / 2**30:.1f} GiB"
+            raise InputError(f"too little memory on {lab.facts.name} for {setting.model}", found=found, allowed=allowed)
+        self.model = DeviceModel(lab, shape, setting.pages, setting.host_pages)
+        self._runners: dict[bool, StepRunner] = {}
+
+    def runner(self, l2_prefetch: bool) -> StepRunner:
+        """What executes steps; captured once."""
+        if l2_prefetch not in self._runners:
+            setting = self.setting
+            runner = StepRunner(
+                self.model, setting.max_seqs, setting.max_tokens, setting.longest + 1, l2_prefetch=l2_prefetch
+            )
+            runner.capture()
+            self._runners[l2_prefetch] = runner
+        return self._runners[l2_prefetch]
+
+    def run(self, variant: Variant, requests: int | None = None) -> Run:
+        """Serve the setting's load, or its first requests."""
+        load = self.setting.load
+        trace = draw(load if requests is None else replace(load, requests=requests))
+        scheduler = self.setting.scheduler(variant, self.page_bytes)
+        executor = DeviceExecutor(
+            self.model, self.runner(variant.l2_prefetch), method=variant.method, synchronous=variant.synchronous
+        )
+        executor.keep = True
+        log = engine.run(trace, scheduler, executor)
+        wrong, checked = self._compare_pages(scheduler)
+        host = statistics.median(executor.host_s)
+        return Run(variant, log, scheduler, executor.outputs, host, wrong, checked)
+
+    def _compare_pages(self, scheduler: Scheduler) -> tuple[int, int]:
+        """(pages that differ, pages compared) of the blocks that lie in both places."""
+        if scheduler.host is None:
+            return 0, 0
+        wrong = checked = 0
+        for key, pages in scheduler.host.pages.items():
+            here = scheduler.hbm.pages.get(key, [])
+            for near, far in zip(here, pages, strict=False):
+                checked += 1
+                wrong += not torch.equal(self.model.pool[near].cpu(), self.model.host[far])
+        return wrong, checked
+
+
+def run_variants(
+    bench: Bench, names: Sequence[str], folder: Path, progress: Callable[[str], None] = lambda name: None
+) -> dict[str, Run]:
+    """Warm up, run the variants, the first of them again at the end; logs are written as they come."""
+    bench.run(VARIANTS["C"], WARM_UP_REQUESTS)
+    runs = {}
+    for name in (*names, f"{names[0]} again"):
+        progress(name)
+        runs[name] = bench.run(VARIANTS[name.split()[0]])
+        write_log(runs[name], folder / f"engine_{name.replace(' ', '_')}.jsonl")
+    return runs
+
+
+def write_log(run: Run, path: Path) -> None:
+    """One JSON object per step, then one per request."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        for step in run.log.steps:
+            file.write(json.dumps({"type": "step", **asdict(step)}) + "\n")
+        for sequence in run.log.sequences:
+            request = sequence.request
+            times = {name: getattr(sequence, name) for name in ("first_token_s", "finish_s")}
+            row = {"request": request.index, "arrival_s": request.arrival_s, **times, "hits": sequence.hit_tokens}
+            file.write(json.dumps({"type": "request", **row}) + "\n")
