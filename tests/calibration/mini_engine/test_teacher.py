@@ -26,7 +26,7 @@ def _steps(variant, pages=0, every=5, slower=0.0):
     """A hundred steps as the cost model has them; each fifth starts `pages` pages both ways."""
     steps, now = [], 0.0
     for number in range(100):
-        chunks = ((512, 1024),) if number % 10 == 3 else ()
+        chunks = ((512, 1024),) if number % 10 == 1 else ()
         seconds = step_seconds(COST, 8, 9000 + 8 * number, 8 + len(chunks), chunks) * (1 + slower)
         submitted = {"h2d": pages, "d2h": pages} if pages and number % every == 0 else {}
         steps.append(StepRecord(now, now + seconds, 8, 9000 + 8 * number, 8 + len(chunks), chunks, {}, submitted))
