@@ -25,7 +25,7 @@ def differences(found: Comparison) -> Figure:
         "height": 140 + ROW_PX * len(rows) * len(data),
         "hovermode": "closest",
         "xaxis": {"title": {"text": f"difference to {plot_text(found.labels[0])} (%)"}, "zeroline": False},
-        "yaxis": {"type": "category", "autorange": "reversed", "zeroline": False, "automargin": True},
+        "yaxis": {"type": "category", "autorange": "reversed", "dtick": 1, "zeroline": False, "automargin": True},
         "scattermode": "group",
         "shapes": [
             {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": 0, "x1": 0, "line": {"color": INK, "width": 1}}

@@ -2,6 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -110,3 +114,35 @@ def test_workers(monkeypatch):
         worker_count()
     with pytest.raises(InputError, match="--workers"):
         worker_count(0)
+
+
+def test_ctrl_c_ends_every_process():
+    code = "import time; from sim.whatif.pool import run_all; run_all(time.sleep, [300, 300], workers=2)"
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); " + code
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not children.exists():
+        process.kill()
+        pytest.skip("needs /proc to see the processes")
+    wait_until(lambda: len(children.read_text().split()) >= 3)  # two workers and Python's resource tracker
+    process.send_signal(signal.SIGINT)  # to it alone, not to its workers
+    assert process.wait(timeout=30) != 0
+
+    def gone():
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    wait_until(gone)
+
+
+def wait_until(condition, seconds=30.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
