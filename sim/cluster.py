@@ -35,7 +35,7 @@ class Cluster:
         self.topology = Topology(scenario, inputs, self.clock, self.recorder, cost)
         self.tier_names = self.topology.tier_names
         self.tiers = self.topology.tiers
-        self.links = self.topology.links
+        self.links = self.topology.ways.links
         self.sequences: list[Sequence] = []
         self.done = 0
         self.trace = inputs.trace
@@ -49,7 +49,7 @@ class Cluster:
                 self.recorder,
                 self._ended,
                 prefetch=self.topology.prefetch(),
-                links=[link for link in self.topology.links if link.replica == index],
+                links=[link for link in self.links if link.replica == index],
                 single_step=single_step,
             )
             for index in range(spec.hardware.replicas)

@@ -60,8 +60,9 @@ def link_models(
         if tier.name in devices:
             device = devices[tier.name]
             for way, model in (("read", device.read), ("write", device.write)):
+                each = model.bandwidth * (lanes if tier.on_gpu else 1)
                 plain = tier.kind == "memory"
-                models[f"{tier.name}_{way}"] = LinkModel(model.latency, model.bandwidth * lanes) if plain else model
+                models[f"{tier.name}_{way}"] = LinkModel(model.latency, each) if plain else model
     return models
 
 
@@ -84,7 +85,7 @@ def check_pinned(profile: Profile, spec: ScenarioSpec) -> None:
 
 def of_replicas(caps: Mapping[str, float], spec: ScenarioSpec, lanes: float) -> dict[str, float]:
     """Shared bandwidths as replicas meet them: those of a GPU's links times `lanes`, those of hosts times its nodes."""
-    of_gpu = {*CAPS, *(joint_name(tier) for tier in spec.tiers if tier.kind == "memory")}
+    of_gpu = {*CAPS, *(joint_name(tier) for tier in spec.tiers if tier.on_gpu)}
     times = {**dict.fromkeys(of_gpu, lanes), **dict.fromkeys(NODE_CAPS, spec.hardware.parallel.nodes)}
     return {name: rate * times.get(name, 1) for name, rate in caps.items()}
 

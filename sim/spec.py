@@ -18,7 +18,7 @@ from policies.tables import FAMILIES, LATER_FAMILIES
 from sim.cost.parallel import Parallel
 from sim.cost.step import EAGER_LAUNCH_S
 from sim.spec_base import Count, PolicySpec, Spec, refuse, resolved_path
-from sim.tier_spec import LinkSpec, TierSpec
+from sim.tier_spec import LinkSpec, TierSpec, check_ways
 from traces.spec import TraceSpec
 
 SCHEMA = "kvsim-scenario/1"
@@ -179,6 +179,7 @@ class ScenarioSpec(Spec):
             raise InputError("the first tier must be hbm", path="tiers", found=names)
         if len(set(names)) < len(names):
             raise InputError("two tiers have the same name", path="tiers", found=names)
+        check_ways(self.tiers)
         for above, tier in zip(self.tiers, self.tiers[1:], strict=False):
             offload = above.offload or self.policies.offload
             if not tier.inclusive and offload.name.startswith("write_through"):

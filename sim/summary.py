@@ -171,8 +171,8 @@ def _links(cluster: Cluster, duration: float) -> dict[str, Any]:
             "queue_p99_ms": float(np.percentile(queue, 99)) * 1e3 if len(queue) else 0.0,
             "transfers": len(queue),
         }
-    for name in dict.fromkeys(name for name, _ in cluster.topology.resources):
-        shared = [r for (kind, _), r in cluster.topology.resources.items() if kind == name]
+    for name in dict.fromkeys(name for name, _ in cluster.topology.ways.resources):
+        shared = [r for (kind, _), r in cluster.topology.ways.resources.items() if kind == name]
         moved, capacity = sum(r.bytes for r in shared), sum(r.capacity for r in shared)
         result[name] = {
             "count": len(shared),

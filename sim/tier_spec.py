@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -22,6 +23,11 @@ TIER_KINDS: dict[str, str] = {
 (disk, network) that fills and drains host memory by itself."""
 
 
+HBM = "hbm"
+WAYPOINTS = ("host", "memory")
+"""Kinds of tiers that bytes of another tier can pass on their way to the GPU: memory, not drives or networks."""
+
+
 DEFAULT_DEVICES = {"cxl": "cxl", "c2c": "nvlink-c2c", "ssd": "nvme-gen4", "remote": "rdma-200g"}
 """Device behind a tier that names none (hw_profiles/devices)."""
 
@@ -37,7 +43,9 @@ class TierSpec(Spec):
     pinned     for host memory: bytes of it that are page-locked, all if not given; copies between the GPU and the rest
                go at the profile's rate for pageable memory
     device     what the tier is made of: a shipped device or a YAML file; by name of the tier if not given
-    direct     for a disk or a network: true if it reaches the GPU's memory without passing host memory
+    via        the tier that it loads through: dram, cxl or c2c, or hbm for the GPU's own memory. By default a disk or a
+               network passes host memory (the tier dram, or c2c, if it comes before), memory reaches the GPU by itself
+    direct     for a disk or a network: `via: hbm`
     """
 
     name: str
@@ -51,6 +59,7 @@ class TierSpec(Spec):
     pinned: Bytes | None = None
     inclusive: bool = True
     leaf_only: bool = False
+    via: str | None = None
     direct: bool = False
     device: str | None = None
 
@@ -63,6 +72,26 @@ class TierSpec(Spec):
     def kind(self) -> str:
         """One of the values of TIER_KINDS."""
         return TIER_KINDS[self.name]
+
+    @property
+    def link(self) -> str:
+        """Start of the names of the two directions of its link."""
+        return "pcie" if self.kind == "host" else self.name
+
+    @property
+    def toward_gpu(self) -> str:
+        """End of the name of its link's direction toward the GPU."""
+        return "h2d" if self.kind == "host" else "read"
+
+    @property
+    def from_gpu(self) -> str:
+        """End of the name of its link's direction away from the GPU."""
+        return "d2h" if self.kind == "host" else "write"
+
+    @property
+    def on_gpu(self) -> bool:
+        """True for memory whose link the GPU's own copy engines drive."""
+        return self.kind == "memory" and self.via in (None, HBM)
 
     @model_validator(mode="after")
     def _available(self) -> TierSpec:
@@ -80,6 +109,11 @@ class TierSpec(Spec):
             raise InputError("only host memory is page-locked", path="pinned", found=format_bytes(self.pinned))
         if self.direct and self.kind != "device":
             raise InputError("only for a disk or a network", path="direct", found=True, allowed="false")
+        if self.via is not None and self.kind in ("hbm", "host") and not (self.kind == "host" and self.via == HBM):
+            problem = "the GPU's memory is where ways end" if self.name == HBM else "it is behind the GPU's own link"
+            raise InputError(problem, path="via", found=self.via)
+        if self.direct and self.via not in (None, HBM):
+            raise InputError("a direct tier passes nothing", path="via", found=self.via, allowed=HBM)
         if self.name == "hbm":
             if self.shared != "private":
                 raise InputError("HBM belongs to one replica", path="shared", found=self.shared, allowed="private")
@@ -90,6 +124,41 @@ class TierSpec(Spec):
         elif self.capacity is None:
             raise InputError("missing", path="capacity", allowed="a size such as '2 TiB'")
         return self
+
+
+def waypoint(tier: TierSpec, nearer: Sequence[TierSpec]) -> str | None:
+    """The tier that bytes of a tier pass first on their way to the GPU: "hbm" if they reach it over one link, None for
+    a bounce buffer of the host, behind the GPU's own link. nearer: tiers that come before it."""
+    if tier.via is not None or tier.direct:
+        return tier.via or HBM
+    if tier.kind != "device":
+        return HBM
+    hosts = [other.name for kind in ("host", "c2c") for other in nearer if kind in (other.kind, other.name)]
+    return hosts[0] if hosts else None
+
+
+def check_ways(tiers: Sequence[TierSpec]) -> None:
+    """Raise InputError for a tier without a way to HBM, a cycle, and a tier that nothing can pass."""
+    by_name = {tier.name: tier for tier in tiers}
+    for level, tier in enumerate(tiers):
+        passed, at = [tier.name], tier
+        while at.via not in (None, HBM):
+            assert at.via is not None
+            path, found = f"tiers.{at.name}.via", at.via
+            if found not in by_name:
+                problem = f"no path from {tier.name} to HBM: there is no such tier"
+                raise InputError(problem, path=path, found=found, allowed=tuple(by_name), near=by_name)
+            if found in passed:
+                cycle = " -> ".join([*passed[passed.index(found) :], found])
+                raise InputError(f"no path from {tier.name} to HBM: a cycle, {cycle}", path=path, found=found)
+            if by_name[found].kind not in WAYPOINTS:
+                memory = [name for name, other in by_name.items() if other.kind in WAYPOINTS]
+                raise InputError("bytes pass memory on their way", path=path, found=found, allowed=(*memory, HBM))
+            passed.append(found)
+            at = by_name[found]
+        if tier.via not in (None, HBM, *(other.name for other in tiers[:level])):
+            problem = "what a tier loads through comes before it, nearer to the GPU"
+            raise InputError(problem, path=f"tiers.{tier.name}.via", found=tier.via)
 
 
 class LinkSpec(Spec):

@@ -19,13 +19,11 @@ def moved(run, prompt):
     return table.groupby(["link", "reason"]).bytes.sum().to_dict()
 
 
-@pytest.mark.xfail(strict=True, reason="memory behind C2C is host memory: a drive reads it without crossing the link")
 def test_a_store_from_there_to_a_drive_does_not_cross_the_link(moved):
     assert moved["ssd_write", "store"] > 0
     assert moved.get(("c2c_read", "store"), 0) == 0
 
 
-@pytest.mark.xfail(strict=True, reason="a Grace CPU has no PCIe link to its GPU: what a drive reads goes on over C2C")
 def test_a_load_from_a_drive_goes_on_over_the_link(moved):
     assert moved["ssd_read", "load"] > 0
     assert moved.get(("c2c_read", "load"), 0) == moved["ssd_read", "load"]

@@ -38,6 +38,7 @@ LARGE = {"tiers": [{"name": "hbm"}]}
 """All the HBM that the engine finds; for knobs that set it."""
 TWO = {"tiers": [HBM, {"name": "dram", "capacity": "40 GiB", "shared": "node"}]}
 PAGEABLE = {"tiers": [HBM, {"name": "dram", "capacity": "40 GiB", "shared": "node", "pinned": "0 B"}]}
+DRIVE = {"tiers": [HBM, {"name": "dram", "capacity": "1 GiB"}, {"name": "ssd", "capacity": "20 GiB"}]}
 ALONE = {"tiers": [HBM, {"name": "dram", "capacity": "3 GiB"}], "policies": {"offload": "write_back"}}
 ONE = {"hardware": {"profile": "h100-sxm", "replicas": 1}}
 FOUR = {"hardware": {"profile": "h100-sxm", "replicas": 4, "gpus_per_node": 2}}
@@ -110,6 +111,7 @@ KNOBS = [
     Knob("tiers.ssd.device", ("nvme-gen5-raid4", "nvme-gen4"), up="load ttft", sections=tier_with("ssd")),
     Knob("tiers.remote.device", ("rdma-400g", "rdma-200g", "rdma-100g"), up="load ttft", sections=tier_with("remote")),
     Knob("tiers.cxl.device", ("nvlink-c2c", "cxl"), up="load ttft", sections=tier_with("cxl")),
+    Knob("tiers.ssd.via", ("hbm", "dram"), up="load ttft bytes.pcie_h2d", sections=DRIVE),
     Knob("tiers.ssd.direct", (False, True), down="bytes.pcie_h2d", sections=tier_with("ssd")),
     Knob("tiers.dram.shared", ("private", "node"), up="hits hit.dram", down="ttft", sections=TWO),
     Knob(
