@@ -198,3 +198,24 @@ def test_the_summary_has_the_means_of_the_parts(run):
 
 def test_no_request_no_parts(run, prompt):
     assert run([(0, 200_000, 10, prompt(1, 200_000))]).summary["attribution"] == {}
+
+
+def test_preempted_in_the_middle_of_its_prompt(run, prompt):
+    """The first request's tokens take the memory that the rest of the second one's prompt needs."""
+    rows = [(0, 1600, 400, prompt(1, 1600)), (0.1, 3000, 5, prompt(2, 3000))]
+    engine = {"max_num_seqs": 8, "max_num_batched_tokens": 256}
+    result = run(rows, blocks=200, engine=engine)
+    lost, row = result.frames["preemptions"], result.frames["requests"].iloc[1]
+    assert len(lost) > 0
+    assert (lost.request_id == 1).all()
+    assert (lost.end_s <= row.first_token_s).all()
+    assert row.prefill_preempted_s == pytest.approx((lost.restart_s - lost.start_s).sum(), rel=1e-9)
+    assert row.recomputed_tokens > 0
+    steps = result.frames["steps"].query("start_s >= @row.first_chunk_s and end_s <= @row.first_token_s")
+    own = steps[steps.prefill_seqs > 0]
+    spent = float((own.end_s - own.start_s).sum())
+    assert row.prefill_compute_s + row.prefill_recompute_s == pytest.approx(spent, rel=1e-9)
+    assert 0 < row.prefill_recompute_s < spent
+    assert row.decode_preempted_s == row.decode_recompute_s == 0
+    check_sums(result)
+    check_steps(result)
