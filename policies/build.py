@@ -130,7 +130,8 @@ def _load(source: str, base_dir: Path, path: str) -> Any:
             raise InputError(f"cannot import the module: {error}", path=path, found=source) from None
     file = (base_dir / source).resolve()
     if not file.is_file():
-        raise InputError(f"policy file not found in {base_dir}", path=path, found=source)
+        here = f"its path from there; there is one at {Path(source).resolve()}" if Path(source).is_file() else None
+        raise InputError(f"policy file not found in {base_dir}", path=path, found=source, allowed=here)
     name = f"{USER_MODULE}{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None

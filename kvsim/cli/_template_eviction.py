@@ -25,8 +25,9 @@ class $cls(EvictionPolicy):
         self._order: OrderedDict[int, Block] = OrderedDict()
 
     # The tier owns bytes, residency and pins; the policy owns only the order. A block
-    # has a key (negative: a request's own output), start, tokens, size, uses and turn,
-    # which are for reading.
+    # has a key, start (tokens of the prompt before it), tokens, size, uses (hits since
+    # it came), turn, parent (key of the block before it), and private (a request's
+    # own output, which no other request can hit). All of them are for reading.
 
     def insert(self, block: Block) -> None:
         """The block became resident."""
@@ -46,6 +47,7 @@ class $cls(EvictionPolicy):
 
     def victims(self) -> Iterator[Block]:
         """Every resident block once, coldest first; the tier takes what it needs."""
+        # One by one, as here: a list of all blocks would be made for every eviction.
         return iter(self._order.values())
 
     def remove(self, block: Block) -> None:

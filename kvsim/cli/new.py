@@ -55,6 +55,8 @@ def policy(
     source, test = files
     chosen = f"policies.{family}={source.resolve()}:{cls}"
     tries = [shlex.join(["pytest", str(test)]), shlex.join(["kvsim", "run", "scenario.yaml", "--set", chosen])]
+    if family == "eviction":
+        tries.insert(1, shlex.join(["kvsim", "cache", "quickstart", "--policy", f"lru,{source}:{cls},belady"]))
     if as_json:
         _print.document({"family": family, "class": cls, "policy": str(source), "test": str(test), "next": tries})
         return

@@ -31,9 +31,13 @@ class Replay:
 
     def __init__(self, accesses: Accesses) -> None:
         self.facts = facts = Facts.of(accesses)
+        parents: list[int | None] = [None] * facts.distinct
+        for keys in reversed(facts.requests):  # backwards, so that the first use of a block is what remains
+            for key, parent in zip(keys, (*keys[1:], None), strict=True):
+                parents[key] = parent
         self._blocks = [
-            Block(key, start, count, 1, count)
-            for key, (start, count) in enumerate(zip(facts.starts, facts.tokens, strict=True))
+            Block(key, start, count, 1, count, parent)
+            for key, (start, count, parent) in enumerate(zip(facts.starts, facts.tokens, parents, strict=True))
         ]
         self._now = 0.0
 

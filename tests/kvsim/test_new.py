@@ -94,8 +94,11 @@ def test_a_scenario_runs_with_it_as_the_printed_command_says(family: str, kvsim:
     """The scenario lies elsewhere, and the numbers are those of the policy that the skeleton behaves like."""
     needs_scenario(family)
     answer = kvsim("new", "policy", f"my_{family}", "--family", family, "--out", "new ones")
-    *_, test, run = (shlex.split(line) for line in answer.out.splitlines())
-    assert test == ["pytest", f"new ones/test_my_{family}.py"]
+    *_, run = lines = [shlex.split(line) for line in answer.out.splitlines()]
+    assert ["pytest", f"new ones/test_my_{family}.py"] in lines
+    studies = [line for line in lines if line[:2] == ["kvsim", "cache"]]
+    assert len(studies) == (family == "eviction")
+    assert all(kvsim(*study[1:]).code == 0 for study in studies)
     assert run[:4] == ["kvsim", "run", "scenario.yaml", "--set"]
     (folder / "elsewhere").mkdir()
     (folder / "elsewhere" / "scenario.yaml").write_text((folder / "small.yaml").read_text())
@@ -119,6 +122,7 @@ def test_one_document_says_what_was_written(kvsim: Kvsim, folder: Path) -> None:
     assert document == {"family": "eviction", "class": "Mine", "policy": "mine.py", "test": "test_mine.py"}
     assert tries == [
         "pytest test_mine.py",
+        "kvsim cache quickstart --policy lru,mine.py:Mine,belady",
         f"kvsim run scenario.yaml --set policies.eviction={folder}/mine.py:Mine",
     ]
     assert (folder / "mine.py").is_file()

@@ -138,6 +138,17 @@ def test_mistakes_in_naming_a_policy(beside, policies, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_policy_in_the_working_directory_is_pointed_to(beside, tmp_path, monkeypatch):
+    """Policies are looked for beside the scenario, not where one happens to be."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "other.py").write_text("")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(
+        InputError, match=r"found 'other.py', expected its path from there; there is one at .*elsewhere"
+    ):
+        simulate(beside("", {"eviction": "other.py:Mine"}))
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [

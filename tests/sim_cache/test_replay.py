@@ -55,6 +55,22 @@ def test_a_partial_last_block_takes_a_whole_one_and_is_hit_by_its_id(make_trace)
     assert replayed(make_trace(rows), "lru", 1) == Hits(4 + 4, 0)  # 1 stays, the start of the prompt
 
 
+def test_a_policy_sees_which_block_comes_before(make_trace):
+    seen = {}
+
+    class Watching(LRU):
+        def insert(self, block):
+            seen[block.key] = (block.start, block.parent)
+            super().insert(block)
+
+    replay = Replay(accesses_of(make_trace([(12, [10, 20, 30]), (8, [10, 40])])))
+    replay.hits(Watching(cache_info(9)), 9)
+    first, second, third = (next(k for k, v in seen.items() if v[0] == start) for start in (0, 4, 8))
+    assert seen[first] == (0, None)
+    assert seen[third] == (8, second)
+    assert [parent for start, parent in seen.values() if start == 4] == [first, first]
+
+
 def test_only_the_leading_run_of_blocks_is_a_prefix_hit_but_every_resident_block_is_a_block_hit(make_trace):
     rows = [(12, [1, 2, 3]), (12, [9, 2, 3])]
     assert replayed(make_trace(rows), "lru", 9) == Hits(0, 2)
