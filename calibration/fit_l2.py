@@ -1,7 +1,7 @@
 """Fit the L2 knee of `hw_profiles.l2` to public read rates by footprint.
 
 `python -m calibration.fit_l2 DATA [GPU]` prints what the profiles quote. Rows: `measured/l2_footprint` below the data
-folder, read from the output of RRZE-HPC/gpu-benches gpu-l2-cache. Method as in `calibration.fit_public`: soft-L1 on
+folder, read from the output of RRZE-HPC/gpu-benches gpu-l2-cache. Method as in `calibration.fitting`: soft-L1 on
 log(model / measured) and bootstrap intervals; every second footprint is held out, once the even and once the odd ones.
 """
 
@@ -15,8 +15,7 @@ from types import MappingProxyType
 import numpy as np
 import pyarrow.csv
 
-from calibration.fit_public import Fit, Rows, robust_fit, score
-from calibration.public_tables import Array
+from calibration.fitting import Array, Fit, Rows, robust_fit, score
 from hw_profiles.errors import InputError
 from hw_profiles.l2 import L2Model
 

@@ -17,12 +17,18 @@ import numpy as np
 
 from hw_profiles.residual import Number, Residual
 
+BASE_HEADS = 32
+"""Query heads that `PrefillModel.per_token` was measured with."""
+SPAN_CORNER = 4.0
+"""How sharp the maximum of work and longest tile is; 4 fits public prefill tables of H100, A100 and L40S alike."""
+
 
 @dataclass(frozen=True)
 class GemmModel:
     """Matrix product: t0 + ((bytes / bandwidth)^p + (flops / rate)^p)^(1/p), a smooth max(memory, compute).
 
     t0 in s, bandwidth in bytes/s, flops in FLOP/s, p >= 1 (large p = sharp corner). residual: over m, n, k.
+    tile_rows: output rows of the smallest tile; a tile that is not full takes as long as a full one.
     """
 
     t0: float
@@ -30,16 +36,26 @@ class GemmModel:
     flops: float
     p: float
     residual: Residual | None = None
+    tile_rows: int = 1
 
     def seconds(self, nbytes: Number, flops: Number, shape: tuple[Number, Number, Number] | None = None) -> Number:
         """Time of a product that moves `nbytes` (2 * (m*k + k*n + m*n) in bf16), does `flops` = 2*m*n*k.
 
-        shape: (m, n, k) of [m, k] x [k, n]; without it the formula alone, without the table.
+        shape: (m, n, k) of [m, k] x [k, n]; without it the formula alone, without tiles and table.
         """
         p = self.p
-        smooth: Number = ((nbytes / self.bandwidth) ** p + (flops / self.flops) ** p) ** (1 / p)
+        if shape is None:
+            smooth: Number = ((nbytes / self.bandwidth) ** p + (flops / self.flops) ** p) ** (1 / p)
+            return self.t0 + smooth
+        m, n, k = shape
+        tile = self.tile_rows
+        rows = m if tile == 1 else -(-m // tile) * tile
+        smooth = ((nbytes / self.bandwidth) ** p + (flops * (rows / m) / self.flops) ** p) ** (1 / p)
         seconds = self.t0 + smooth
-        return seconds if self.residual is None or shape is None else seconds * self.residual.at(*shape)
+        if self.residual is None:
+            return seconds
+        large = np.where(m > tile, rows, m) if isinstance(m, np.ndarray) else rows if m > tile else m
+        return seconds * self.residual.at(large, n, k)
 
 
 @dataclass(frozen=True)
@@ -70,20 +86,45 @@ class DecodeModel:
 
 @dataclass(frozen=True)
 class PrefillModel:
-    """Prefill attention of one layer, one launch: t0 + per_token * tokens + flops / flops_per_s.
+    """Prefill attention of one layer, one launch: t0 + per_token * tokens + work.
 
-    residual: over tokens, flops.
+    work = flops / flops_per_s, or ((flops / flops_per_s)^q + (per_context * longest)^q)^(1/q), q = SPAN_CORNER, where
+    `per_context` (s per token) is known: a tile of queries runs through its whole context on one multiprocessor, so few
+    tiles over a `longest` context of P + S tokens are bound by that (a short chunk after a long cached prefix).
+    heads, head_dim: query heads of this rank and their width. residual: over heads, tokens x heads / `BASE_HEADS` (what
+    a launch is cut into), and the mean context of a new token, P + S / 2 for S tokens after P.
     """
 
     t0: float
     per_token: float
     flops: float
     residual: Residual | None = None
+    heads: int = BASE_HEADS
+    head_dim: int = 128
+    per_context: float = 0.0
 
     def seconds(self, tokens: Number, flops: Number) -> Number:
         """Time for `tokens` new tokens; `flops` from `prefill_flops`. Chunks of one launch add up in both."""
-        seconds = self.t0 + self.per_token * tokens + flops / self.flops
-        return seconds if self.residual is None else seconds * self.residual.at(tokens, flops)
+        fixed = self.t0 + self.per_token * tokens
+        if not self.per_context and self.residual is None:
+            return fixed + flops / self.flops
+        context = flops / (4 * self.heads * self.head_dim * tokens)
+        seconds = fixed + self._work(tokens, flops, context)
+        if self.residual is None:
+            return seconds
+        heads = np.array(float(self.heads)) if isinstance(seconds, np.ndarray) else self.heads
+        return seconds * self.residual.at(heads, tokens * self.heads / BASE_HEADS, context)
+
+    def _work(self, tokens: Number, flops: Number, context: Number) -> Number:
+        """context: the mean of the new tokens, P + S / 2; the last of them sees at most S / 2 and at most P more."""
+        work = flops / self.flops
+        if not self.per_context:
+            return work
+        half = tokens / 2
+        more = np.minimum(half, context) if isinstance(half, np.ndarray) else min(half, context)
+        span = self.per_context * (context + more)
+        smooth: Number = (work**SPAN_CORNER + span**SPAN_CORNER) ** (1 / SPAN_CORNER)
+        return smooth
 
 
 def prefill_flops(tokens: Number, prefix: Number, heads: int, head_dim: int) -> Number:

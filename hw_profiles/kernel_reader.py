@@ -47,13 +47,13 @@ def kernel_values(section: Mapping[str, Any], sources: Mapping[str, str]) -> Ite
         if form is None:
             raise InputError("unknown key", path="kernels", found=name, allowed=EXAMPLES, near=(*section, *EXAMPLES))
         group = mapping(section[name], path)
-        check_keys(group, (*form[0], *_EXTRA), path)
-        for key in form[0]:
+        check_keys(group, (*form.values, *_EXTRA), path)
+        for key in form.required:
             if key not in group:
                 raise InputError(f"missing value {key!r}", path=path)
         for key in group:
-            if key in form[0]:
-                yield read_value(f"{path}.{key}", group[key], form[0][key], sources)
+            if key in form.values:
+                yield read_value(f"{path}.{key}", group[key], form.values[key], sources)
 
 
 def kernel_notes(section: Mapping[str, Any]) -> KernelNotes:
@@ -65,7 +65,7 @@ def kernel_notes(section: Mapping[str, Any]) -> KernelNotes:
             heldout[name] = _heldout(group["heldout"], f"{path}.heldout")
         if "residual" in group:
             form = group_form(name)
-            residual[name] = _residual(group["residual"], form[1] if form else (), f"{path}.residual")
+            residual[name] = _residual(group["residual"], form.axes if form else (), f"{path}.residual")
         if "family" in group:
             if not isinstance(group["family"], str) or not group["family"]:
                 raise InputError("", path=f"{path}.family", found=group["family"], allowed="text")
@@ -86,7 +86,7 @@ def _heldout(node: object, path: str) -> HeldOut:
 
 
 def _residual(node: object, names: tuple[str, ...], path: str) -> Residual:
-    """`{axes: {name: [ascending]}, ratio: nested lists}`, the last axis innermost."""
+    """`{axes: {name: [ascending]}, ratio}`: lists within lists, or text of numbers; the last axis varies fastest."""
     if not names:
         raise InputError("this kernel has no residual table", path=path)
     entry = mapping(node, path)
@@ -95,8 +95,7 @@ def _residual(node: object, names: tuple[str, ...], path: str) -> Residual:
     if tuple(axes) != names:
         raise InputError("", path=f"{path}.axes", found=", ".join(axes), allowed=f"the axes {', '.join(names)}")
     grids = tuple((name, _grid(axes[name], f"{path}.axes.{name}")) for name in names)
-    ratio = tuple(_ratios(entry.get("ratio"), [len(grid) for _, grid in grids], f"{path}.ratio"))
-    return Residual(grids, ratio)
+    return Residual(grids, _ratios(entry.get("ratio"), [len(grid) for _, grid in grids], f"{path}.ratio"))
 
 
 def _grid(node: object, path: str) -> tuple[float, ...]:
@@ -106,17 +105,36 @@ def _grid(node: object, path: str) -> tuple[float, ...]:
     return tuple(float(x) for x in node)
 
 
-def _ratios(node: object, sizes: list[int], path: str) -> Iterator[float]:
+def _ratios(node: object, sizes: list[int], path: str) -> tuple[float, ...]:
+    count = math.prod(sizes)
+    if isinstance(node, list):
+        values = tuple(_nested(node, sizes, path))
+    else:
+        words = str(node).split() if isinstance(node, str | int | float) else []
+        if len(words) != count:
+            found = f"{len(words)} of them" if words else node
+            raise InputError("", path=path, found=found, allowed=f"text of {count} numbers, one per grid point")
+        try:
+            values = tuple(map(float, words))
+        except ValueError as error:
+            raise InputError("", path=path, found=str(error).partition(": ")[2], allowed="numbers above 0") from None
+    bad = next((value for value in values if not 0 < value < math.inf), None)
+    if bad is not None:
+        raise InputError("", path=path, found=bad, allowed="numbers above 0")
+    return values
+
+
+def _nested(node: object, sizes: list[int], path: str) -> Iterator[float]:
     if not sizes:
-        if not _is_number(node) or not node > 0:  # type: ignore[operator]
+        if isinstance(node, bool) or not isinstance(node, int | float):
             raise InputError("", path=path, found=node, allowed="a number above 0")
-        yield float(node)  # type: ignore[arg-type]
+        yield float(node)
         return
     if not isinstance(node, list) or len(node) != sizes[0]:
         found = f"{len(node)} items" if isinstance(node, list) else node
         raise InputError("", path=path, found=found, allowed=f"a list of {sizes[0]}, one per grid point")
     for i, item in enumerate(node):
-        yield from _ratios(item, sizes[1:], f"{path}[{i}]")
+        yield from _nested(item, sizes[1:], f"{path}[{i}]")
 
 
 def _is_number(value: object) -> bool:

@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from hw_profiles import schema
+from hw_profiles.documents import PROFILES, find, list_shipped, read_document
 from hw_profiles.errors import InputError
 from hw_profiles.kernel_reader import kernel_notes, kernel_values
 from hw_profiles.profile import Profile, Validity
 from hw_profiles.quantity import Quantity
 from hw_profiles.schema import ProfileValue, check_keys, mapping
-from hw_profiles.yaml_io import parse_yaml, read_text
-
-_SHIPPED = Path(__file__).parent / "profiles"
 
 
 def list_profiles() -> list[str]:
     """Names of the shipped profiles."""
-    return sorted(path.stem for path in _SHIPPED.glob("*.yaml"))
+    return list_shipped(PROFILES)
 
 
 def load_profile(name_or_path: str | Path) -> Profile:
     """Profile of a shipped name ("h100-sxm") or a YAML file. Raises InputError (file, path, value)."""
-    text = str(name_or_path)
-    names = list_profiles()
-    if text in names:
-        return read_profile(_SHIPPED / f"{text}.yaml")
-    path = Path(name_or_path)
-    if path.suffix in {".yaml", ".yml"} or path.exists():
-        return read_profile(path)
-    allowed = f"the path of a .yaml file, or one of {', '.join(names)}"
-    raise InputError("unknown profile", found=text, allowed=allowed, near=names)
+    return read_profile(find(name_or_path, PROFILES, "profile"))
 
 
 def read_profile(path: Path) -> Profile:
-    """Profile of one YAML file; see `load_profile`."""
-    text = read_text(path)
-    document = parse_yaml(text, where=path)
+    """Profile of one YAML file and those that it takes values over from; see `load_profile`."""
+    document, sha256 = read_document(path)
     try:
-        return _profile(document, str(path), hashlib.sha256(text.encode()).hexdigest())
+        return _profile(document, str(path), sha256)
     except InputError as error:
         raise error.at(where=path) from None
 

@@ -9,10 +9,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from hw_profiles.batch_effects import ImbalanceModel, MixedModel
-from hw_profiles.cost_models import AllReduceModel, DecodeModel, GemmModel, PrefillModel
+from hw_profiles.cost_models import BASE_HEADS, AllReduceModel, DecodeModel, GemmModel, PrefillModel
 from hw_profiles.errors import InputError
 from hw_profiles.formats import KV_FORMATS, WEIGHT_FORMATS
-from hw_profiles.kernel_groups import BASE_KV_HEADS, decode_key, prefill_key
+from hw_profiles.kernel_groups import BASE_KV_HEADS, decode_key, mla_decode_key, prefill_key
 from hw_profiles.schema import ProfileValue
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ NEAR: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"fp8_block": ("fp8",), "mxfp4": ("nvfp4", "int4"), "nvfp4": ("mxfp4",), "int8": ("fp8",)}
 )
 """Formats whose measured kernels stand for another's, before anything is scaled."""
+MLA_HEAD_DIM = 160
+"""Width of a softmax head that does as many FLOP per pair as one of DeepSeek's MLA: (128 + 64 + 128) / 2."""
 SCALED_REL = 0.3
 """Half-width of the interval of a scaled rate: fp8 products reach 0.65..0.92 of the share of their peak that bf16
 products reach of theirs, on the four machines with both in public tables."""
@@ -97,8 +99,11 @@ def decode(profile: Profile, kv_dtype: str, group: int, head_dim: int, kv_heads:
     return Pick(model, path, _values(profile, path), note)
 
 
-def prefill(profile: Profile, dtype: str, head_dim: int) -> Pick[PrefillModel]:
-    """Prefill attention over KV of a format: the measured kernel nearest in it, then in head width."""
+def prefill(profile: Profile, dtype: str, head_dim: int, heads: int) -> Pick[PrefillModel]:
+    """Prefill attention over KV of a format: the measured kernel nearest in it, then in head width.
+
+    What a token costs besides its FLOP was measured with 32 query heads and goes with their number.
+    """
     known = _known(dtype, KV_FORMATS, "kv")
 
     def distance(key: tuple[str, int]) -> tuple[int, float]:
@@ -107,21 +112,42 @@ def prefill(profile: Profile, dtype: str, head_dim: int) -> Pick[PrefillModel]:
     keys = {key: name for name in _groups(profile) if (key := prefill_key(name)) is not None}
     best = min(keys, key=distance)
     path = f"kernels.{keys[best]}"
-    t0, per_token, flops = profile.group_si(path, "t0", "per_token", "flops")
-    model = PrefillModel(t0, per_token, flops, profile.kernels.residual.get(keys[best]))
+    model = _prefill_model(profile, path, heads, head_dim)
     note = "" if best == (known, head_dim) else f"prefill attention over {dtype}, {head_dim}, as over {_of(best)}"
     return Pick(model, path, _values(profile, path), note)
 
 
-def mla_decode(profile: Profile, kv_dtype: str) -> Pick[DecodeModel] | None:
-    """Decode attention over a latent that all heads share; None if the profile has none in any format."""
+def mla_decode(profile: Profile, kv_dtype: str, heads: int) -> Pick[DecodeModel] | None:
+    """Decode attention of `heads` query heads over one latent that they share; None if the profile has none.
+
+    The measured kernel nearest in KV format, then in heads: with many of them it is bound by arithmetic, and its
+    "bandwidth" is the rate at which it gets through the bytes then.
+    """
     known = _known(kv_dtype, KV_FORMATS, "kv")
-    for name in (known, *NEAR.get(known, ()), "bf16"):
-        path = f"kernels.mla_decode_{name}"
+
+    def distance(key: tuple[str, int]) -> tuple[int, float]:
+        return _format_distance(known, key[0]), _octaves(key[1], heads)
+
+    keys = {key: name for name in _groups(profile) if (key := mla_decode_key(name)) is not None}
+    if not keys:
+        return None
+    best = min(keys, key=distance)
+    path = f"kernels.{keys[best]}"
+    floor, t0, per_seq, bandwidth = profile.group_si(path, "floor", "t0", "per_seq", "bandwidth")
+    model = DecodeModel(floor, t0, per_seq, bandwidth, profile.kernels.residual.get(keys[best]))
+    same = best == (known, heads)
+    note = "" if same else f"decode attention over a latent in {kv_dtype}, {heads} heads, as over {_of(best)}"
+    return Pick(model, path, _values(profile, path), note)
+
+
+def mla_prefill(profile: Profile, dtype: str, heads: int) -> Pick[PrefillModel] | None:
+    """Prefill attention of MLA, latents expanded into `heads` heads; None if the profile has none."""
+    known = _known(dtype, KV_FORMATS, "kv")
+    for name in (known, *(other for other in ("fp8", "bf16") if other != known)):
+        path = f"kernels.mla_prefill_{name}"
         if f"{path}.t0" in profile.entries:
-            floor, t0, per_seq, bandwidth = profile.group_si(path, "floor", "t0", "per_seq", "bandwidth")
-            model = DecodeModel(floor, t0, per_seq, bandwidth, profile.kernels.residual.get(path[8:]))
-            note = "" if name == known else f"decode attention over a latent in {kv_dtype} as over {name}"
+            model = _prefill_model(profile, path, heads, MLA_HEAD_DIM)
+            note = "" if name == known else f"prefill attention of MLA over {dtype} as over {name}"
             return Pick(model, path, _values(profile, path), note)
     return None
 
@@ -189,7 +215,17 @@ def _scaled(profile: Profile, dtype: str, path: str) -> Pick[GemmModel]:
 
 def _gemm(profile: Profile, path: str) -> GemmModel:
     t0, bandwidth, flops, p = profile.group_si(path, "t0", "bandwidth", "flops", "p")
-    return GemmModel(t0, bandwidth, flops, p, profile.kernels.residual.get(path[8:]))
+    tile = f"{path}.tile_rows"
+    rows = int(profile.si(tile)) if tile in profile.entries else 1
+    return GemmModel(t0, bandwidth, flops, p, profile.kernels.residual.get(path[8:]), rows)
+
+
+def _prefill_model(profile: Profile, path: str, heads: int, head_dim: int) -> PrefillModel:
+    t0, per_token, flops = profile.group_si(path, "t0", "per_token", "flops")
+    span = f"{path}.per_context"
+    per_context = profile.si(span) if span in profile.entries else 0.0
+    residual = profile.kernels.residual.get(path[8:])
+    return PrefillModel(t0, per_token * (heads / BASE_HEADS), flops, residual, heads, head_dim, per_context)
 
 
 def _values(profile: Profile, path: str) -> tuple[ProfileValue, ...]:

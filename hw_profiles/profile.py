@@ -8,6 +8,7 @@ from functools import cached_property
 
 from hw_profiles import picks
 from hw_profiles.cost_models import (
+    BASE_HEADS,
     AllReduceModel,
     CopyModel,
     DecodeModel,
@@ -137,13 +138,18 @@ class Profile:
         """Cost of decode attention, KV cold in L2: `group` query heads for each of the rank's `kv_heads`."""
         return picks.decode(self, kv_dtype, group, head_dim, kv_heads).model
 
-    def prefill_for(self, dtype: str = "bf16", head_dim: int = BASE_HEAD_DIM) -> PrefillModel:
-        """Cost of prefill attention over KV of a type."""
-        return picks.prefill(self, dtype, head_dim).model
+    def prefill_for(self, dtype: str = "bf16", head_dim: int = BASE_HEAD_DIM, heads: int = BASE_HEADS) -> PrefillModel:
+        """Cost of prefill attention over KV of a type, with so many query heads on the rank."""
+        return picks.prefill(self, dtype, head_dim, heads).model
 
-    def mla_decode(self, kv_dtype: str = "bf16") -> DecodeModel | None:
-        """Cost of decode attention over a shared latent; None if the profile has none."""
-        found = picks.mla_decode(self, kv_dtype)
+    def mla_decode(self, kv_dtype: str = "bf16", heads: int = 128) -> DecodeModel | None:
+        """Cost of decode attention of `heads` query heads over one latent; None if the profile has none."""
+        found = picks.mla_decode(self, kv_dtype, heads)
+        return found.model if found else None
+
+    def mla_prefill(self, dtype: str = "bf16", heads: int = 128) -> PrefillModel | None:
+        """Cost of prefill attention of MLA with `heads` query heads on the rank; None if the profile has none."""
+        found = picks.mla_prefill(self, dtype, heads)
         return found.model if found else None
 
     def allreduce(self, ranks: int) -> AllReduceModel | None:

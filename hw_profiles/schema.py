@@ -106,7 +106,7 @@ def quantity_of(path: str) -> Quantity | None:
         return LINK.get(key) or LINK_OPTIONAL.get(key)
     if group.startswith("kernels."):
         form = group_form(group[8:])
-        return form[0].get(key) if form else None
+        return form.values.get(key) if form else None
     return REQUIRED.get(group, {}).get(key) or OPTIONAL.get(group, {}).get(key)
 
 

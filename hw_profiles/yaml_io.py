@@ -19,7 +19,7 @@ _FLOAT_TAG = "tag:yaml.org,2002:float"
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 
 
-class _Loader(yaml.SafeLoader):
+class _Strict(yaml.constructor.SafeConstructor):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[str, int] = {}
         for key_node, _ in node.value:
@@ -35,6 +35,16 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
+class _Loader(_Strict, yaml.SafeLoader):
+    """Pure Python: stops at Python's recursion limit."""
+
+
+_FastLoader: Any = type("_FastLoader", (_Strict, getattr(yaml, "CSafeLoader", yaml.SafeLoader)), {})
+"""libyaml, where PyYAML has it: several times as fast, but nesting without end would crash the process."""
+_SHALLOW = 5000
+"""Openings of nested values up to which a document cannot be too deep for `_FastLoader`."""
+
+
 class _Dumper(yaml.SafeDumper):
     """Quotes text such as "1e9" that `_Loader` would otherwise read as a number."""
 
@@ -42,7 +52,7 @@ class _Dumper(yaml.SafeDumper):
         return True  # repeat shared values: anchors are noise in a file meant to be read
 
 
-for _cls in (_Loader, _Dumper):
+for _cls in (_Loader, _FastLoader, _Dumper):
     _cls.add_implicit_resolver(_FLOAT_TAG, _FLOAT, list("-+.0123456789"))
 
 
@@ -58,9 +68,10 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
 
 def parse_yaml(text: str, *, where: str | Path) -> dict[str, Any]:
     """As `load_yaml`, for text already read; `where` names it in errors."""
-    loader: _Loader | None = None
+    loader: Any = None
+    openings = sum(text.count(mark) for mark in ("[", "{", "- ", "? "))
     try:
-        loader = _Loader(text)
+        loader = _FastLoader(text) if openings <= _SHALLOW else _Loader(text)
         node = loader.get_single_node()
         # deep construction refuses recursive anchors, which nothing downstream could walk
         document = loader.construct_object(node, deep=True) if node else None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.fit_public import Predict, robust_fit, score
+from calibration.fitting import Predict, robust_fit, score
 from calibration.suite.parts import RESAMPLES, TARGETS, Floats, Part, median_interval
 from calibration.suite.plan_attention import HEAD_DIM
 from calibration.suite.reduce import Reading, Readings, columns

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.fit_public import Score, robust_fit, score
+from calibration.fitting import Score, robust_fit, score
 
 Floats = NDArray[np.float64]
 RESAMPLES = 40

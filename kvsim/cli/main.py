@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 import kvsim
 from hw_profiles.errors import InputError
-from kvsim.cli import _print, calibrate_fit, calibrate_run, calibrate_validate, new, trace
+from kvsim.cli import _print, calibrate, calibrate_fit, calibrate_run, calibrate_validate, new, trace
 from kvsim.cli.cache import cache
 from kvsim.cli.compare import compare
 from kvsim.cli.list import list_names
@@ -20,6 +20,7 @@ from kvsim.cli.report import report
 from kvsim.cli.run import run as run_scenario
 from kvsim.cli.show import show
 from kvsim.cli.sweep import sweep
+from kvsim.cli.validate import validate
 from sim.invariants import InvariantError
 
 DONE, NO, BAD_INPUT, BUG, INTERRUPTED = 0, 1, 2, 3, 130
@@ -49,6 +50,7 @@ def make_app() -> typer.Typer:
     app.command("report")(report)
     app.command("list")(list_names)
     app.command("show")(show)
+    app.command("validate")(validate)
     traces = typer.Typer(cls=Verbs, help="Statistics of a trace; fetch a public one; generate one.")
     traces.callback(invoke_without_command=True)(_bare)
     traces.command("stats")(trace.stats)
@@ -59,12 +61,15 @@ def make_app() -> typer.Typer:
     starts.callback(invoke_without_command=True)(_bare)
     starts.command("policy")(new.policy)
     app.add_typer(starts, name="new")
-    measuring = typer.Typer(cls=Verbs, help="A hardware profile of your own: measure a GPU.")
-    measuring.callback(invoke_without_command=True)(_bare)
-    measuring.command("run")(calibrate_run.run)
-    measuring.command("fit")(calibrate_fit.fit)
-    measuring.command("validate")(calibrate_validate.validate)
-    app.add_typer(measuring, name="calibrate")
+    profiles = typer.Typer(cls=Verbs, help="Hardware profiles: measure a GPU, import public tables, compare, check.")
+    profiles.callback(invoke_without_command=True)(_bare)
+    profiles.command("run")(calibrate_run.run)
+    profiles.command("fit")(calibrate_fit.fit)
+    profiles.command("validate")(calibrate_validate.validate)
+    profiles.command("import")(calibrate.import_profile)
+    profiles.command("show")(calibrate.show_profiles)
+    profiles.command("check")(calibrate.check_profile)
+    app.add_typer(profiles, name="calibrate")
     return app
 
 

@@ -87,7 +87,7 @@ class Kernels:
         """
         rate = LATENT_RATE * self.prefill(layer).flops
         seconds = layer.attention.decode_flops_per_pair / rate
-        pick = picks.mla_decode(self.profile, layer.kv.name)
+        pick = picks.mla_decode(self.profile, layer.kv.name, layer.attention.heads)
         if pick is not None:
             model = self.take(pick)
             return Latent(model, layer.kv_bytes_per_token, seconds * model.bandwidth > 0.9 * layer.kv_bytes_per_token)
@@ -103,8 +103,10 @@ class Kernels:
     def prefill(self, layer: LayerSpec) -> PrefillModel:
         """Prefill attention of a layer."""
         a = layer.attention
-        width = a.nope_dim + a.rope_dim if isinstance(a, MLA) else a.head_dim
-        return self.take(picks.prefill(self.profile, layer.kv.name, width))
+        if isinstance(a, MLA):
+            pick = picks.mla_prefill(self.profile, layer.kv.name, a.heads)
+            return self.take(pick or picks.prefill(self.profile, layer.kv.name, a.nope_dim + a.rope_dim, a.heads))
+        return self.take(picks.prefill(self.profile, layer.kv.name, a.head_dim, a.heads))
 
     def mixed(self, layer: LayerSpec) -> MixedModel | None:
         """What prompts and decoding sequences in one launch cost beyond launches of their own; None if unknown."""

@@ -76,6 +76,7 @@ class L2Prefetch:
         rate = self.rate
         reading = hot / max(self.l2.read, rate) + (cold + self.reread(cold)) / rate
         kernel = np.maximum(self.decode.floor, self.decode.t0 + self.decode.per_seq * seqs + reading)
+        kernel = kernel * self.decode.ratio(np.array(float(seqs)), nbytes)
         return kernel + np.maximum(0.0, np.minimum(self.lookahead, nbytes) / self.l2.hbm - self._spare(window))
 
     def _spare(self, window: Window) -> float:

@@ -6,17 +6,18 @@ from typing import Any
 import pytest
 
 from hw_profiles import picks
+from hw_profiles.documents import read_document
 from hw_profiles.errors import InputError
 from hw_profiles.loader import load_profile
 from hw_profiles.profile import Profile
-from hw_profiles.yaml_io import dump_yaml, load_yaml
+from hw_profiles.yaml_io import dump_yaml
 
 SHIPPED = Path(__file__).parents[2] / "hw_profiles" / "profiles"
 
 
 def with_groups(tmp_path: Path, groups: dict[str, Any], peaks: dict[str, float] | None = None) -> Profile:
     """The H100's document with only the required kernels, these groups and datasheet peaks (TFLOP/s)."""
-    document = load_yaml(SHIPPED / "h100-sxm.yaml")
+    document, _ = read_document(SHIPPED / "h100-sxm.yaml")
     kept = {name: document["kernels"][name] for name in ("gemm_bf16", "decode_attn", "prefill_attn", "launch")}
     for group in kept.values():
         group.pop("residual", None)
@@ -30,7 +31,7 @@ def with_groups(tmp_path: Path, groups: dict[str, Any], peaks: dict[str, float] 
 
 
 def entry(value: float, unit: str) -> dict[str, Any]:
-    return {"v": value, "unit": unit, "src": "aic_gemm", "rel": 0.05}
+    return {"v": value, "unit": unit, "src": "fit_gemm_bf16", "rel": 0.05}
 
 
 def gemm(flops: float) -> dict[str, Any]:
@@ -97,11 +98,11 @@ def test_what_a_sequence_costs_goes_with_its_heads(tmp_path: Path) -> None:
 
 def test_prefill_and_latent_attention(tmp_path: Path) -> None:
     groups = {"prefill_attn_bf16_d64": prefill(300), "prefill_attn_fp8_d128": prefill(900)}
-    profile = with_groups(tmp_path, {**groups, "mla_decode_bf16": decode(1500), "moe_fp8_block": gemm(700)})
+    profile = with_groups(tmp_path, {**groups, "mla_decode_bf16_h16": decode(1500), "moe_fp8_block": gemm(700)})
     assert profile.prefill_for() == profile.prefill
     assert profile.prefill_for("bf16", 80).flops == 300e12
     assert profile.prefill_for("fp8").flops == 900e12
-    latent = picks.mla_decode(profile, "fp8")
+    latent = picks.mla_decode(profile, "fp8", 16)
     assert latent is not None
     assert latent.model.bandwidth == 1500e9
     assert "as over bf16" in latent.estimate

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hw_profiles.cost_models import AllReduceModel, DecodeModel, GemmModel, PrefillModel
+from hw_profiles.documents import read_document
 from hw_profiles.errors import InputError
 from hw_profiles.loader import load_profile
 from hw_profiles.residual import Residual, octaves
-from hw_profiles.yaml_io import dump_yaml, load_yaml
+from hw_profiles.yaml_io import dump_yaml
 
 TABLE = Residual((("batch", (1.0, 8.0, 64.0)), ("bytes", (1e6, 4e6))), (1.0, 1.2, 0.9, 1.1, 1.3, 0.8))
 CUBE = Residual((("m", (1.0, 16.0)), ("n", (1024.0, 4096.0)), ("k", (1024.0,))), (1.0, 2.0, 3.0, 4.0))
@@ -58,7 +59,8 @@ def test_models_multiply_it_in() -> None:
     assert with_table.seconds(np.array(64.0), steps).tolist() == [with_table.seconds(64.0, x) for x in steps.tolist()]
     gemm = GemmModel(4e-6, 3e12, 8e14, 3.0, CUBE)
     assert gemm.seconds(1e6, 1e9, (16.0, 4096.0, 1024.0)) == pytest.approx(4 * gemm.seconds(1e6, 1e9))
-    prefill = PrefillModel(1e-5, 1e-8, 5e14, Residual((("tokens", (1.0,)), ("flops", (1.0,))), (2.0,)))
+    cells = Residual((("heads", (8.0, 32.0)), ("tokens", (1.0,)), ("context", (1.0,))), (3.0, 2.0))
+    prefill = PrefillModel(1e-5, 1e-8, 5e14, cells)
     assert prefill.seconds(100, 1e9) == pytest.approx(2 * (1e-5 + 1e-6 + 2e-6))
     total = AllReduceModel(4, 1e-5, 1e11, Residual((("bytes", (1e3, 1e6)),), (1.0, 2.0)))
     assert total.seconds(1e6) == pytest.approx(2 * 2e-5)
@@ -68,16 +70,27 @@ def test_models_multiply_it_in() -> None:
     ("node", "problem"),
     [
         ({"axes": {"batch": [1]}, "ratio": [1.0]}, r"axes: found 'batch', expected the axes batch, bytes"),
-        ({"axes": {"batch": [2, 1], "bytes": [1]}, "ratio": [[1.0], [1.0]]}, "ascending numbers above 0"),
-        ({"axes": {"batch": [0, 1], "bytes": [1]}, "ratio": [[1.0], [1.0]]}, "ascending numbers above 0"),
-        ({"axes": {"batch": [1, 2], "bytes": [1]}, "ratio": [[1.0]]}, r"ratio: found '1 items', expected a list of 2"),
-        ({"axes": {"batch": [1, 2], "bytes": [1]}, "ratio": [[1.0], [0]]}, r"ratio\[1\]\[0\]: .*a number above 0"),
-        ({"axes": {"batch": [1], "bytes": [1]}, "ratio": [[float("nan")]]}, r"ratio\[0\]\[0\]: .*a number above 0"),
-        ({"axes": {"batch": [1], "bytes": [1]}, "ratio": [[1]], "spline": 3}, "unknown key, found 'spline'"),
+        ({"axes": {"batch": [2, 1], "bytes": [1]}, "ratio": "1.0 1.0"}, "ascending numbers above 0"),
+        ({"axes": {"batch": [0, 1], "bytes": [1]}, "ratio": "1.0 1.0"}, "ascending numbers above 0"),
+        ({"axes": {"batch": [1, 2], "bytes": [1]}, "ratio": 1.0}, r"ratio: found '1 of them', expected text of 2 num"),
+        ({"axes": {"batch": [1, 2], "bytes": [1]}, "ratio": "1.0 0"}, r"ratio: found 0.0, expected numbers above 0"),
+        ({"axes": {"batch": [1, 2], "bytes": [1]}, "ratio": "1.0 x"}, r"ratio: found \"'x'\", expected numbers above"),
+        (
+            {"axes": {"batch": [1], "bytes": [1]}, "ratio": [[1.0], [1.0]]},
+            r"ratio: found '2 items', expected a list of 1",
+        ),
+        ({"axes": {"batch": [1], "bytes": [1]}, "ratio": [["x"]]}, r"ratio\[0\]\[0\]: found 'x', expected a number"),
+        (
+            {"axes": {"batch": [1], "bytes": [1]}, "ratio": float("nan")},
+            r"ratio: found nan, expected numbers above 0",
+        ),
+        ({"axes": {"batch": [1], "bytes": [1]}, "ratio": "1", "spline": 3}, "unknown key, found 'spline'"),
     ],
 )
 def test_malformed_tables(tmp_path: Path, node: object, problem: str) -> None:
-    document = load_yaml(SHIPPED / "h100-sxm.yaml")
+    document, _ = read_document(SHIPPED / "h100-sxm.yaml")
+    for group in document["kernels"].values():
+        group.pop("residual", None)
     document["kernels"]["decode_attn"]["residual"] = node
     file = tmp_path / "mine.yaml"
     file.write_text(dump_yaml(document))

@@ -25,6 +25,9 @@ UNITS = {
     "ns": 1e-9,
 }
 
+CLOSED_FORM = Path(__file__).parent / "closed_form.yaml"
+"""A profile whose kernels have no tables of ratios, so that their times can be worked out by hand."""
+
 Row = tuple[float, int, int, list[int]]
 """Arrival (s), input tokens, output tokens, hash ids."""
 
@@ -33,7 +36,7 @@ class Hand:
     """Step times written out from the numbers of the YAML file and of config.json, apart from the code under test."""
 
     def __init__(self, profile: Path, config: Path) -> None:
-        self.profile = profile
+        self.profile, self.config = profile, config
         self.raw = yaml.safe_load(profile.read_text())
         c = json.loads(config.read_text())
         self.layers, self.hidden = c["num_hidden_layers"], c["hidden_size"]
@@ -112,8 +115,8 @@ class Hand:
 
 @pytest.fixture(scope="session")
 def hand() -> Hand:
-    """Hand arithmetic for llama-3.1-8b on h100-sxm."""
-    return Hand(ROOT / "profiles" / "h100-sxm.yaml", ROOT / "models" / "llama-3.1-8b" / "config.json")
+    """Hand arithmetic for llama-3.1-8b on the machine of `closed_form.yaml`."""
+    return Hand(CLOSED_FORM, ROOT / "models" / "llama-3.1-8b" / "config.json")
 
 
 @pytest.fixture(scope="session")
@@ -162,7 +165,7 @@ def scenario(write_trace: Callable[[Sequence[Row]], Path]) -> Callable[..., Scen
         document = {
             "schema": "kvsim-scenario/1",
             "model": "llama-3.1-8b",
-            "hardware": {"profile": "h100-sxm"},
+            "hardware": {"profile": str(CLOSED_FORM)},
             "engine": {**(engine or {}), **({"num_gpu_blocks": blocks} if blocks else {})},
             "tiers": [{"name": "hbm"}, *([{"name": "dram", "capacity": dram, "shared": shared}] if dram else [])],
             "policies": {"offload": offload},

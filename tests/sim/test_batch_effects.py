@@ -10,6 +10,8 @@ from hw_profiles.loader import load_profile
 from hw_profiles.models import load_model
 from sim.cost.step import StepCost
 
+CLOSED_FORM = Path(__file__).parent / "closed_form.yaml"
+
 MIXED = {
     "factor": 1.2,
     "residual": {"axes": {"prefill_per_decode": [1], "batch": [1], "context": [1]}, "ratio": [[[1.5]]]},
@@ -19,11 +21,11 @@ IMBALANCE = {"share": 0.125, "sharpness": 1.5, "min_tiles": 300}
 
 @pytest.fixture(scope="session")
 def with_effects(tmp_path_factory):
-    """Writes h100-sxm with the groups given; returns the file."""
+    """Writes the closed-form profile with the groups given; returns the file."""
     folder = tmp_path_factory.mktemp("effects")
 
     def write(**groups):
-        raw = yaml.safe_load(Path(load_profile("h100-sxm").source).read_text())
+        raw = yaml.safe_load(Path(load_profile(CLOSED_FORM).source).read_text())
         for name, group in groups.items():
             values = {k: {"v": v, "unit": "1", "src": "made_up"} for k, v in group.items() if k != "residual"}
             raw["kernels"][name] = {**values, **({"residual": group["residual"]} if "residual" in group else {})}
@@ -51,7 +53,7 @@ def test_a_mixed_step_is_a_multiple_of_its_halves(with_effects):
 def test_the_longest_sequence_sets_the_pace(with_effects):
     model = load_model("llama-3.1-8b")
     cost = StepCost(model, load_profile(with_effects(decode_imbalance=IMBALANCE)))
-    plain = StepCost(model, load_profile("h100-sxm"))
+    plain = StepCost(model, load_profile(CLOSED_FORM))
     assert cost.asks_longest
     assert not plain.asks_longest
     seqs, context, longest = 64, 64_000, 9_000

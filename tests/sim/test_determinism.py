@@ -91,7 +91,7 @@ def project(tmp_path, hand, prompt):
     row = {"timestamp": 0, "input_length": 600, "output_length": 2, "hash_ids": [1, 2]}
     (folder / "trace.jsonl").write_text(json.dumps(row) + "\n")
     shutil.copy(hand.profile, folder / "machine.yaml")
-    model = hand.profile.parent.parent / "models" / "llama-3.1-8b" / "config.json"
+    model = hand.config
     shutil.copy(model, folder / "config.json")
     (folder / "policy.py").write_text(
         "from policies.eviction.lru import LRU\n\n\nclass Mine(LRU):\n    '''As LRU.'''\n"

@@ -1,6 +1,7 @@
 """Copies slow the steps during which they run, by exactly the closed form, and nothing else."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -18,7 +19,7 @@ from sim.hierarchy.transfer import Transfer
 from sim.inputs import load_inputs
 from sim.tables import columns_table
 
-H100 = load_profile("h100-sxm")
+H100 = load_profile(Path(__file__).parent / "closed_form.yaml")
 MODEL = InterferenceModel({"h2d": 1.0, "d2h": 2.0}, {"h2d": 3.0, "d2h": 4.0}, hbm_bandwidth=1e12, sms=100)
 
 

@@ -54,7 +54,7 @@ def test_rate_scale_divides_arrivals(scenario, run, prompt, scale):
 def test_replicas_share_what_comes_at_once(run, hand, prompt, replicas):
     """Eight equal requests: each replica serves its eighth, quarter, half or all in one step."""
     rows = [(0, TOKENS, 1, prompt(i, TOKENS)) for i in range(8)]
-    found = ends(run(rows, hardware={"profile": "h100-sxm", "replicas": replicas}))
+    found = ends(run(rows, hardware={"profile": str(hand.profile), "replicas": replicas}))
     each = 8 // replicas
     assert list(found) == pytest.approx([hand.mixed_step([(TOKENS, 0)] * each, sampled=each)] * 8, rel=1e-9)
 

@@ -1,6 +1,7 @@
 """The L2 knee and prefetch into L2, against the formula written out by hand; without a prefetch L2 must not matter."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from sim.cost.step import StepCost
 
 MB = 10**6
 MODEL = load_model("llama-3.1-8b")
-H100 = load_profile("h100-sxm")
+H100 = load_profile(Path(__file__).parent / "closed_form.yaml")
 KNEE = L2Model(read=8e12, hbm=2e12, full_hit_bytes=40e6, full_miss_bytes=60e6)
 
 

@@ -1,6 +1,7 @@
 """Step times of each kind of layer against arithmetic on the numbers of the profile's YAML and of config.json."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -26,7 +27,7 @@ def basic(profile):
     return replace(profile, entries=entries, kernels=KernelNotes({}, {}, {}))
 
 
-H100 = basic(load_profile("h100-sxm"))
+H100 = basic(load_profile(Path(__file__).parent / "closed_form.yaml"))
 
 
 def cost(model, **options):
@@ -50,9 +51,9 @@ def decode(hand, seqs, nbytes, kv_heads=8):
     return max(floor, t0 + per_seq * seqs * kv_heads / 8 + nbytes / rate)
 
 
-def prefill(hand, tokens, flops):
+def prefill(hand, tokens, flops, heads=32):
     t0, per_token, rate = hand.group("kernels.prefill_attn", "t0", "per_token", "flops")
-    return t0 + per_token * tokens + flops / rate
+    return t0 + per_token * heads / 32 * tokens + flops / rate
 
 
 def uniform(experts, top_k, tokens):
@@ -142,12 +143,14 @@ def test_latent_attention(hand):
     assert arithmetic > reading  # 242 FLOP per byte is more than this GPU does
     assert deepseek.decode(16, 64_000) == pytest.approx(61 * decode(hand, 16, 64_000 * arithmetic), rel=1e-12)
     # prefill expands the latents of the prefix into 128 heads of 128 + 128, and scores heads of 192 and 128
-    chunk = prefill(hand, 500, 2 * 128 * (192 + 128) * (500 * 3000 + 500**2 / 2))
+    chunk = prefill(hand, 500, 2 * 128 * (192 + 128) * (500 * 3000 + 500**2 / 2), heads=128)
     t0, bandwidth, rate, p = hand.group("kernels.gemm_bf16", "t0", "bandwidth", "flops", "p")
     nbytes = 32768 * 512 + 4 * 256 * 4 + 3000 * 2 * (512 + 32768)  # fp8 with a scale per 128 x 128, unpacked
     expand = t0 + ((nbytes / bandwidth) ** p + (2 * 3000 * 32768 * 512 / rate) ** p) ** (1 / p)
     assert deepseek.prefill([(500, 3000)]) == pytest.approx(61 * (chunk + expand), rel=1e-12)
-    assert deepseek.prefill([(500, 0)]) == pytest.approx(61 * prefill(hand, 500, 256 * 320 * 500**2 / 2), rel=1e-12)
+    assert deepseek.prefill([(500, 0)]) == pytest.approx(
+        61 * prefill(hand, 500, 256 * 320 * 500**2 / 2, 128), rel=1e-12
+    )
 
 
 @given(window=st.none() | st.integers(1, 5000), chunks=st.lists(st.integers(1, 3000), min_size=1, max_size=8))

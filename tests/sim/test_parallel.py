@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -29,7 +30,7 @@ def basic(profile):
     return replace(profile, entries=entries, kernels=KernelNotes({}, {}, {}))
 
 
-H100 = basic(load_profile("h100-sxm"))
+H100 = basic(load_profile(Path(__file__).parent / "closed_form.yaml"))
 LLAMA = load_model("llama-3.1-8b")
 
 
@@ -61,7 +62,7 @@ def test_a_rank_of_four_by_hand(hand):
     attention = max(floor, t0 + per_seq * 30 / 4 + 60_000 * 1024 / rate)
     assert split.decode(30, 60_000) == pytest.approx(32 * attention, rel=1e-12)
     t0, per_token, flops = hand.group("kernels.prefill_attn", "t0", "per_token", "flops")
-    attention = t0 + per_token * 512 + 4 * 1024 * (512 * 100 + 512**2 / 2) / flops
+    attention = t0 + per_token * 8 / 32 * 512 + 4 * 1024 * (512 * 100 + 512**2 / 2) / flops  # 8 of 32 query heads
     assert split.prefill([(512, 100)]) == pytest.approx(32 * attention, rel=1e-12)
 
 

@@ -1,0 +1,59 @@
+"""The machine that measurements are of: its sheet in `hw_profiles/machines`, found by the name of the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from calibration.aic_source import Memory
+from hw_profiles.documents import MACHINES, find, list_shipped
+from hw_profiles.errors import InputError
+from hw_profiles.quantity import RATE, SIZE
+from hw_profiles.schema import read_value
+from hw_profiles.yaml_io import load_yaml
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine sheet: its name (or path), the devices it stands for, L2 size and HBM peak."""
+
+    name: str
+    devices: tuple[str, ...]
+    memory: Memory
+
+
+def load_machine(name_or_path: str | Path) -> Machine:
+    """The sheet of a shipped name or of a YAML file. Raises InputError."""
+    path = find(name_or_path, MACHINES, "machine")
+    sheet = load_yaml(path)
+    try:
+        l2, peak = (_number(sheet, place) for place in ("capacity.l2_bytes", "tiers.hbm.peak"))
+    except InputError as error:
+        raise error.at(where=path) from None
+    devices = sheet.get("devices", [])
+    return Machine(str(name_or_path), tuple(map(str, devices)), Memory(l2, peak))
+
+
+def machine_of(device: str, where: Path) -> Machine:
+    """The shipped machine that a measured device is. Raises InputError when none is."""
+    for name in list_shipped(MACHINES):
+        machine = load_machine(name)
+        if device in machine.devices:
+            return machine
+    raise InputError(
+        "a device that no shipped machine stands for: name one with --machine",
+        where=where,
+        found=device or "no device",
+        allowed=list_shipped(MACHINES),
+        near=list_shipped(MACHINES),
+    )
+
+
+def _number(sheet: dict[str, Any], place: str) -> float:
+    node: Any = sheet
+    for key in place.split("."):
+        node = node.get(key) if isinstance(node, dict) else None
+    quantity = SIZE if place.endswith("bytes") else RATE
+    sources = {key: str(key) for key in sheet.get("sources", {})}
+    return read_value(place, node, quantity, sources).value_si

@@ -1,0 +1,121 @@
+"""Tables of measurements: read whole and checked, or refused in one line.
+
+A table is columns of one length. Refused: a file that is missing, cut off or of another kind, a column that is missing,
+a time that is not a positive number, rows of more than one device, a decode table that is faster than its memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from calibration.fitting import Array, Mask
+from hw_profiles.errors import InputError
+from hw_profiles.units import format_rate
+
+Column = NDArray[Any]
+
+
+class Table:
+    """Columns by name, of the file `path`."""
+
+    def __init__(self, path: Path, columns: Mapping[str, Column]) -> None:
+        self.path = path
+        self.columns = dict(columns)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), ()))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.columns
+
+    def text(self, name: str) -> Column:
+        """A column as it is."""
+        if name not in self.columns:
+            raise InputError("missing column", where=self.path, found=name, allowed=tuple(self.columns))
+        return self.columns[name]
+
+    def numbers(self, name: str) -> Array:
+        """A column of finite numbers. Raises InputError."""
+        try:
+            values = np.asarray(self.text(name), dtype=np.float64)
+        except (TypeError, ValueError):
+            raise InputError("a column that is not numbers", where=self.path, path=name) from None
+        if not np.isfinite(values).all():
+            row = int(np.flatnonzero(~np.isfinite(values))[0])
+            raise InputError(
+                f"row {row + 1} has no number", where=self.path, path=name, found=str(self.text(name)[row])
+            )
+        return values
+
+    def times(self, name: str, unit: float) -> Array:
+        """A column of times > 0, times `unit` in seconds. Raises InputError."""
+        values = self.numbers(name) * unit
+        if not (values > 0).all():
+            row = int(np.flatnonzero(values <= 0)[0])
+            found = float(self.numbers(name)[row])
+            raise InputError(f"row {row + 1} is not a time", where=self.path, path=name, found=found, allowed="above 0")
+        return values
+
+    def where(self, keep: Mask) -> Table:
+        """The rows of a mask."""
+        return Table(self.path, {name: values[keep] for name, values in self.columns.items()})
+
+    def equal(self, **same: object) -> Table:
+        """The rows where every column that the table has holds that value (or one of a tuple)."""
+        keep: Mask = np.ones(len(self), dtype=bool)
+        for name, value in same.items():
+            if name in self.columns:
+                options = value if isinstance(value, tuple) else (value,)
+                keep &= np.isin(self.columns[name], np.array(options, dtype=self.columns[name].dtype))
+        return self.where(keep)
+
+
+def read_table(path: Path, required: Iterable[str]) -> Table:
+    """A parquet or CSV file with at least the columns `required`. Raises InputError."""
+    if not path.is_file():
+        raise InputError("file not found", where=path)
+    try:
+        found = pyarrow.csv.read_csv(path) if path.suffix == ".csv" else pyarrow.parquet.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        kind = "CSV" if path.suffix == ".csv" else "parquet"
+        raise InputError(f"not a whole {kind} file ({str(error).splitlines()[0]})", where=path) from None
+    names = found.column_names
+    for name in required:
+        if name not in names:
+            raise InputError("missing column", where=path, found=name, allowed=tuple(names))
+    if not found.num_rows:
+        raise InputError("no rows", where=path)
+    return Table(path, {name: found[name].to_numpy(zero_copy_only=False) for name in names})
+
+
+def one_device(tables: Iterable[Table]) -> str:
+    """The device that all rows of all tables were measured on. Raises InputError when there are two."""
+    seen: dict[str, Path] = {}
+    for table in tables:
+        if "device" in table:
+            for name in dict.fromkeys(map(str, table.text("device"))):
+                seen.setdefault(name, table.path)
+    if len(seen) > 1:
+        (first, _), (other, path), *_ = seen.items()
+        raise InputError("rows of two devices in one import", where=path, path="device", found=other, allowed=first)
+    return next(iter(seen), "")
+
+
+def check_rate(path: Path, nbytes: Array, seconds: Array, peak: float) -> None:
+    """Raise InputError when any row reads `nbytes`, more than L2 holds, faster than the memory's `peak` (bytes/s).
+
+    Good tables stay below 0.97 of it and impossible ones exceed 1.6; between them a twentieth is allowed for clocks
+    above the datasheet's.
+    """
+    rate = float((nbytes / seconds).max(initial=0.0))
+    if rate > 1.05 * peak:
+        problem = "impossible table: it has decode attention read KV faster than the peak of the memory"
+        raise InputError(problem, where=path, found=format_rate(rate), allowed=f"at most {format_rate(peak)}")

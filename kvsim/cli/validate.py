@@ -1,0 +1,55 @@
+"""`kvsim validate`: predicted times against measured ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hw_profiles.errors import InputError
+from kvsim.cli import _print
+from kvsim.cli._options import AsJson, Quiet
+
+if TYPE_CHECKING:
+    from calibration.validate_kernels import Row
+
+SUITES = ("kernels",)
+
+
+def validate(
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="kernels: profiles against public kernel tables.")],
+    as_json: AsJson = False,
+    show_all: Annotated[bool, typer.Option("--all", help="Rows without a target as well.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Errors of predictions on measurements that no fit has seen; exit 1 when a target is missed."""
+    if suite not in SUITES:
+        raise InputError("unknown suite", found=suite, allowed=SUITES, near=SUITES)
+    from calibration.data import data_folder
+    from calibration.validate_kernels import validate_kernels
+
+    rows = validate_kernels(data_folder(), (lambda name: None) if quiet or as_json else _print.note)
+    missed = [row for row in rows if row.missed]
+    if as_json:
+        _print.document([row.as_dict() for row in rows])
+    else:
+        if not quiet:
+            _print_rows(rows if show_all else [row for row in rows if row.target is not None or "worst" in row.split])
+        held = sum(row.target is not None for row in rows)
+        _print.line(f"{held - len(missed)} of {held} targets met; {len(rows)} rows in all (--all, --json)")
+        for row in missed:
+            _print.line(f"missed: {row.profile} {row.kernel}, {row.split}: {row.mape:.1%} > {row.target:.0%}")
+    if missed:
+        raise typer.Exit(1)
+
+
+def _print_rows(rows: list[Row]) -> None:
+    numbers = [_print.Column(name, right=True) for name in ("MAPE", "p90", "bias", "points", "target")]
+    columns = [*map(_print.Column, ("profile", "kernel", "split")), *numbers, _print.Column("")]
+    _print.table(columns, [_cells(row) for row in rows], title="Errors on held-out measurements")
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    numbers = f"{row.mape:.1%}", f"{row.p90:.1%}", f"{row.bias:+.1%}", f"{row.n:,}"
+    target = "" if row.target is None else f"{row.target:.0%}"
+    return (row.profile, row.kernel, row.split, *numbers, target, "missed" if row.missed else "")

@@ -1,0 +1,88 @@
+"""Measured kernel times, what a profile says of them, and what is left: one figure of each kind per kernel."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from calibration.compare import Measured
+from reports.figures.base import BLUE, CYCLE, INK, ORANGE, Figure, hover, plot_text, values, y_axis
+from reports.load import Floats
+from reports.text import NBSP
+
+MOST = 3000
+"""Points drawn per kernel: every k-th of more."""
+X_AXES: Mapping[str, tuple[str, str]] = {
+    "gemm": ("m", "rows m"),
+    "moe": ("m", "rows per expert"),
+    "decode": ("bytes", "bytes of KV"),
+    "prefill": ("tokens", "new tokens of the launch"),
+    "allreduce": ("bytes", "bytes"),
+}
+"""What a kind of kernel is drawn over."""
+
+
+def fit_figures(measured: list[Measured]) -> list[Figure]:
+    """Predicted over measured time of each kernel, fitted and held-out points apart, by what it is drawn over."""
+    return [_residuals(i, each) for i, each in enumerate(measured)]
+
+
+def scatter_figure(measured: list[Measured]) -> Figure:
+    """All kernels of all profiles: predicted against measured seconds on held-out points."""
+    data = []
+    low, high = np.inf, 0.0
+    for i, each in enumerate(measured):
+        held = _thin(each, ~each.points.fitted)
+        seconds, predicted = held.seconds, held.predict(each.model)
+        low, high = min(low, seconds.min(initial=np.inf)), max(high, seconds.max(initial=0.0))
+        data.append(_markers(f"{each.profile} {each.points.name}", seconds, predicted, CYCLE[i % len(CYCLE)]))
+    line = {"x": [low, high], "y": [low, high], "type": "scatter", "mode": "lines", "name": "equal"}
+    layout = {
+        "xaxis": {"type": "log", "title": {"text": "measured (s)"}},
+        "yaxis": y_axis("predicted (s)", type="log"),
+        "hovermode": "closest",
+    }
+    read = "Each point is a measurement that no fit has seen. On the line the profile is exact."
+    return Figure("held-out", "Predicted and measured", read, "", [*data, {**line, "line": {"color": INK}}], layout)
+
+
+def _residuals(number: int, each: Measured) -> Figure:
+    key, title = X_AXES[each.points.kind]
+    data: list[dict[str, Any]] = []
+    errors = {}
+    for name, color, mask in (("fitted", BLUE, each.points.fitted), ("held out", ORANGE, ~each.points.fitted)):
+        part = _thin(each, mask)
+        if len(part):
+            ratio = part.predict(each.model) / part.seconds
+            errors[name] = float(np.abs(ratio - 1).mean())
+            data.append(_markers(name, part.shape[key], 100 * (ratio - 1), color))
+    layout = {
+        "xaxis": {"type": "log", "title": {"text": title}},
+        "yaxis": y_axis("predicted above measured (%)"),
+        "hovermode": "closest",
+        "shapes": [
+            {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 0, "y1": 0, "line": {"color": INK, "width": 1}}
+        ],
+    }
+    finding = "Mean error " + ", ".join(f"{100 * error:.1f}{NBSP}% {name}" for name, error in errors.items()) + "."
+    read = f"{each.points.family}: {each.points.what}. Above zero the profile is too slow."
+    return Figure(f"kernel-{number}", f"{each.profile}: {each.points.name}", read, finding, data, layout)
+
+
+def _thin(each: Measured, mask: np.ndarray) -> Any:
+    rows = np.flatnonzero(mask)
+    keep = np.zeros(len(each.points), dtype=bool)
+    keep[rows[:: max(1, len(rows) // MOST)]] = True
+    return each.points.take(keep)
+
+
+def _markers(name: str, x: Floats, y: Floats, color: str) -> dict[str, Any]:
+    return {
+        "type": "scattergl" if len(x) > 500 else "scatter",
+        "mode": "markers",
+        "name": plot_text(name),
+        "x": values(x),
+        "y": values(y),
+        "marker": {"color": color, "size": 4, "opacity": 0.6},
+        "hovertemplate": hover(""),
+    }
