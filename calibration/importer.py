@@ -12,8 +12,9 @@ from types import MappingProxyType
 from calibration.aic_attention import decode_points, mla_decode_points, mla_prefill_points, prefill_points
 from calibration.aic_products import allreduce_points, gemm_points, moe_points
 from calibration.aic_source import BACKENDS, Source
+from calibration.fit_batching import batching_lines
 from calibration.kernel_fits import KernelFit, fit_kernel
-from calibration.llmservingsim import llmservingsim_points, runs
+from calibration.llmservingsim import batch_tables, llmservingsim_points, runs
 from calibration.machines import Machine, load_machine, machine_of
 from calibration.points import Points
 from calibration.profile_text import kernel_lines, mapping_lines, source_lines
@@ -42,6 +43,8 @@ class Measured:
     device: str
     machine: Machine
     points: tuple[Points, ...]
+    batches: tuple[Path, int] | None = None
+    """Folder with tables of mixed steps and of unequal lengths (`fit_batching`), and the KV heads of a rank there."""
 
 
 def read_points(
@@ -63,7 +66,8 @@ def read_points(
     if layout == "llmservingsim":
         device, found = runs(folder)
         chosen = load_machine(machine) if machine else machine_of(device, folder)
-        return Measured(layout, "vllm", folder, device, chosen, tuple(llmservingsim_points(folder, found)))
+        points = tuple(llmservingsim_points(folder, found))
+        return Measured(layout, "vllm", folder, device, chosen, points, batch_tables(found))
     source = Source(folder, backend, versions)
     first = source.need("attention", "generation_attention_perf.parquet", "batch_size", "step", "num_heads")
     chosen = load_machine(machine) if machine else machine_of(source.device, first.table.path)
@@ -105,9 +109,15 @@ def profile_text(name: str, measured: Measured, fits: list[KernelFit], created: 
     ]
     for fit in fits:
         lines += source_lines(_key(fit), _what(measured, fit), URLS[measured.layout], created.isoformat())
+    batching: list[str] = []
+    if measured.batches is not None:
+        told, batching = batching_lines(*measured.batches, measured.machine.sms)
+        for key, what in zip(("fit_mixed_attn", "fit_decode_imbalance"), told, strict=True):
+            lines += source_lines(key, what, URLS[measured.layout], created.isoformat())
     lines += ["", "kernels:"]
     for fit in fits:
         lines += kernel_lines(fit, _key(fit))
+    lines += batching
     lines += ["", "validity:", *(f"  {line}" for line in _validity(fits)), ""]
     return "\n".join(lines)
 

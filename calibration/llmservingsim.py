@@ -23,7 +23,7 @@ from calibration.split import fitted_on, unseen_shapes
 from calibration.tables import Table, read_table
 from hw_profiles.attention import GQA
 from hw_profiles.errors import InputError
-from hw_profiles.kernel_groups import decode_name, prefill_name
+from hw_profiles.kernel_groups import BASE_GROUP, BASE_HEAD_DIM, decode_name, prefill_name
 from hw_profiles.models import list_models, load_model
 from hw_profiles.yaml_io import read_text
 
@@ -85,6 +85,18 @@ def llmservingsim_points(folder: Path, found: list[Run]) -> Iterator[Points]:
         yield _decode_points(folder, same, group, head_dim)
     for head_dim in dict.fromkeys(run.attention.head_dim for run in found):
         yield _prefill_points(folder, [run for run in found if run.attention.head_dim == head_dim], head_dim)
+
+
+def batch_tables(found: list[Run]) -> tuple[Path, int] | None:
+    """(folder, KV heads) of the run that has the layout profiles stand for and a table of unequal lengths, if one has.
+
+    The layout is that of `decode_attn`: on one GPU, 4 query heads per KV head, heads of 128.
+    """
+    for run in found:
+        stands_for = (run.ranks, _group(run), run.attention.head_dim) == (1, BASE_GROUP, BASE_HEAD_DIM)
+        if stands_for and (run.folder / "skew.csv").is_file():
+            return run.folder, run.attention.kv_heads
+    return None
 
 
 def _group(run: Run) -> int:

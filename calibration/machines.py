@@ -9,18 +9,21 @@ from typing import Any
 from calibration.aic_source import Memory
 from hw_profiles.documents import MACHINES, find, list_shipped
 from hw_profiles.errors import InputError
-from hw_profiles.quantity import RATE, SIZE
+from hw_profiles.quantity import COUNT, RATE, SIZE
 from hw_profiles.schema import read_value
 from hw_profiles.yaml_io import load_yaml
+
+QUANTITIES = {"l2_bytes": SIZE, "peak": RATE, "sms": COUNT}
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine sheet: its name (or path), the devices it stands for, L2 size and HBM peak."""
+    """A machine sheet: its name (or path), the devices it stands for, L2 size and HBM peak, SMs."""
 
     name: str
     devices: tuple[str, ...]
     memory: Memory
+    sms: int
 
 
 def load_machine(name_or_path: str | Path) -> Machine:
@@ -28,11 +31,11 @@ def load_machine(name_or_path: str | Path) -> Machine:
     path = find(name_or_path, MACHINES, "machine")
     sheet = load_yaml(path)
     try:
-        l2, peak = (_number(sheet, place) for place in ("capacity.l2_bytes", "tiers.hbm.peak"))
+        l2, peak, sms = (_number(sheet, place) for place in ("capacity.l2_bytes", "tiers.hbm.peak", "capacity.sms"))
     except InputError as error:
         raise error.at(where=path) from None
     devices = sheet.get("devices", [])
-    return Machine(str(name_or_path), tuple(map(str, devices)), Memory(l2, peak))
+    return Machine(str(name_or_path), tuple(map(str, devices)), Memory(l2, peak), int(sms))
 
 
 def machine_of(device: str, where: Path) -> Machine:
@@ -54,6 +57,6 @@ def _number(sheet: dict[str, Any], place: str) -> float:
     node: Any = sheet
     for key in place.split("."):
         node = node.get(key) if isinstance(node, dict) else None
-    quantity = SIZE if place.endswith("bytes") else RATE
+    quantity = QUANTITIES[place.rpartition(".")[2]]
     sources = {key: str(key) for key in sheet.get("sources", {})}
     return read_value(place, node, quantity, sources).value_si

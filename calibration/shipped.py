@@ -40,6 +40,7 @@ SHIPPED: Mapping[str, Shipped] = MappingProxyType(
         **_families("b200", "b200_sxm", "sglang", "trtllm"),
         **_families("rtx-pro-6000", "rtx_pro_6000_server", "sglang", "trtllm"),
         "rtx-4090": Shipped("llmservingsim", "RTX4090"),
+        "rtx-pro-6000-vllm-0.19": Shipped("llmservingsim", "RTXPRO6000"),
     }
 )
 

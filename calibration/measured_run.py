@@ -1,0 +1,179 @@
+"""Runs of real servers, request by request: what `kvsim validate` holds a simulation against.
+
+A run of one's own is a JSONL file. The first line says what ran:
+
+    {"schema": "kvsim-measured/1", "name": ..., "model": ..., "profile": ..., "engine": {...}, "block_tokens": 16}
+
+with a model and a profile as in a scenario, the engine's keys as in a scenario's `engine`, and optionally
+`prefix_caching` (true by default). Every other line is one request that finished:
+
+    {"queued_s": ..., "first_token_s": ..., "last_token_s": ..., "input_tokens": ..., "output_tokens": ...,
+     "hash_ids": [...]}
+
+Times are seconds of one clock. `hash_ids`, optional, are chained ids of the full blocks of `block_tokens` tokens of the
+prompt; without them no request shares a prefix with another.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calibration.fitting import Array
+from calibration.tables import read_table
+from hw_profiles.errors import InputError
+from hw_profiles.yaml_io import read_text
+
+SCHEMA = "kvsim-measured/1"
+HEADER = ("schema", "name", "model", "profile", "engine", "block_tokens", "prefix_caching")
+REQUEST = ("queued_s", "first_token_s", "last_token_s", "input_tokens", "output_tokens", "hash_ids")
+SHAREGPT = "measured/llmservingsim_rtxpro6000_llama8b/vllm"
+SHAREGPT_IDS = "llmservingsim_sharegpt/sharegpt-llama-3.1-8b-300-sps10.lengths.jsonl"
+
+
+@dataclass(frozen=True)
+class MeasuredRun:
+    """One engine under a load, in order of queueing. Times in s since the first request was queued.
+
+    engine: keys of a scenario's `engine`. hash_ids: of full blocks of `block_tokens` tokens, by request.
+    ticks: seconds, requests running, requests waiting; float64[ticks] each, empty if nobody counted.
+    """
+
+    name: str
+    source: str
+    model: str
+    profile: str
+    engine: Mapping[str, Any]
+    block_tokens: int
+    prefix_caching: bool
+    queued_s: Array
+    first_token_s: Array
+    last_token_s: Array
+    input_tokens: Array
+    output_tokens: Array
+    hash_ids: tuple[tuple[int, ...], ...]
+    ticks: tuple[Array, Array, Array] = field(default_factory=lambda: (np.zeros(0), np.zeros(0), np.zeros(0)))
+
+    def __len__(self) -> int:
+        return len(self.queued_s)
+
+    @property
+    def latencies(self) -> dict[str, Array]:
+        """TTFT, TPOT (NaN for one token) and E2E of every request, s."""
+        more = np.where(self.output_tokens > 1, self.output_tokens - 1, np.nan)
+        return {
+            "ttft": self.first_token_s - self.queued_s,
+            "tpot": (self.last_token_s - self.first_token_s) / more,
+            "e2e": self.last_token_s - self.queued_s,
+        }
+
+
+def read_run(path: Path) -> MeasuredRun:
+    """A run of one's own. Raises InputError, one line with file and line number."""
+    lines = _lines(path)
+    number, head = next(lines, (1, {}))
+    _check(head, HEADER, HEADER[:6], f"{path}:{number}")
+    if head["schema"] != SCHEMA:
+        raise InputError("", where=f"{path}:{number}", path="schema", found=head["schema"], allowed=SCHEMA)
+    if not isinstance(head["engine"], dict):
+        raise InputError("", where=f"{path}:{number}", path="engine", found=head["engine"], allowed="a mapping")
+    rows, ids = [], []
+    for number, row in lines:
+        where = f"{path}:{number}"
+        _check(row, REQUEST, REQUEST[:5], where)
+        rows.append([_number(row, key, where) for key in REQUEST[:5]])
+        ids.append(tuple(row.get("hash_ids", ())))
+        queued, first, last, tokens, made = rows[-1]
+        if not queued <= first <= last:
+            raise InputError("times out of order: queued_s <= first_token_s <= last_token_s", where=where)
+        if tokens < 1 or made < 1:
+            raise InputError("a request without tokens", where=where)
+    if not rows:
+        raise InputError("no requests", where=path)
+    head = {"prefix_caching": True, **head}
+    fixed = {key: head[key] for key in ("name", "model", "profile", "engine", "block_tokens", "prefix_caching")}
+    return _run(np.array(rows), ids, source=str(path), **fixed)
+
+
+def sharegpt_run(data: Path, traces: Path, profile: str) -> MeasuredRun:
+    """The public run that LLMServingSim is validated with: vLLM 0.19, Llama-3.1-8B, one RTX PRO 6000, 300 requests.
+
+    SOURCE: casys-kaist/LLMServingSim (MIT), bench/; `meta.json` has the engine arguments. Arrival is `queued_ts`. The
+    ids of the prompts' blocks are those of the workload that was sent. Not recorded, and vLLM's defaults here: blocks
+    of 16 tokens, gpu_memory_utilization 0.9, prefix caching on.
+    """
+    folder = data / SHAREGPT
+    meta = json.loads(read_text(folder / "meta.json"))["engine_kwargs"]
+    sent = [row for _, row in _lines(traces / SHAREGPT_IDS)]
+    rows, ids = [], []
+    for _, row in _lines(folder / "requests.jsonl"):
+        request = sent[int(row["request_id"].removeprefix("bench-"))]
+        if (request["input_toks"], request["output_toks"]) != (row["input_toks"], row["output_toks"]):
+            raise InputError("the run and its workload differ", where=folder, found=row["request_id"])
+        names = ("queued_ts", "first_token_ts", "last_token_ts", "input_toks", "output_toks")
+        rows.append([float(row[name]) for name in names])
+        ids.append(tuple(request["hash_ids_16"]))
+    table = read_table(folder / "timeseries.csv", ("t", "running", "waiting"))
+    engine = {key: meta[key] for key in ("max_num_seqs", "max_num_batched_tokens")}
+    return _run(
+        np.array(rows),
+        ids,
+        name="vLLM 0.19, Llama-3.1-8B, RTX PRO 6000, ShareGPT",
+        source=str(folder),
+        model="llama-3.1-8b",
+        profile=profile,
+        engine=engine,
+        block_tokens=16,
+        prefix_caching=True,
+        ticks=(table.numbers("t"), table.numbers("running"), table.numbers("waiting")),
+    )
+
+
+def _run(rows: Array, ids: list[tuple[int, ...]], **fields: Any) -> MeasuredRun:
+    order = np.argsort(rows[:, 0], kind="stable")
+    queued, first, last, tokens, made = rows[order].T
+    zero = queued[0]
+    return MeasuredRun(
+        queued_s=queued - zero,
+        first_token_s=first - zero,
+        last_token_s=last - zero,
+        input_tokens=tokens,
+        output_tokens=made,
+        hash_ids=tuple(ids[i] for i in order),
+        **fields,
+    )
+
+
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            raise InputError("not a line of JSON", where=f"{path}:{number}", found=line[:40]) from None
+        if not isinstance(row, dict):
+            raise InputError("", where=f"{path}:{number}", found=line[:40], allowed="an object")
+        yield number, row
+
+
+def _check(row: Mapping[str, Any], allowed: tuple[str, ...], needed: tuple[str, ...], where: str) -> None:
+    for key in row:
+        if key not in allowed:
+            raise InputError("unknown key", where=where, found=key, allowed=allowed, near=allowed)
+    for key in needed:
+        if key not in row:
+            raise InputError(f"missing key {key!r}", where=where)
+
+
+def _number(row: Mapping[str, Any], key: str, where: str) -> float:
+    value = row[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InputError("", where=where, path=key, found=value, allowed="a finite number")
+    return float(value)
