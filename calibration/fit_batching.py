@@ -32,7 +32,7 @@ TILES_PER_SM = 1.6
 
 @dataclass(frozen=True)
 class MixedFit:
-    """The model, its score on the points that it was fitted to and on the others, and that of no model on the others."""
+    """The model, its scores on the points that it was fitted to and on the others; `without`: no model, the others."""
 
     model: MixedModel
     fitted: Score

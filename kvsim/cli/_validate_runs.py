@@ -54,11 +54,8 @@ def validate_runs(path: Path | None, *, as_json: bool, show_all: bool, quiet: bo
 
 
 def _table(run: MeasuredRun, rows: Iterable[Row], judged: int) -> None:
-    columns = [
-        "metric",
-        *(_print.Column(name, right=True) for name in ("measured", "simulated", "error", "target")),
-        "",
-    ]
+    numbers = [_print.Column(name, right=True) for name in ("measured", "simulated", "error", "target")]
+    columns = [_print.Column("metric"), *numbers, _print.Column("")]
     title = f"{run.name}: {judged} of {len(run)} requests judged"
     _print.table(columns, [_cells(row) for row in rows], title=title)
 
@@ -71,7 +68,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _sensitivity(found: Iterable[tuple[float, bool, dict[str, float]]]) -> None:
-    columns = [_print.Column("host time", right=True), "prefix caching"]
+    columns = [_print.Column("host time", right=True), _print.Column("prefix caching")]
     columns += [_print.Column(f"{name} mean", right=True) for name in ("TTFT", "TPOT", "E2E")]
     rows = [
         (format_seconds(seconds), "on" if caching else "off", *(f"{error:+.1%}" for error in errors.values()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,22 +10,34 @@ import typer
 from hw_profiles.errors import InputError
 from kvsim.cli import _print
 from kvsim.cli._options import AsJson, Quiet
+from kvsim.cli._validate_runs import validate_runs
 
 if TYPE_CHECKING:
     from calibration.validate_kernels import Row
 
-SUITES = ("kernels",)
+SUITES = ("kernels", "runs")
 
 
 def validate(
-    suite: Annotated[str, typer.Argument(metavar="SUITE", help="kernels: profiles against public kernel tables.")],
+    suite: Annotated[
+        str,
+        typer.Argument(
+            metavar="SUITE|RUN",
+            help="kernels: profiles against public kernel tables. runs: a simulation against a public run of vLLM. "
+            "Or the JSONL file of a run of your own (docs/validation.md).",
+        ),
+    ],
     as_json: AsJson = False,
-    show_all: Annotated[bool, typer.Option("--all", help="Rows without a target as well.")] = False,
+    show_all: Annotated[bool, typer.Option("--all", help="Rows without a target; of runs, their sensitivity.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Errors of predictions on measurements that no fit has seen; exit 1 when a target is missed."""
-    if suite not in SUITES:
-        raise InputError("unknown suite", found=suite, allowed=SUITES, near=SUITES)
+    own = Path(suite) if suite.endswith(".jsonl") else None
+    if suite not in SUITES and own is None:
+        raise InputError("unknown suite", found=suite, allowed=(*SUITES, "a .jsonl file of a run"), near=SUITES)
+    if suite != "kernels":
+        validate_runs(own, as_json=as_json, show_all=show_all, quiet=quiet)
+        return
     from calibration.data import data_folder
     from calibration.validate_kernels import validate_kernels
 
