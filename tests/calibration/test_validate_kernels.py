@@ -181,4 +181,4 @@ def test_without_data_it_says_where_to_put_them(monkeypatch, tmp_path, capsys) -
 
 def test_unknown_suite(capsys) -> None:
     assert run(["validate", "kernel"]) == 2
-    assert "unknown suite, found 'kernel', expected kernels; did you mean 'kernels'" in capsys.readouterr().err
+    assert "unknown suite, found 'kernel', expected one of kernels, runs, " in capsys.readouterr().err
