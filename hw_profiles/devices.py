@@ -57,9 +57,7 @@ class Device:
         """The same device with one value replaced: a number in SI units, or text ("3 GB/s")."""
         if path not in self.entries:
             raise InputError("no such value", where=self.source, found=path, near=self.entries)
-        group, _, key = path.rpartition(".")
-        kinds = {"caps": _SHARED, "measured_copies": _COPY}
-        new = overridden(path, value, source, kinds.get(group, _VALUES)[key])
+        new = overridden(path, value, source, quantity_of_device(path))
         return replace(self, entries={**self.entries, path: new})
 
     def with_link(self, direction: str, *, bandwidth: float | None = None, latency: float | None = None) -> Device:
@@ -105,6 +103,13 @@ class Device:
         given = {key: self.entries.get(f"{direction}.{key}") for key in _VALUES}
         values: dict[str, Any] = {key: value.value_si for key, value in given.items() if value is not None}
         return DeviceLink(**{**values, "saturation": int(values.get("saturation", 1))})
+
+
+def quantity_of_device(path: str) -> Quantity:
+    """The quantity that a dotted value path of a device holds."""
+    group, _, key = path.rpartition(".")
+    kinds: Mapping[str, Mapping[str, Quantity]] = {"caps": _SHARED, "measured_copies": _COPY}
+    return kinds.get(group, _VALUES)[key]
 
 
 def list_devices() -> list[str]:

@@ -141,8 +141,11 @@ def rejected_note(run: RunData) -> str:
 
 def metric_row(metric: Mapping[str, Any]) -> dict[str, str]:
     """A row of the metric table from an entry of `summary["metrics"]`."""
-    value, unit = metric_value(metric.get("value"), str(metric.get("unit") or ""))
+    given = str(metric.get("unit") or "")
+    value, unit = metric_value(metric.get("value"), given)
+    band = metric.get("band") or ()
     return {
+        "band": " to ".join(metric_value(end, given)[0] for end in band),
         "label": str(metric.get("label") or metric.get("key") or ""),
         "key": str(metric.get("key") or ""),
         "value": value,

@@ -14,6 +14,7 @@ from hw_profiles.l2 import l2_model
 from hw_profiles.loader import load_profile
 from hw_profiles.models import ModelSpec, load_model
 from hw_profiles.profile import Profile
+from hw_profiles.sampling import Draw, sampled_device, sampled_profile
 from sim.block_sizes import block_sizes
 from sim.cache_state import CacheState, read_state
 from sim.cost.kv import KVLayout, kv_layout
@@ -58,8 +59,10 @@ class Inputs:
         return self.layout.token_bytes
 
 
-def load_inputs(scenario: Scenario, *, strict: bool = False) -> Inputs:
+def load_inputs(scenario: Scenario, *, strict: bool = False, draw: Draw | None = None) -> Inputs:
     """Load trace, model and profile, and size the HBM. `strict` refuses a trace that needs a warning.
+
+    With `draw`, values of profile and devices are drawn from their intervals (`hw_profiles.sampling`).
 
     Raises InputError naming the scenario's key."""
     spec, base = scenario.spec, scenario.base_dir
@@ -69,6 +72,12 @@ def load_inputs(scenario: Scenario, *, strict: bool = False) -> Inputs:
     devices = {
         t.name: _named(scenario, None, partial(load_tier_device, spec, t, base)) for t in spec.tiers if t.device_name
     }
+    if draw is not None:
+        profile = sampled_profile(profile, draw)
+        devices = {
+            name: sampled_device(device, lambda path, name=name: draw(f"{name}.{path}"))  # type: ignore[misc]
+            for name, device in devices.items()
+        }
     profile, caps = _named(scenario, None, lambda: with_links(profile, devices, spec))
     _check_l2(scenario, profile)
     _named(scenario, None, lambda: check_pinned(profile, spec))

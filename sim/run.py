@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from hw_profiles.errors import InputError
 from hw_profiles.files import write_atomic
+from hw_profiles.sampling import Draw
 from policies.build import policy_source
 from policies.tables import EVERY_FAMILY
 from sim import checks
@@ -114,11 +115,13 @@ def simulate(
     single_step: bool = False,
     bound: bool = False,
     save_cache_state: bool = False,
+    draw: Draw | None = None,
 ) -> Result:
     """Run a scenario. `check` recounts every invariant often; `single_step` does not stride (same result, slower).
 
     With `bound` the summary also has `bound`: the run's load + compute seconds against the least that its lookups allow
-    (sim.cache.run_bound). With `save_cache_state` the result has what the tiers held at the end.
+    (sim.cache.run_bound). With `save_cache_state` the result has what the tiers held at the end. With `draw` the
+    machine is one drawn from the intervals of its values (sim.uncertainty).
     Raises InputError for input that turns out wrong, InvariantError if the simulator broke one of its own rules.
     """
     with _no_collections():
@@ -130,6 +133,7 @@ def simulate(
             single_step=single_step,
             bound=bound,
             save_cache_state=save_cache_state,
+            draw=draw,
         )
 
 
@@ -154,11 +158,12 @@ def _simulate(
     single_step: bool,
     bound: bool,
     save_cache_state: bool,
+    draw: Draw | None,
 ) -> Result:
     if bound and scenario.spec.warm_start is not None:
         raise InputError("the bound is of caches that are empty at first", where=scenario.where, path="warm_start")
     wall, cpu = time.perf_counter(), time.process_time()
-    inputs = load_inputs(scenario, strict=strict)
+    inputs = load_inputs(scenario, strict=strict, draw=draw)
     cluster = Cluster(scenario, inputs, single_step=single_step)
     Sampler(cluster, progress)
     with failures_named(lambda: cluster.clock.now, scenario.where):

@@ -80,17 +80,24 @@ class Scenario:
         strict: bool = False,
         bound: bool = False,
         save_cache_state: bool = False,
+        uncertainty: int = 0,
     ) -> Result:
         """Simulate. `check` verifies every invariant often, not only at the end; `bound` adds the run's regret, and
-        `save_cache_state` what the tiers hold at the end.
+        `save_cache_state` what the tiers hold at the end; `uncertainty` so many further runs on machines drawn from the
+        intervals of the hardware values, which put bands on every metric (`sim.uncertainty`).
 
         Raises InputError, InvariantError.
         """
         from sim.run import simulate
 
-        return simulate(
+        result = simulate(
             self, progress=progress, check=check, strict=strict, bound=bound, save_cache_state=save_cache_state
         )
+        if not uncertainty:
+            return result
+        from sim.uncertainty import with_uncertainty
+
+        return with_uncertainty(result, self, uncertainty)
 
 
 def _scalar(text: str, path: str) -> Any:

@@ -43,6 +43,8 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     if summary["links"]:
         columns = [Column(name, right=True) for name in ("each", "moved", "busy", "queue, p99")]
         table(["link", *columns], [_link(name, link) for name, link in summary["links"].items()])
+    if "uncertainty" in summary:
+        _print_bands(summary)
     for name in ("ttft", "e2e"):
         if summary["attribution"]:
             line(_parts(summary, name))
@@ -50,6 +52,22 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     turns = _turns(summary["prefix"])
     if turns:
         line(turns)
+
+
+def _print_bands(summary: Mapping[str, Any]) -> None:
+    """Every metric with its band over the machines that the hardware values allow."""
+    about = summary["uncertainty"]
+    columns = [Column(name, right=True) for name in ("value", "p5", "p95")]
+    rows = []
+    for metric in summary["metrics"]:
+        unit = str(metric["unit"])
+        band = metric["band"] or (None, None)
+        cells = [metric_value(value, unit)[0] for value in (metric["value"], *band)]
+        rows.append((str(metric["label"]), metric_value(metric["value"], unit)[1], *cells))
+    title = f"bands over {about['runs']} machines drawn from the intervals of the hardware values"
+    table(["metric", "unit", *columns], rows, title=title)
+    if about["failed"]:
+        line(f"{about['failed']} drawn machines could not run the scenario")
 
 
 def _latency(summary: Mapping[str, Any], name: str) -> Row:

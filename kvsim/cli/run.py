@@ -44,6 +44,12 @@ def run(
         bool,
         typer.Option("--save-cache-state", help="Also write cache_state.parquet, for `warm_start`."),
     ] = False,
+    uncertainty: Annotated[
+        int | None,
+        typer.Option(
+            "--uncertainty", metavar="N", help="N more runs on machines within the profile's intervals: bands."
+        ),
+    ] = None,
     fail_on_slo: Annotated[bool, typer.Option("--fail-on-slo", help="Exit with 1 when the SLO is missed.")] = False,
     strict: Strict = False,
     quiet: Quiet = False,
@@ -69,6 +75,11 @@ def run(
             keep_scenario(kept, spec.to_yaml())
             error.add_note(f"the scenario is kept in {kept}")
             raise
+    if uncertainty is not None:
+        from sim.uncertainty import with_uncertainty
+
+        done = None if quiet or as_json else lambda count: _print.note(f"uncertainty: {count} of {uncertainty} runs")
+        result = with_uncertainty(result, spec, uncertainty, done)
     summary = result.summary
     folder = out or Path("out") / f"{scenario.stem}-{summary['config_sha256'][:8]}"
     may_write(folder, scenario)
