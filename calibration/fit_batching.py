@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration.fitting import Array, Mask, Rows, Score, robust_fit, score
+from calibration.fitting import Array, Mask, Rows, Score, bootstrap, robust_fit, score
 from calibration.profile_text import residual_lines
 from calibration.split import fitted_on
 from calibration.tables import read_table
@@ -30,6 +30,10 @@ TILES_PER_SM = 1.6
 """Tiles (sequences x KV heads) per SM from which the kernel splits no sequence; hw_profiles.batch_effects has why."""
 
 
+RESAMPLES = 100
+Interval = tuple[float, float]
+
+
 @dataclass(frozen=True)
 class MixedFit:
     """The model, its scores on the points that it was fitted to and on the others; `without`: no model, the others."""
@@ -38,6 +42,8 @@ class MixedFit:
     fitted: Score
     heldout: Score
     without: Score
+    interval: Interval
+    """90 % interval of the factor, by bootstrap over the fitted points."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,8 @@ class ImbalanceFit:
     fitted: Score
     heldout: Score
     without: Score
+    share: Interval
+    sharpness: Interval
 
 
 def fit_mixed(folder: Path, kv_heads_share: float = 1.0) -> MixedFit:
@@ -73,6 +81,7 @@ def fit_mixed(folder: Path, kv_heads_share: float = 1.0) -> MixedFit:
         score(predicted[seen], seconds[seen]),
         score(predicted[~seen], seconds[~seen]),
         score(apart[~seen], seconds[~seen]),
+        _mean_interval(ratio[seen]),
     )
 
 
@@ -91,7 +100,9 @@ def fit_imbalance(folder: Path, kv_heads: int, sms: int) -> ImbalanceFit:
         uneven = 1 + (longest[rows] / (share * n[rows] * mean[rows])) ** sharpness
         return np.asarray((uneven / (1 + (1 / (share * n[rows])) ** sharpness)) ** (1 / sharpness))
 
-    best = robust_fit(predict, np.array([0.2, 2.0]), np.array([0.01, 1.0]), ratio, np.flatnonzero(seen))
+    rows, least = np.flatnonzero(seen), np.array([0.01, 1.0])
+    best = robust_fit(predict, np.array([0.2, 2.0]), least, ratio, rows)
+    low, high = bootstrap(lambda x, picked: predict(x, rows[picked]), best, least, ratio[rows], RESAMPLES)
     share, sharpness = (round(float(x), 4) for x in best)
     found = np.array([share, sharpness])
     return ImbalanceFit(
@@ -99,6 +110,8 @@ def fit_imbalance(folder: Path, kv_heads: int, sms: int) -> ImbalanceFit:
         score(predict(found, seen), ratio[seen]),
         score(predict(found, ~seen), ratio[~seen]),
         score(np.ones_like(ratio[~seen]), ratio[~seen]),
+        share=(float(low[0]), float(high[0])),
+        sharpness=(float(low[1]), float(high[1])),
     )
 
 
@@ -150,16 +163,29 @@ def batching_lines(folder: Path, kv_heads: int, sms: int) -> tuple[list[str], li
     ]
     lines = [
         "  mixed_attn:",
-        f'    factor: {{v: {mixed.model.factor:.4g}, unit: "1", src: fit_mixed_attn}}',
+        _value("factor", mixed.model.factor, mixed.interval, "fit_mixed_attn"),
         f"    heldout: {_scores(mixed.heldout)}",
         *residual_lines(table),
         "  decode_imbalance:",
-        f'    share: {{v: {model.share:.4g}, unit: "1", src: fit_decode_imbalance}}',
-        f'    sharpness: {{v: {model.sharpness:.4g}, unit: "1", src: fit_decode_imbalance}}',
-        f'    min_tiles: {{v: {model.min_tiles:.0f}, unit: "1", src: fit_decode_imbalance}}',
+        _value("share", model.share, uneven.share, "fit_decode_imbalance"),
+        _value("sharpness", model.sharpness, uneven.sharpness, "fit_decode_imbalance"),
+        f'    min_tiles: {{v: {model.min_tiles:.0f}, unit: "1", src: fit_decode_imbalance, rel: 0.25}}',
         f"    heldout: {_scores(uneven.heldout)}",
     ]
     return what, lines
+
+
+def _value(name: str, value: float, interval: Interval, source: str) -> str:
+    low, high = min(value, interval[0]), max(value, interval[1])
+    return f'    {name}: {{v: {value:.4g}, unit: "1", src: {source}, lo: {low:.4g}, hi: {high:.4g}}}'
+
+
+def _mean_interval(ratio: Array) -> Interval:
+    """5 and 95 % of the geometric mean over resampled points."""
+    rng = np.random.Generator(np.random.Philox(0))
+    means = [np.log(ratio[rng.integers(0, len(ratio), len(ratio))]).mean() for _ in range(RESAMPLES)]
+    low, high = np.exp(np.quantile(means, [0.05, 0.95]))
+    return float(low), float(high)
 
 
 def _told(fit: MixedFit | ImbalanceFit) -> str:

@@ -86,7 +86,10 @@ def test_a_base_may_be_a_file_beside(tmp_path: Path) -> None:
         ({"base": "h100-sxm", "machine": "h100-sxm"}, r"mine\.yaml: machine: either a machine or a base"),
         ({"base": 3}, r"mine\.yaml: base: found 3, expected a name or a path"),
         ({"base": "mine.yaml"}, "too many profiles that are based on one another"),
-        ({"machine": "h100-sxm", "kernels": {"gemm_bf16": KERNELS["gemm_bf16"]}}, r"kernels\.decode_attn: expected a mapping"),
+        (
+            {"machine": "h100-sxm", "kernels": {"gemm_bf16": KERNELS["gemm_bf16"]}},
+            r"kernels\.decode_attn: expected a mapping",
+        ),
     ],
 )
 def test_what_cannot_be_taken_over(tmp_path: Path, changed: dict[str, object], problem: str) -> None:
