@@ -30,10 +30,10 @@ SCENARIOS = {
     ),
     "unknown profile": ("h100-sxm", "h100-smx", ["found 'h100-smx'", "did you mean 'h100-sxm'"]),
     "unknown tier": ("name: dram", "name: drum", ["tiers", "found 'drum'", "did you mean 'dram'"]),
-    "later tier": (
+    "block of another size": (
         "name: dram",
-        "name: dram, block_tokens: 64",
-        ["tiers.dram.block_tokens", "not available in this version"],
+        "name: dram, block_tokens: 63",
+        ["tiers.dram.block_tokens", "found 63"],
     ),
     "unknown SLO": ("ttft_p99", "ttft_p98", ["slo", "found 'ttft_p98'", "did you mean"]),
     "time without unit": ("30s", "30", ["slo.ttft_p99", "found 30"]),
@@ -70,7 +70,7 @@ SCENARIOS = {
 # Arguments, in the folder that the test below fills, and what the line must say.
 CALLS = {
     "unknown verb": (["rnu"], ["found 'rnu'", "did you mean 'run'"]),
-    "verb of a later version": (["compare", "a", "b"], ["found 'compare'"]),
+    "verb of a later version": (["reproduce"], ["found 'reproduce'"]),
     "unknown verb of trace": (["trace", "stat"], ["kvsim trace", "did you mean 'stats'"]),
     "unknown option": (["run", "small.yaml", "--sed", "1"], ["--sed", "--seed"]),
     "missing argument": (["run"], ["SCENARIO", "kvsim run --help"]),
