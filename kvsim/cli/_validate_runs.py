@@ -6,10 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import typer
 
-from hw_profiles.units import format_seconds
 from kvsim.cli import _print
 
 if TYPE_CHECKING:
@@ -21,9 +19,12 @@ SHAREGPT_PROFILE = "rtx-pro-6000-vllm-0.19"
 
 def validate_runs(path: Path | None, *, as_json: bool, show_all: bool, quiet: bool) -> None:
     """Compare a run of one's own, or the public one, with its simulation; exit 1 when a target is missed."""
+    import numpy as np
+
     from calibration.data import data_folder
     from calibration.measured_run import read_run, sharegpt_run
     from calibration.validate_runs import LEARN_S, compare, learn_host_time, sensitivity, simulate_run
+    from hw_profiles.units import format_seconds
 
     if path is not None:
         run = read_run(path)
@@ -61,6 +62,8 @@ def _table(run: MeasuredRun, rows: Iterable[Row], judged: int) -> None:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
+    from hw_profiles.units import format_seconds
+
     timed = row.metric.split("_")[0] in ("ttft", "tpot", "e2e")
     shown = [format_seconds(x) if timed else f"{x:,.4g}" for x in (row.measured, row.simulated)]
     target = "" if row.target is None else f"{row.target:.1%}"
@@ -68,6 +71,8 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _sensitivity(found: Iterable[tuple[float, bool, dict[str, float]]]) -> None:
+    from hw_profiles.units import format_seconds
+
     columns = [_print.Column("host time", right=True), _print.Column("prefix caching")]
     columns += [_print.Column(f"{name} mean", right=True) for name in ("TTFT", "TPOT", "E2E")]
     rows = [

@@ -90,7 +90,7 @@ def test_pickier_policies_store_less(stored):
 @pytest.mark.parametrize("after", [0, -1, 1.5, "two", True, None])
 def test_a_wrong_option_is_one_line(scenario, prompt, after):
     built = scenario([(0, TOKENS, 1, prompt(0, TOKENS))], dram="1 GiB", policies=selective(after=after))
-    with pytest.raises(InputError, match=r"policies\.offload: .*after: found .*expected a whole number") as error:
+    with pytest.raises(InputError, match=r"policies\.offload\.after: found .*expected a whole number") as error:
         built.run()
     assert "\n" not in str(error.value)
 
