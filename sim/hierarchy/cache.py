@@ -7,23 +7,14 @@ byte of HBM is free, reserved by a sequence, or part of a cached block.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from math import inf
-from typing import NamedTuple
 
 from policies.base import Block
 from sim.engine.sequence import Sequence as Seq
+from sim.hierarchy.lookup import Found, Lookup
 from sim.hierarchy.mover import Load, Mover, Source
 from sim.hierarchy.offload import Costs
 from sim.hierarchy.place import Place
 from sim.invariants import ensure
-
-
-class Found(NamedTuple):
-    """A block that a lookup found: the tier (0 is HBM), the copy there, and the tokens of it that the request uses."""
-
-    level: int
-    block: Block
-    tokens: int
 
 
 class ReplicaCache:
@@ -54,7 +45,6 @@ class ReplicaCache:
         self._admitted = admitted
         self.empty = empty
         self.layerwise = layerwise
-        self._choose = choose
         self.hbm = here.tier
         self.lower = tuple(source.place for source in sources)
         self.hash_tokens = hash_tokens
@@ -63,8 +53,10 @@ class ReplicaCache:
         self.token_bytes = token_bytes
         self._here = here
         self._tiers = (self.hbm, *(low.tier for low in self.lower))
-        same_sizes = all(tier.block_tokens <= block_tokens for tier in self._tiers)
-        self._nearest = self._nearest_alike if same_sizes else self._nearest_sized
+        self._lookup = Lookup(
+            self._tiers, hash_tokens=hash_tokens, block_tokens=block_tokens, token_bytes=token_bytes, choose=choose
+        )
+        self.cached_tokens = self._lookup.cached_tokens
         self.mover = Mover(here, sources)
 
     @property
@@ -89,68 +81,10 @@ class ReplicaCache:
     # ---- lookup
 
     def lookup(self, seq: Seq) -> list[Found]:
-        """The longest cached prefix over all tiers, each block from the nearest tier that has it.
-
-        At most floor((known - 1) / block_tokens) engine blocks, so at least one token is left to compute
-        (vLLM: KVCacheManager.get_computed_blocks).
-        """
+        """The longest cached prefix over all tiers (sim.hierarchy.lookup), of what policies still let be used."""
         for tier in self._tiers:
             tier.purge()
-        limit = (seq.known - 1) // self.block_tokens * self.block_tokens
-        found: list[Found] = []
-        start = 0
-        full = self._full_tokens(seq)
-        for key in (*seq.keys, seq.own_key):
-            private = key < 0
-            whole = limit - start if private else min(self.hash_tokens, full - start)
-            want = min(whole, limit - start)
-            if want <= 0:
-                break
-            hit = self._nearest(key, seq.keys, start, want, full, seq.fetch_level)
-            if hit is None:
-                break
-            found.append(hit)
-            start += hit.tokens
-            if hit.tokens < want:
-                break
-        return found if self._choose is None else self._worth(found, self._choose)
-
-    def cached_tokens(self, keys: Sequence[int], level: int | None = None) -> int:
-        """Tokens of the prompt with these blocks that a request would find now, in tiers up to `level` (None: all)."""
-        start = 0
-        full = len(keys) * self.hash_tokens
-        for key in keys:
-            hit = self._nearest(key, keys, start, self.hash_tokens, full, level)
-            start += hit.tokens if hit else 0
-            if hit is None or hit.tokens < self.hash_tokens:
-                break
-        return start
-
-    def _worth(self, found: list[Found], costs: Costs) -> list[Found]:
-        """As much of the prefix as makes load + recompute seconds least (links idle).
-
-        Within one tier the sum is concave in the place of the cut, since a token is the dearer to compute the more
-        come before it: the best cut lies where the tier changes, or at an end.
-        """
-        ends, start = [], 0
-        for f in found:
-            start += f.tokens
-            ends.append(start)
-        total = start
-        cuts = [i for i, f in enumerate(found) if f.level and (not i or found[i - 1].level != f.level)]
-        if not cuts:
-            return found
-        best, least = len(found), inf
-        for cut in (len(found), *reversed(cuts)):
-            kept = ends[cut - 1] if cut else 0
-            seconds = 0.0
-            for level in dict.fromkeys(f.level for f in found[:cut] if f.level):
-                size = sum(size for _, size in self._moved(found[:cut], level))
-                seconds += costs.load_s(self._tiers[level].name, size)
-            seconds += costs.recompute_s(kept, total - kept) if kept < total else 0.0
-            if seconds < least:
-                best, least = cut, seconds
-        return found[:best]
+        return self._lookup.prefix(seq, self._full_tokens(seq))
 
     def admit(self, seq: Seq, found: list[Found]) -> bool:
         """Pin what was found, start the loads it needs; False (and nothing changed) if HBM has no room for them."""
@@ -204,19 +138,9 @@ class ReplicaCache:
             f.block.pins = 0
         return fits
 
-    def _moved(self, found: list[Found], level: int) -> Iterator[tuple[Block, int]]:
-        """The blocks of a tier that were found, each once, and the bytes that it moves for them: whole blocks of its
-        own."""
-        tier, last = self._tiers[level], None
-        grain = tier.block_tokens
-        for at, block, tokens in found:
-            if at == level and block is not last:
-                last = block
-                yield block, block.size if tier.span > 1 else -(-tokens // grain) * grain * self.token_bytes
-
     def _loads(self, found: list[Found], targets: list[Block], level: int) -> list[Load]:
         """The loads from a tier, each with the HBM blocks that it fills."""
-        loads = [Load(block, [], size) for block, size in self._moved(found, level)]
+        loads = [Load(block, [], size) for block, size in self._lookup.moved(found, level)]
         filled = {load.source.key: load.targets for load in loads}
         for (at, block, _), target in zip(found, targets, strict=True):
             if at == level:
@@ -289,60 +213,6 @@ class ReplicaCache:
     def _full_tokens(self, seq: Seq) -> int:
         """Prompt tokens in whole engine blocks that carry a hash of the trace."""
         return seq.input_tokens // self.block_tokens * self.block_tokens if self.hash_tokens else 0
-
-    def _nearest_alike(
-        self, key: int, _keys: Sequence[int], start: int, want: int, _full: int, fetch_level: int | None
-    ) -> Found | None:
-        """The nearest tier that has (or, for HBM, is receiving) the most tokens of the block with this prefix.
-
-        After a fetch into the tier of `fetch_level` only what has arrived there, or nearer, counts.
-        """
-        best: Found | None = None
-        tiers = self._tiers if fetch_level is None else self._tiers[: fetch_level + 1]
-        for level, tier in enumerate(tiers):
-            block = tier.blocks.get(key)
-            if block is None:
-                continue
-            if block.start != start:
-                break  # an id that is not chained: another prefix came before it
-            # In HBM a block on its way is waited for; further away one that is being fetched is, not one being stored.
-            partly = level and (block.waiters is None or fetch_level is not None)
-            held = block.ready if partly else block.tokens
-            tokens = min(held, want)
-            if tokens > (best.tokens if best else 0):
-                best = Found(level, block, tokens)
-            if tokens == want or (level == 0 and block.pins):
-                break  # all of it, or in use and perhaps growing
-        return best
-
-    def _nearest_sized(
-        self, key: int, keys: Sequence[int], start: int, want: int, full: int, fetch_level: int | None
-    ) -> Found | None:
-        """As `_nearest_alike`, where tiers have blocks of their own sizes: one of them counts if the prompt, of which
-        `keys` name `full` tokens, has all of it."""
-        best: Found | None = None
-        for level, tier in enumerate(self._tiers if fetch_level is None else self._tiers[: fetch_level + 1]):
-            first, reach, end = start, want, key
-            if tier.span > 1 and key >= 0:
-                first -= start % tier.block_tokens
-                last = first + tier.block_tokens
-                if last > full:
-                    continue
-                end = keys[last // self.hash_tokens - 1]
-            elif key >= 0:
-                reach = (full - start) // tier.block_tokens * tier.block_tokens
-            block = tier.blocks.get(end)
-            if block is None:
-                continue
-            if block.start != first:
-                break
-            partly = level and (block.waiters is None or fetch_level is not None)
-            tokens = min((block.ready if partly else block.tokens) - (start - first), want, reach)
-            if tokens > (best.tokens if best else 0):
-                best = Found(level, block, tokens)
-            if tokens == want or (level == 0 and block.pins):
-                break
-        return best
 
     def _count_hits(self, seq: Seq, found: list[Found]) -> None:
         """Count what is reused for the first time: after a preemption, only what the sequence did not have before."""

@@ -2,44 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import NamedTuple
 
 from hw_profiles.errors import InputError
 from policies.base import Block, EvictionPolicy
+from sim.hierarchy.counters import TierCounters
+from sim.hierarchy.victims import coldest, leaves
 from sim.invariants import ensure
 
 NOTHING: Sequence[Block] = ()
-
-
-@dataclass
-class TierCounters:
-    """Totals of one tier over a run; bytes are those of one GPU's share."""
-
-    stored_bytes: int = 0
-    """Bytes copied into the tier, from either side (for HBM: bytes that became cached, computed or loaded)."""
-    loaded_bytes: int = 0
-    """Bytes copied out of the tier toward the GPU, to load or to prefetch (for HBM: bytes that prompts reused)."""
-    evicted_blocks: int = 0
-    evicted_bytes: int = 0
-    never_loaded_bytes: int = 0
-    """Bytes evicted, expired or left at the end that no request had reused and no prefetch had fetched."""
-    refused_bytes: int = 0
-    """Bytes that a plan wanted to store but for which no room could be made."""
-    passed_bytes: int = 0
-    """Bytes that passed on their way to the GPU without leaving a copy."""
-    moved_bytes: int = 0
-    """Bytes that left an exclusive tier because they were loaded toward the GPU."""
-    expired_blocks: int = 0
-    """Blocks dropped because their policy no longer let them be used."""
-    prefetched_bytes: int = 0
-    """Bytes that prefetches brought here, or are bringing."""
-    prefetch_used_bytes: int = 0
-    """Those of them that a request reused, or that were fetched on toward the GPU; the rest was brought in vain."""
-    prefetch_late_bytes: int = 0
-    """Those of them that were still on their way when a request came to use them: it waited, or computed them."""
-    peak_bytes: int = 0
 
 
 class Listener(NamedTuple):
@@ -148,7 +120,7 @@ class Tier:
             return NOTHING
         if size > self.capacity - self.pinned - self.reserved:
             return None
-        victims = self._leaves(need) if self.leaf_only else self._victims(need)
+        victims = self._choose(need)
         if victims is None:
             return None
         counters, held = self.counters, self.blocks
@@ -172,66 +144,13 @@ class Tier:
 
     def can_free(self, need: int) -> bool:
         """True if blocks that may be evicted now hold `need` bytes."""
-        return need <= 0 or (self._leaves(need) if self.leaf_only else self._victims(need)) is not None
+        return need <= 0 or self._choose(need) is not None
 
-    def _victims(self, need: int) -> list[Block]:
-        """The coldest unpinned blocks that hold `need` bytes; InputError for a policy that breaks its contract."""
-        victims = []
-        try:
-            for block in self.policy.victims():
-                if not block.pins:
-                    victims.append(block)
-                    need -= block.size
-                    if need <= 0:
-                        return victims
-        except (AttributeError, TypeError) as error:
-            raise self._broken(f"victims() must yield blocks: {error}") from None
-        raise self._broken(f"victims() ended {need} bytes short although unpinned blocks remain")
-
-    def _leaves(self, need: int) -> list[Block] | None:
-        """As `_victims`, but only blocks without resident children; None if pinned children keep too much.
-
-        A block that is skipped for its children is taken as soon as the last of them is, since it is colder than all
-        that the policy offers later: no block is looked at twice, so skipping is O(1) amortised.
-        """
-        victims: list[Block] = []
-        skipped: dict[int, Block] = {}
-        gone: dict[int, int] = {}  # children taken so far, by parent
-        held, children = self.blocks, self._children
-        for block in self._offers():
-            if block.pins:
-                continue
-            if children.get(block.key, 0) > gone.get(block.key, 0):
-                skipped[block.key] = block
-                continue
-            leaf: Block | None = block
-            while leaf is not None:
-                victims.append(leaf)
-                need -= leaf.size
-                if need <= 0:
-                    return victims
-                parent = held.get(leaf.parent) if leaf.parent is not None else None
-                leaf = None
-                if parent is not None:
-                    gone[parent.key] = gone.get(parent.key, 0) + 1
-                    if parent.key in skipped and children[parent.key] == gone[parent.key]:
-                        leaf = skipped.pop(parent.key)
-        return None
-
-    def _offers(self) -> Iterator[Block]:
-        """The policy's order, each block checked to be in the tier."""
-        held = self.blocks
-        seen: set[int] = set()
-        try:
-            for block in self.policy.victims():
-                if held.get(block.key) is not block:
-                    raise self._broken(f"victims() yielded {block}, which is not in the tier")
-                if block.key in seen:
-                    raise self._broken(f"victims() yielded {block} twice")
-                seen.add(block.key)
-                yield block
-        except (AttributeError, TypeError) as error:
-            raise self._broken(f"victims() must yield blocks: {error}") from None
+    def _choose(self, need: int) -> list[Block] | None:
+        """Blocks to evict for `need` bytes."""
+        if self.leaf_only:
+            return leaves(self.policy, need, self.blocks, self._children, self._broken)
+        return coldest(self.policy, need, self._broken)
 
     def _link(self, block: Block) -> None:
         """Count the block with its parent (`leaf_only`), with the hashes that it spans, and in page-locked memory."""

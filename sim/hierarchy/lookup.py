@@ -1,0 +1,161 @@
+"""Which part of a prompt lies in which tier, and what a load of it moves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import inf
+from typing import NamedTuple
+
+from policies.base import Block
+from sim.engine.sequence import Sequence as Seq
+from sim.hierarchy.offload import Costs
+from sim.hierarchy.tier import Tier
+
+
+class Found(NamedTuple):
+    """A block that a lookup found: the tier (0 is HBM), the copy there, and the tokens of it that the request uses."""
+
+    level: int
+    block: Block
+    tokens: int
+
+
+class Lookup:
+    """Looks prompts up in the tiers of a replica, HBM first; the arguments are those of `ReplicaCache`."""
+
+    def __init__(
+        self, tiers: Sequence[Tier], *, hash_tokens: int, block_tokens: int, token_bytes: int, choose: Costs | None
+    ) -> None:
+        self._tiers = tiers
+        self._hash_tokens = hash_tokens
+        self._block_tokens = block_tokens
+        self._token_bytes = token_bytes
+        self._choose = choose
+        same_sizes = all(tier.block_tokens <= block_tokens for tier in tiers)
+        self._nearest = self._nearest_alike if same_sizes else self._nearest_sized
+
+    def prefix(self, seq: Seq, full: int) -> list[Found]:
+        """The longest cached prefix over all tiers, each block from the nearest tier that has it. full: tokens of the
+        prompt in whole engine blocks that carry a hash.
+
+        At most floor((known - 1) / block_tokens) engine blocks, so at least one token is left to compute
+        (vLLM: KVCacheManager.get_computed_blocks).
+        """
+        limit = (seq.known - 1) // self._block_tokens * self._block_tokens
+        found: list[Found] = []
+        start = 0
+        for key in (*seq.keys, seq.own_key):
+            private = key < 0
+            whole = limit - start if private else min(self._hash_tokens, full - start)
+            want = min(whole, limit - start)
+            if want <= 0:
+                break
+            hit = self._nearest(key, seq.keys, start, want, full, seq.fetch_level)
+            if hit is None:
+                break
+            found.append(hit)
+            start += hit.tokens
+            if hit.tokens < want:
+                break
+        return found if self._choose is None else self._worth(found, self._choose)
+
+    def cached_tokens(self, keys: Sequence[int], level: int | None = None) -> int:
+        """Tokens of the prompt with these blocks that a request would find now, in tiers up to `level` (None: all)."""
+        start = 0
+        full = len(keys) * self._hash_tokens
+        for key in keys:
+            hit = self._nearest(key, keys, start, self._hash_tokens, full, level)
+            start += hit.tokens if hit else 0
+            if hit is None or hit.tokens < self._hash_tokens:
+                break
+        return start
+
+    def _worth(self, found: list[Found], costs: Costs) -> list[Found]:
+        """As much of the prefix as makes load + recompute seconds least (links idle).
+
+        Within one tier the sum is concave in the place of the cut, since a token is the dearer to compute the more
+        come before it: the best cut lies where the tier changes, or at an end.
+        """
+        ends, start = [], 0
+        for f in found:
+            start += f.tokens
+            ends.append(start)
+        total = start
+        cuts = [i for i, f in enumerate(found) if f.level and (not i or found[i - 1].level != f.level)]
+        if not cuts:
+            return found
+        best, least = len(found), inf
+        for cut in (len(found), *reversed(cuts)):
+            kept = ends[cut - 1] if cut else 0
+            seconds = 0.0
+            for level in dict.fromkeys(f.level for f in found[:cut] if f.level):
+                size = sum(size for _, size in self.moved(found[:cut], level))
+                seconds += costs.load_s(self._tiers[level].name, size)
+            seconds += costs.recompute_s(kept, total - kept) if kept < total else 0.0
+            if seconds < least:
+                best, least = cut, seconds
+        return found[:best]
+
+    def moved(self, found: list[Found], level: int) -> Iterator[tuple[Block, int]]:
+        """The blocks of a tier that were found, each once, and the bytes that it moves for them: whole blocks of its
+        own."""
+        tier, last = self._tiers[level], None
+        grain = tier.block_tokens
+        for at, block, tokens in found:
+            if at == level and block is not last:
+                last = block
+                yield block, block.size if tier.span > 1 else -(-tokens // grain) * grain * self._token_bytes
+
+    def _nearest_alike(
+        self, key: int, _keys: Sequence[int], start: int, want: int, _full: int, fetch_level: int | None
+    ) -> Found | None:
+        """The nearest tier that has (or, for HBM, is receiving) the most tokens of the block with this prefix.
+
+        After a fetch into the tier of `fetch_level` only what has arrived there, or nearer, counts.
+        """
+        best: Found | None = None
+        tiers = self._tiers if fetch_level is None else self._tiers[: fetch_level + 1]
+        for level, tier in enumerate(tiers):
+            block = tier.blocks.get(key)
+            if block is None:
+                continue
+            if block.start != start:
+                break  # an id that is not chained: another prefix came before it
+            # In HBM a block on its way is waited for; further away one that is being fetched is, not one being stored.
+            partly = level and (block.waiters is None or fetch_level is not None)
+            held = block.ready if partly else block.tokens
+            tokens = min(held, want)
+            if tokens > (best.tokens if best else 0):
+                best = Found(level, block, tokens)
+            if tokens == want or (level == 0 and block.pins):
+                break  # all of it, or in use and perhaps growing
+        return best
+
+    def _nearest_sized(
+        self, key: int, keys: Sequence[int], start: int, want: int, full: int, fetch_level: int | None
+    ) -> Found | None:
+        """As `_nearest_alike`, where tiers have blocks of their own sizes: one of them counts if the prompt, of which
+        `keys` name `full` tokens, has all of it."""
+        best: Found | None = None
+        for level, tier in enumerate(self._tiers if fetch_level is None else self._tiers[: fetch_level + 1]):
+            first, reach, end = start, want, key
+            if tier.span > 1 and key >= 0:
+                first -= start % tier.block_tokens
+                last = first + tier.block_tokens
+                if last > full:
+                    continue
+                end = keys[last // self._hash_tokens - 1]
+            elif key >= 0:
+                reach = (full - start) // tier.block_tokens * tier.block_tokens
+            block = tier.blocks.get(end)
+            if block is None:
+                continue
+            if block.start != first:
+                break
+            partly = level and (block.waiters is None or fetch_level is not None)
+            tokens = min((block.ready if partly else block.tokens) - (start - first), want, reach)
+            if tokens > (best.tokens if best else 0):
+                best = Found(level, block, tokens)
+            if tokens == want or (level == 0 and block.pins):
+                break
+        return best
