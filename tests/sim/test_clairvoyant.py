@@ -7,7 +7,9 @@ import pytest
 
 from hw_profiles.errors import InputError
 from policies.tables import EVICTION
+from sim.cluster import Cluster
 from sim.hierarchy.future import Future
+from sim.inputs import load_inputs
 from traces.request import Trace
 
 TURNS = {"clients": {"clients": 2, "rounds": 3, "input_tokens": 600, "output_tokens": 20, "think_time": "1 s"}}
@@ -102,6 +104,15 @@ def test_a_replica_knows_its_own_future_alone(run, prompt):
     # Room for two prompts: replica 0 drops a, which only replica 1 will see again, and then hits c and b.
     at_0 = requests[requests.replica == 0]
     assert list(at_0.hit_hbm_tokens > 0) == [False, False, False, True, True]
+
+
+@pytest.mark.parametrize(("routing", "next_uses"), [("round_robin", [0, math.inf]), ("least_loaded", [0, 1])])
+def test_who_looks_where_is_known_for_round_robin_alone(scenario, prompt, routing, next_uses):
+    """The second request goes to the second replica in turn; with another router it may come to the first as well."""
+    rows = [(0, 512, 1, prompt(1, 512)), (1, 512, 1, prompt(2, 512))]
+    built = scenario(rows, hardware={"profile": "h100-sxm", "replicas": 2}, routing=routing)
+    first = Cluster(built, load_inputs(built)).tiers[0][0]
+    assert [first.policy.tier.next_use(prompt(family, 512)[0]) for family in (1, 2)] == next_uses
 
 
 def test_rejected_requests_use_nothing(run, prompt):
