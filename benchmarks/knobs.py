@@ -1,11 +1,11 @@
 """What each knob moves: one knob of a scenario at a time, from one value to another, on a sample of a real trace.
 
-    python benchmarks/knobs.py [--trace mooncake-conversation] [--limit 1500] [--only PART] [--out FILE]
+    python benchmarks/knobs.py [--trace mooncake-conversation] [--limit 1500] [--only PART]
 
 Prints a Markdown table: mean TTFT and TPOT, bytes over all links, and the share of prompt tokens that were reused, by
-tier. Two replicas of one H100 each, under load, with host memory, a drive and a remote pool behind them; a knob that
-needs other company (a prefetch, a copy method) brings it along, on both sides of its row. It proves nothing by itself:
-the tests in tests/sim/test_knobs*.py hold the directions on traces that are made for them.
+tier. Four H100s of one node, under load, with host memory, drives and a remote pool behind them; a knob that needs
+other company (a single tier, a copy method, conversations) brings it along, on both sides of its row. It proves nothing
+by itself: the tests in tests/sim/test_knobs*.py hold the directions on traces that are made for them.
 """
 
 from __future__ import annotations
@@ -36,12 +36,27 @@ BASE: dict[str, Any] = {
     ],
     "policies": {"eviction": "lru", "offload": "write_through"},
 }
+HBM: dict[str, Any] = {"tiers": [{"name": "hbm"}]}
+TWO: dict[str, Any] = {"tiers": [{"name": "hbm"}, {"name": "dram", "capacity": "1 TiB", "shared": "node"}]}
+TIGHT: dict[str, Any] = {"tiers": [{"name": "hbm"}, {"name": "dram", "capacity": "256 GiB", "shared": "node"}]}
+NEVER_HIT_FIRST: dict[str, Any] = {**TIGHT, "policies": {"eviction": "gdsf"}}
 MEMORY: dict[str, Any] = {"tiers": [{"name": "hbm"}, {"name": "cxl", "capacity": "512 GiB"}]}
 C2C: dict[str, Any] = {"tiers": [{"name": "hbm"}, {"name": "c2c", "capacity": "512 GiB"}]}
-TWO: dict[str, Any] = {"tiers": [{"name": "hbm"}, {"name": "dram", "capacity": "1 TiB", "shared": "node"}]}
-HBM: dict[str, Any] = {"tiers": [{"name": "hbm"}]}
-BACK: dict[str, Any] = {**TWO, "policies": {"offload": "write_back"}}
+SSD: dict[str, Any] = {"tiers": [{"name": "hbm"}, {"name": "ssd", "capacity": "2 TiB", "shared": "node"}]}
+OWN: dict[str, Any] = {
+    "tiers": [{"name": "hbm"}, {"name": "dram", "capacity": "256 GiB"}],
+    "policies": {"offload": "write_back"},
+}
 NODES: dict[str, Any] = {"hardware": {**BASE["hardware"], "gpus_per_node": 2}}
+EIGHT: dict[str, Any] = {"hardware": {**BASE["hardware"], "replicas": 8, "gpus_per_node": 8}}
+SLOW_LINK: dict[str, Any] = {**TWO, "links": {"pcie_h2d": {"bandwidth": "3 GB/s"}}}
+MOE: dict[str, Any] = {**TWO, "model": "mixtral-8x7b", "hardware": {**BASE["hardware"], "replicas": 2, "tp": 2}}
+SLIDING: dict[str, Any] = {**TWO, "model": "gpt-oss-120b", "hardware": {**BASE["hardware"], "replicas": 2, "tp": 2}}
+TALK: dict[str, Any] = {
+    "trace": {"clients": {"clients": 120, "rounds": 5, "first_input_tokens": 8000, "think_time": "20 s"}},
+    "tiers": [{"name": "hbm", "capacity": "24 GiB"}, {"name": "dram", "capacity": "1 TiB", "shared": "node"}],
+}
+"""Closed-loop conversations: only those know when the next turn comes."""
 PROFILE = "hardware.profile"
 
 
@@ -72,80 +87,86 @@ KNOBS: tuple[Knob, ...] = (
     Knob("links.pcie_h2d.bandwidth", ("50 GB/s", "12.5 GB/s", "3 GB/s")),
     Knob("links.pcie_d2h.bandwidth", ("50 GB/s", "12.5 GB/s", "3 GB/s")),
     Knob("links.pcie_h2d.latency", ("0 s", "10 us", "100 us")),
-    Knob("links.pcie_d2h.latency", ("0 s", "10 us", "100 us")),
+    Knob("links.pcie_d2h.latency", ("0 s", "100 us", "1 ms")),
     Knob("links.pcie_joint.bandwidth", ("80 GB/s", "10 GB/s")),
     Knob("links.host_root.bandwidth", ("400 GB/s", "25 GB/s")),
     Knob("links.dram.bandwidth", ("400 GB/s", "25 GB/s", "6 GB/s")),
     Knob("links.ssd_read.bandwidth", ("25 GB/s", "6 GB/s", "1.5 GB/s")),
     Knob("links.ssd_write.bandwidth", ("25 GB/s", "6 GB/s", "1.5 GB/s")),
-    Knob("links.ssd_read.latency", ("0 s", "100 us", "10 ms")),
-    Knob("links.ssd_write.latency", ("0 s", "100 us", "10 ms")),
+    Knob("links.ssd_read.latency", ("0 s", "10 ms", "100 ms")),
+    Knob("links.ssd_write.latency", ("0 s", "10 ms", "100 ms")),
     Knob("links.remote_read.bandwidth", ("25 GB/s", "6 GB/s", "1.5 GB/s")),
     Knob("links.remote_write.bandwidth", ("25 GB/s", "6 GB/s", "1.5 GB/s")),
-    Knob("links.remote_read.latency", ("0 s", "100 us", "10 ms")),
-    Knob("links.remote_write.latency", ("0 s", "100 us", "10 ms")),
+    Knob("links.remote_read.latency", ("0 s", "10 ms", "100 ms")),
+    Knob("links.remote_write.latency", ("0 s", "10 ms", "100 ms")),
     Knob("links.cxl_read.bandwidth", ("50 GB/s", "12.5 GB/s"), MEMORY),
-    Knob("links.cxl_write.bandwidth", ("50 GB/s", "12.5 GB/s"), MEMORY),
+    Knob("links.cxl_write.bandwidth", ("50 GB/s", "3 GB/s"), MEMORY),
     Knob("links.cxl_read.latency", ("0 s", "10 us"), MEMORY),
     Knob("links.c2c_read.bandwidth", ("400 GB/s", "50 GB/s"), C2C),
-    Knob("links.c2c_write.bandwidth", ("400 GB/s", "50 GB/s"), C2C),
-    Knob("links.pcie_h2d.chunk", ("1 GiB", "16 MiB", "1 MiB")),
+    Knob("links.c2c_write.bandwidth", ("400 GB/s", "3 GB/s"), C2C),
+    Knob("links.pcie_h2d.chunk", ("1 GiB", "1 MiB", "64 KiB")),
     # what tiers are made of, and how they share
     Knob("tiers.ssd.device", ("nvme-gen4", "nvme-gen5-raid4")),
-    Knob("tiers.ssd.direct", (False, True)),
+    Knob("tiers.ssd.direct", (False, True), SSD),
+    Knob("tiers.ssd.block_tokens", (16, 512), SSD),
     Knob("tiers.remote.device", ("rdma-100g", "rdma-200g", "rdma-400g")),
     Knob("tiers.dram.shared", ("private", "node"), TWO),
     Knob("tiers.remote.shared", ("private", "node", "cluster"), NODES),
-    Knob("tiers.dram.inclusive", (True, False), BACK),
-    Knob("tiers.hbm.leaf_only", (False, True), HBM),
-    Knob("tiers.dram.leaf_only", (False, True), TWO),
+    Knob("tiers.dram.inclusive", (True, False), OWN),
+    Knob("tiers.hbm.leaf_only + tiers.dram.leaf_only", (False, True), NEVER_HIT_FIRST),
     # copies
-    Knob("links.pcie_h2d.method + links.pcie_d2h.method", ("loop", "batch", "kernel"), {**TWO}),
-    Knob("engine.kv_layout", ("block", "layer", "layer_kv"), {**TWO}),
+    Knob("links.pcie_h2d.method + links.pcie_d2h.method", ("loop", "batch", "kernel"), TWO),
+    Knob("engine.kv_layout", ("block", "layer", "layer_kv"), TWO),
     Knob("interference.h2d + interference.d2h", (0.0, 1.5, 6.0)),
     # loading
     Knob("engine.loading.mode", ("blocking", "layerwise")),
-    Knob("engine.loading.choose", ("always", "by_cost")),
+    Knob("engine.loading.choose", ("always", "by_cost"), SLOW_LINK),
     Knob("policies.prefetch", ("none", {"name": "on_arrival", "stop": "best_effort"})),
     Knob("policies.prefetch", ("none", {"name": "on_arrival", "stop": "wait_complete"})),
     Knob("policies.prefetch", ("none", {"name": "on_arrival", "stop": "timeout", "timeout": "100 ms"})),
-    Knob("policies.prefetch", ("none", {"name": "popularity", "into": "dram"})),
-    Knob("policies.prefetch", ("none", {"name": "next_turn", "into": "dram", "estimate": "mean"})),
+    Knob("policies.prefetch", ("none", {"name": "next_turn", "lead": "2 s"}), TALK),
+    Knob("policies.prefetch", ("none", {"name": "next_turn", "lead": "2 s", "estimate": "mean"}), TALK),
+    Knob("policies.prefetch", ("none", "popularity"), TALK),
     # policies
-    *eviction("fifo lfu clock sieve s3fifo arc 2q lru_k gdsf length_aware workload_aware belady", HBM),
-    Knob("policies.eviction", ("lru", {"name": "ttl", "ttl": "60 s"}), HBM),
-    Knob("policies.admission", ("always", {"name": "by_size", "most_tokens": 256}, "second_hit")),
-    Knob("policies.offload", ("none", "write_back", "write_through_selective", "by_cost", "write_through")),
+    *eviction("fifo lfu clock sieve s3fifo arc 2q lru_k gdsf length_aware workload_aware belady", TIGHT),
+    Knob("policies.eviction", ("lru", {"name": "ttl", "ttl": "60 s"}), TWO),
+    Knob("policies.admission", ("always", "by_size", "second_hit")),
+    Knob("policies.offload", ("none", "write_back", "write_through_selective", "write_through")),
+    Knob("policies.offload", ("write_through", "by_cost", {"name": "by_cost", "weight": 10})),
     # engine, cluster, load
     Knob("engine.max_num_seqs", (8, 32, 256)),
     Knob("engine.max_num_batched_tokens", (512, 2048, 8192)),
-    Knob("engine.gpu_memory_utilization", (0.4, 0.9)),
+    Knob("engine.gpu_memory_utilization", (0.4, 0.9), HBM),
     Knob("engine.host_time", ("0 s", "1 ms", "4 ms")),
-    Knob("engine.block_tokens", (16, 512)),
-    Knob("engine.l2_prefetch", ("0 B", "4 MB")),
-    Knob("engine.weights_dtype", ("bf16", "fp8", "int4")),
-    Knob("engine.kv_dtype", ("bf16", "fp8", "int4")),
-    Knob("engine.graphs", (True, False)),
-    Knob("hardware.tp", (1, 2, 4)),
-    Knob("hardware.pp", (1, 2, 4)),
-    Knob("hardware.profile", ("a100-80", "h100-sxm")),
+    Knob("engine.block_tokens", (16, 512), TWO),
+    Knob("engine.l2_prefetch", ("0 B", "4 MB", "100 MB"), HBM),
+    Knob("engine.graphs", (True, False), HBM),
+    Knob("engine.weights_dtype", ("bf16", "fp8_block"), HBM),
+    Knob("engine.kv_dtype", ("bf16", "fp8"), TWO),
+    Knob("engine.expert_skew", (0.0, 2.0), MOE),
+    Knob("engine.hybrid_kv_cache", (False, True), SLIDING),
+    Knob("hardware.profile", ("a100-80", "h100-sxm"), EIGHT),
     Knob("hardware.replicas", (3, 4, 8)),
-    Knob("hardware.gpus_per_node", (1, 4), NODES),
-    Knob("routing", ("round_robin", "least_loaded", "prefix_aware"), NODES),
+    Knob("hardware.gpus_per_node", (1, 4), {**TWO, **NODES}),
+    Knob("hardware.tp", (1, 2), HBM),
+    Knob("hardware.pp", (1, 2), HBM),
+    Knob("hardware.interconnect", ("400 GB/s", "25 GB/s"), MOE),
+    Knob("hardware.expert_parallel", (False, True), MOE),
+    Knob("routing", ("round_robin", "least_loaded", "prefix_aware", "cache_aware"), HBM),
     Knob("trace.rate_scale", (0.25, 1.0, 2.0)),
     Knob("seed", (0, 1)),
 )
 
 
-def run(knob: Knob, value: Any, trace: Mapping[str, Any], folder: Path) -> Result:
-    """One run with the knob at a value. Raises InputError, as for a knob that this version does not have."""
+def turned(knob: Knob, value: Any, trace: Mapping[str, Any], folder: Path) -> Scenario:
+    """The scenario with the knob at a value. Raises InputError, as for a knob that this version does not have."""
     scenario = Scenario.from_dict({**BASE, "trace": dict(trace), **knob.sections})
     for path in knob.path.split(" + "):
         if path.startswith("interference."):
             scenario = scenario.set(PROFILE, profile_with(path, value, scenario.spec.hardware.profile, folder))
         else:
             scenario = scenario.set(path, value)
-    return scenario.run()
+    return scenario
 
 
 def profile_with(path: str, factor: float, name: str, folder: Path) -> str:
@@ -162,7 +183,7 @@ def cells(result: Result) -> tuple[str, ...]:
     """TTFT and TPOT (ms), GiB over all links, and reused tokens by tier (per cent)."""
     summary = result.summary
     prefix = summary["prefix"]
-    moved = sum(link["bytes"] for link in summary["links"].values())
+    moved = sum(link["bytes"] for link in summary["links"].values() if "busy_s" in link)  # not what links share
     hits = {tier: 100 * tokens / prefix["input_tokens"] for tier, tokens in prefix["hit_tokens"].items()}
     return (
         f"{summary['ttft_ms']['mean']:,.1f}",
@@ -177,12 +198,18 @@ HEADS = ("knob", "from", "to", "TTFT mean, ms", "TPOT mean, ms", "moved, GiB", "
 
 def rows(trace: Mapping[str, Any], only: str) -> Iterator[tuple[str, ...]]:
     """The lines of the table: each value of a knob against the one before it."""
+    ran: dict[str, tuple[str, ...]] = {}  # several knobs begin with the same run
     with TemporaryDirectory() as folder:
         for knob in KNOBS:
             if only not in f"{knob.path} {knob.values}":
                 continue
+            found = []
             try:
-                found = [cells(run(knob, value, trace, Path(folder))) for value in knob.values]
+                for value in knob.values:
+                    scenario = turned(knob, value, trace, Path(folder))
+                    name = yaml.safe_dump(scenario.document)
+                    ran[name] = ran.get(name) or cells(scenario.run())
+                    found.append(ran[name])
             except InputError as error:
                 print(f"{knob.path}: {error}", file=sys.stderr)
                 continue

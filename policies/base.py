@@ -375,10 +375,11 @@ class Fetch(NamedTuple):
 class PrefetchPolicy(ABC):
     """Brings blocks toward the GPU before the scheduler asks for them.
 
-    stop says what the scheduler does with a request whose own fetch (planned at ARRIVED) is not complete when its turn
-    comes: "best_effort" uses what has arrived in tiers up to the fetch's and computes the rest, "wait_complete" lets
+    stop says what the scheduler does with a request whose own fetch (planned at ARRIVED, of blocks of its prompt) is
+    not complete when its turn comes: "best_effort" uses what has arrived and computes the rest, "wait_complete" lets
     others go first until it is complete, "timeout" does so for `timeout_s` after the fetch began and then is best
-    effort (SGLang HiCache's prefetch policies of the same names).
+    effort (SGLang HiCache's prefetch policies of the same names). What the fetch did not bring, for want of room, is
+    loaded from where it is.
 
     What the policy promises: `plan` returns fetches into tiers that `cache.tiers` names, of keys that are not private
     (not negative), no key twice into the same tier in one plan, `after_s` finite and not negative; its plans follow

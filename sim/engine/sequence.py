@@ -86,7 +86,8 @@ class Sequence:
         self.session = request.session
         self.think_s = request.think_s
         self.fetch_level: int | None = None
-        """Level of the tier that blocks were fetched into while it queued; tiers behind that are not looked at then."""
+        """Level of the tier that blocks of its own were fetched into while it queued; what is still on its way behind
+        HBM is not waited for then."""
         self.fetching = 0
         """Fetches that it must wait for before it is looked up."""
         self.fetched_s = request.arrival_s

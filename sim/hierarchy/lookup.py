@@ -50,7 +50,7 @@ class Lookup:
             want = min(whole, limit - start)
             if want <= 0:
                 break
-            hit = self._nearest(key, seq.keys, start, want, full, seq.fetch_level)
+            hit = self._nearest(key, seq.keys, start, want, full, None, seq.fetch_level is None)
             if hit is None:
                 break
             found.append(hit)
@@ -64,7 +64,7 @@ class Lookup:
         start = 0
         full = len(keys) * self._hash_tokens
         for key in keys:
-            hit = self._nearest(key, keys, start, self._hash_tokens, full, level)
+            hit = self._nearest(key, keys, start, self._hash_tokens, full, level, True)
             start += hit.tokens if hit else 0
             if hit is None or hit.tokens < self._hash_tokens:
                 break
@@ -107,37 +107,38 @@ class Lookup:
                 yield block, block.size if tier.span > 1 else -(-tokens // grain) * grain * self._token_bytes
 
     def _nearest_alike(
-        self, key: int, _keys: Sequence[int], start: int, want: int, _full: int, fetch_level: int | None
+        self, key: int, _keys: Sequence[int], start: int, want: int, _full: int, most: int | None, waits: bool
     ) -> Found | None:
-        """The nearest tier that has (or, for HBM, is receiving) the most tokens of the block with this prefix.
+        """The nearest tier, up to the level `most`, that has (or is receiving) the most tokens of the block with this
+        prefix.
 
-        After a fetch into the tier of `fetch_level` only what has arrived there, or nearer, counts.
+        In HBM a block on its way is waited for; further away one that is being fetched is (not one being stored), but
+        with `waits` false only what of it has arrived counts: a request does not wait for a fetch of its own.
         """
         best: Found | None = None
-        tiers = self._tiers if fetch_level is None else self._tiers[: fetch_level + 1]
+        tiers = self._tiers if most is None else self._tiers[: most + 1]
         for level, tier in enumerate(tiers):
             block = tier.blocks.get(key)
             if block is None:
                 continue
             if block.start != start:
                 break  # an id that is not chained: another prefix came before it
-            # In HBM a block on its way is waited for; further away one that is being fetched is, not one being stored.
-            partly = level and (block.waiters is None or fetch_level is not None)
-            held = block.ready if partly else block.tokens
+            coming = block.waiters is not None
+            held = block.ready if level and not (coming and waits) else block.tokens
             tokens = min(held, want)
             if tokens > (best.tokens if best else 0):
                 best = Found(level, block, tokens)
-            if tokens == want or (level == 0 and block.pins):
-                break  # all of it, or in use and perhaps growing
+            if tokens == want or (block.pins if level == 0 else coming):
+                break  # all of it, or in use and perhaps growing, or not to be fetched twice
         return best
 
     def _nearest_sized(
-        self, key: int, keys: Sequence[int], start: int, want: int, full: int, fetch_level: int | None
+        self, key: int, keys: Sequence[int], start: int, want: int, full: int, most: int | None, waits: bool
     ) -> Found | None:
         """As `_nearest_alike`, where tiers have blocks of their own sizes: one of them counts if the prompt, of which
         `keys` name `full` tokens, has all of it."""
         best: Found | None = None
-        for level, tier in enumerate(self._tiers if fetch_level is None else self._tiers[: fetch_level + 1]):
+        for level, tier in enumerate(self._tiers if most is None else self._tiers[: most + 1]):
             first, reach, end = start, want, key
             if tier.span > 1 and key >= 0:
                 first -= start % tier.block_tokens
@@ -152,10 +153,11 @@ class Lookup:
                 continue
             if block.start != first:
                 break
-            partly = level and (block.waiters is None or fetch_level is not None)
-            tokens = min((block.ready if partly else block.tokens) - (start - first), want, reach)
+            coming = block.waiters is not None
+            held = block.ready if level and not (coming and waits) else block.tokens
+            tokens = min(held - (start - first), want, reach)
             if tokens > (best.tokens if best else 0):
                 best = Found(level, block, tokens)
-            if tokens == want or (level == 0 and block.pins):
+            if tokens == want or (block.pins if level == 0 else coming):
                 break
         return best

@@ -71,6 +71,9 @@ class Prefetcher:
             return
         for fetch in self._plan(Trigger.ARRIVED, seq):
             into = self._view.tiers.index(fetch.into)
+            if set(seq.keys).isdisjoint(fetch.keys):  # for others: no business of its own
+                self._start(fetch, into, lambda: None)
+                continue
             seq.fetch_level = into if seq.fetch_level is None else max(into, seq.fetch_level)
             if self._waits:
                 seq.fetching += 1

@@ -99,3 +99,57 @@ def test_blocks_expire(run, prompt):
     rows = [(10.0 * i, A, 1, prompt(1, A)) for i in range(3)] + [(100.0, A, 1, prompt(1, A))]
     hits = run(rows, blocks=BLOCKS, policies={"eviction": {"name": "ttl", "ttl": "30 s"}}).frames["requests"]
     assert list(hits.hit_hbm_tokens > 0) == [False, True, True, False]
+
+
+@pytest.mark.parametrize("stop", ["best_effort", "wait_complete"])
+def test_what_a_fetch_had_no_room_for_is_loaded_from_where_it_is(run, prompt, stop):
+    """Host memory has room for two of A's four blocks (64 MiB each); the disk has them all."""
+    rows = [(0, 1024, 1, prompt(1, 1024)), (10, A, 1, prompt(1, A)), (20, C, 1, prompt(3, C))]
+    rows.append((60, A, 1, prompt(1, A)))
+    tiers = [{"name": "hbm"}, {"name": "dram", "capacity": "130 MiB"}, {"name": "ssd", "capacity": "10 GiB"}]
+    policies = {"offload": "write_through", "prefetch": {"name": "on_arrival", "into": "dram", "stop": stop}}
+    result = run(rows, blocks=256, tiers=tiers, links=DISK, policies=policies)
+    transfer = list(fetched(result).itertuples())[-1]
+    assert (transfer.queued_s, transfer.bytes) == (60, 2 * 64 * 2**20)
+    row = result.frames["requests"].iloc[3]
+    if stop == "wait_complete":
+        assert (row.hit_dram_tokens, row.hit_ssd_tokens) == (1024, WHOLE - 16 - 1024)
+    else:  # it does not wait for what is on its way, and does not load it a second time
+        assert row.hit_dram_tokens == row.hit_ssd_tokens == 0
+    loads = result.frames["transfers"].query("reason == 'load' and src == 'ssd' and queued_s > 50")
+    assert (not loads.empty) == (stop == "wait_complete")
+
+
+FOR_OTHERS = """
+from kvsim import Fetch, PrefetchPolicy, Trigger
+
+
+class ForOthers(PrefetchPolicy):
+    '''Whoever comes, bring what another prompt begins with.'''
+
+    listens = (Trigger.ARRIVED,)
+
+    def __init__(self, *, own: bool = False) -> None:
+        self.stop = "wait_complete"
+        self._own = own
+        self._first = ()
+
+    def plan(self, trigger, request, cache):
+        self._first = self._first or request.keys
+        return (Fetch(request.keys if self._own else self._first, "dram"),)
+"""
+
+
+def test_a_request_does_not_wait_for_what_is_fetched_for_others(run, prompt, tmp_path):
+    """B comes back and A's blocks, which B has nothing to do with, are fetched: B loads its own from the disk at once."""
+    (tmp_path / "others.py").write_text(FOR_OTHERS)
+    rows = [(0, A, 1, prompt(1, A)), (10, B, 1, prompt(2, B)), (20, C, 1, prompt(3, C)), (60, B, 1, prompt(2, B))]
+    tiers = [{"name": "hbm"}, {"name": "dram", "capacity": "540 MiB"}, {"name": "ssd", "capacity": "10 GiB"}]
+    rest = {"blocks": 256, "tiers": tiers, "links": DISK}
+    plain = run(rows, policies={"offload": "write_through"}, **rest).frames["requests"].iloc[3]
+    others = {"offload": "write_through", "prefetch": f"{tmp_path / 'others.py'}:ForOthers"}
+    result = run(rows, policies=others, **rest)
+    assert fetched(result).queued_s.max() == 60
+    row = result.frames["requests"].iloc[3]
+    assert row.hit_ssd_tokens == plain.hit_ssd_tokens > 0
+    assert row.admit_s == plain.admit_s == 60
