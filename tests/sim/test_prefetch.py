@@ -141,7 +141,7 @@ class ForOthers(PrefetchPolicy):
 
 
 def test_a_request_does_not_wait_for_what_is_fetched_for_others(run, prompt, tmp_path):
-    """B comes back and A's blocks, which B has nothing to do with, are fetched: B loads its own from the disk at once."""
+    """B comes back and A's blocks, no business of B's, are fetched: B loads its own from the disk at once."""
     (tmp_path / "others.py").write_text(FOR_OTHERS)
     rows = [(0, A, 1, prompt(1, A)), (10, B, 1, prompt(2, B)), (20, C, 1, prompt(3, C)), (60, B, 1, prompt(2, B))]
     tiers = [{"name": "hbm"}, {"name": "dram", "capacity": "540 MiB"}, {"name": "ssd", "capacity": "10 GiB"}]
