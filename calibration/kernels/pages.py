@@ -17,7 +17,7 @@ WHOLE_BYTES = 128
 """Pages are multiples of it."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def page_copy(source, target, source_pages, target_pages, count, words, WORDS: tl.constexpr):
     """Copy `words` int64 words of page source_pages[j] to page target_pages[j], for all j < count."""
     program = tl.program_id(0)
@@ -30,7 +30,7 @@ def page_copy(source, target, source_pages, target_pages, count, words, WORDS: t
             tl.store(written + i, tl.load(read + i, mask=i < words), mask=i < words)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def address_copy(sources, targets, sizes, count, WORDS: tl.constexpr):
     """The same between raw 64-bit addresses: `sizes` bytes each, everything a multiple of 128 bytes."""
     program = tl.program_id(0)

@@ -20,7 +20,8 @@ SMALL = {"QUERIES": 64}, {"num_warps": 8, "num_stages": 3}
 """For GPUs without wgmma or tcgen05, where the large tile spills."""
 
 
-@triton.jit
+# not compiled again for every kind of number that a chunk or a prefix can have
+@triton.jit(do_not_specialize=["new", "prefix"])
 def prefill_tile(
     queries,
     keys,

@@ -44,11 +44,9 @@ class DeviceExecutor:
         self, model: DeviceModel, runner: StepRunner, *, method: str = "loop", synchronous: bool = False
     ) -> None:
         self.host_s: list[float] = []
-        self.outputs: dict[tuple[int, int], torch.Tensor] = {}
-        """Hidden numbers by (request, position), of the tokens that `keep` asks for."""
         self.keep = False
-        self.page_sums: list[tuple[str, float, float]] = []
-        """(direction, sum of the page copied, sum of the copy) while `keep` is set, on the CPU."""
+        """Remember `outputs`."""
+        self._kept: dict[tuple[int, int], torch.Tensor] = {}
         self._model = model
         self._runner = runner
         self._lab = model.lab
@@ -58,6 +56,11 @@ class DeviceExecutor:
         self._excluded = 0.0
         self._mark = self._real()
         self._mover = None if self._lab.cpu else GpuCopies(model, method)
+
+    @property
+    def outputs(self) -> dict[tuple[int, int], torch.Tensor]:
+        """Hidden numbers of the last token of every prompt, by (request, position)."""
+        return {key: tensor.float().cpu() for key, tensor in self._kept.items()}
 
     # ---- clock
 
@@ -106,11 +109,6 @@ class DeviceExecutor:
         else:
             self._excluded += seconds
             queue.append(_Flight(copy, max(now, queue[-1].end if queue else now) + seconds))
-        if self.keep:
-            self.page_sums += [
-                (copy.direction, float(source[a].double().sum()), float(target[b].double().sum()))
-                for a, b in copy.pages
-            ]
 
     def deliver(self, now: float) -> dict[str, int]:
         """Tell what has arrived."""
@@ -151,10 +149,10 @@ class DeviceExecutor:
         return self._reached(now + self._since(now))
 
     def _keep(self, plan: StepPlan, hidden: torch.Tensor) -> None:
-        """Remember what the last token of every finished prompt became."""
+        """Remember what the last token of every finished prompt became: on the device, not to wait behind copies."""
         row = len(plan.decodes)
         for chunk in plan.chunks:
             row += chunk.tokens
             if not chunk.sequence.prompt_left:
                 key = (chunk.sequence.request.index, chunk.sequence.request.input_tokens - 1)
-                self.outputs[key] = hidden[row - 1].float().cpu().clone()
+                self._kept[key] = hidden[row - 1].clone()

@@ -56,9 +56,9 @@ class DeviceModel:
         self.weights = [LayerWeights.random(lab, shape.layer) for _ in range(shape.layers)]
         self.embeddings = lab.random(shape.vocabulary, shape.layer.hidden)
         self.head = lab.random(shape.vocabulary, shape.layer.hidden).mul_(shape.layer.hidden**-0.5)
-        self.pool = torch.zeros(device_pages, shape.page_numbers, dtype=lab.dtype, device=lab.device)
-        pin = not lab.cpu
-        self.host = torch.zeros(host_pages, shape.page_numbers, dtype=lab.dtype, pin_memory=pin)
+        # written from end to end: memory that nobody has touched yet costs its first user
+        self.pool = torch.empty(device_pages, shape.page_numbers, dtype=lab.dtype, device=lab.device).zero_()
+        self.host = torch.empty(host_pages, shape.page_numbers, dtype=lab.dtype, pin_memory=not lab.cpu).zero_()
 
     def cache(self, layer: int, table: torch.Tensor, lengths: torch.Tensor) -> Cache:
         """One layer's pages as attention reads them; `table` has places of keys (see above), int32 [batch, pages]."""

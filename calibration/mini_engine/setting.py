@@ -72,6 +72,11 @@ class Setting:
         tokens = self.load.document_blocks * BLOCK_TOKENS + self.load.tail[1] + self.load.output[1]
         return -(-tokens // PAGE)
 
+    def l2_prefetch_bytes(self, variant: Variant, model: ModelSpec) -> int:
+        """Keys and values of a layer that a full batch of the longest requests has prefetched; 0 in other variants."""
+        tokens = self.max_seqs * self.longest * PAGE
+        return tokens * model.kv_bytes_per_token // model.layers if variant.l2_prefetch else 0
+
     def scheduler(self, variant: Variant, page_bytes: int) -> Scheduler:
         """A fresh scheduler with kvsim's policies."""
 
@@ -99,6 +104,7 @@ def scenario(
         "block_tokens": PAGE,
         "num_gpu_blocks": setting.pages,
         "host_time": f"{host_time_s:.9f} s",
+        "l2_prefetch": f"{setting.l2_prefetch_bytes(variant, model)} B",
     }
     document = {
         "schema": "kvsim-scenario/1",

@@ -5,41 +5,18 @@ Steps that only decode replay a CUDA graph per batch size; steps with prompts ar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 
 from calibration.kernels.kv_cache import Cache
+from calibration.mini_engine.inputs import Inputs, fill_decodes, fill_mixed
 from calibration.mini_engine.layer import Buffers, Chunk, layer_buffers, run_layer
 from calibration.mini_engine.model import DeviceModel
-from calibration.mini_engine.sequence import Sequence, StepPlan
-from traces.mooncake import BLOCK_TOKENS
+from calibration.mini_engine.sequence import StepPlan
 
 THETA = 500_000.0
 """Base of the rotary angles (Llama 3)."""
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a step is told, in tensors that stay where they are."""
-
-    tokens: torch.Tensor
-    positions: torch.Tensor
-    slots: torch.Tensor
-    table: torch.Tensor
-    lengths: torch.Tensor
-    rows: torch.Tensor
-
-    def fill(self, **values: list[int] | list[list[int]]) -> None:
-        """Write values to the fronts of the tensors."""
-        for name, new in values.items():
-            target: torch.Tensor = getattr(self, name)
-            source = torch.tensor(new, dtype=target.dtype)
-            if source.dim() == 2:
-                target[: source.shape[0], : source.shape[1]].copy_(source)
-            else:
-                target[: len(new)].copy_(source)
 
 
 class State(NamedTuple):
@@ -74,8 +51,8 @@ class StepRunner:
         self._lab = lab = model.lab
         self._l2_prefetch = l2_prefetch
         # a decode batch of each size has inputs of its own, since its graph has their addresses inside
-        self._decode = {batch: _inputs(lab.device, batch, batch, max_pages) for batch in range(1, max_seqs + 1)}
-        self._mixed = _inputs(lab.device, max_tokens, max_seqs, max_pages)
+        self._decode = {batch: Inputs(lab, batch, batch, max_pages) for batch in range(1, max_seqs + 1)}
+        self._mixed = Inputs(lab, max_tokens, max_seqs, max_pages)
         self._graphs: dict[int, Any] = {}
         self._states: dict[int, State] = {}
         self._max_tokens = max_tokens
@@ -98,9 +75,9 @@ class StepRunner:
         """Hand a step's tokens, positions and page tables to the device."""
         if not plan.chunks:
             inputs = self._decode[len(plan.decodes)]
-            _fill_decodes(self.model, inputs, plan.decodes)
+            fill_decodes(self.model, inputs, plan.decodes)
             return Ready(inputs, len(plan.decodes), len(plan.decodes), (), len(plan.decodes))
-        tokens, chunks = _fill_mixed(self.model, self._mixed, plan)
+        tokens, chunks = fill_mixed(self.model, self._mixed, plan)
         return Ready(self._mixed, tokens, len(plan.decodes), chunks, plan.rows)
 
     def run(self, ready: Ready) -> torch.Tensor:
@@ -113,11 +90,11 @@ class StepRunner:
     def begin(self, ready: Ready) -> None:
         """What a step does before its first layer: embeddings, rotary angles, slots."""
         state, inputs, tokens = self._state(ready.inputs), ready.inputs, ready.tokens
-        torch.index_select(self.model.embeddings, 0, inputs.tokens[:tokens], out=state.hidden[:tokens])
-        angles = inputs.positions[:tokens, None] * self._frequencies
+        torch.index_select(self.model.embeddings, 0, inputs["tokens"][:tokens], out=state.hidden[:tokens])
+        angles = inputs["positions"][:tokens, None] * self._frequencies
         state.buffers.cosine[:tokens].copy_(angles.cos())
         state.buffers.sine[:tokens].copy_(angles.sin())
-        state.buffers.slots[:tokens].copy_(inputs.slots[:tokens])
+        state.buffers.slots[:tokens].copy_(inputs["slots"][:tokens])
 
     def decode_of(self, batch: int) -> Ready:
         """A step of `batch` sequences with whatever was in its inputs last."""
@@ -131,18 +108,18 @@ class StepRunner:
             if self._l2_prefetch and layer + 1 < len(caches) and not ready.chunks:
                 _prefetch(caches[layer + 1], state.prefetched)
             run_layer(hidden, weights, cache, state.buffers, ready.decodes, ready.chunks)
-        sampled = hidden[ready.inputs.rows[: ready.rows]]
+        sampled = hidden[ready.inputs["rows"][: ready.rows]]
         torch.argmax(sampled @ self.model.head.t(), dim=1)
         return hidden
 
     def _state(self, inputs: Inputs) -> State:
         known = self._states.get(id(inputs))
         if known is None:
-            shape, most = self.model.shape, inputs.tokens.shape[0]
-            caches = [self.model.cache(layer, inputs.table, inputs.lengths) for layer in range(shape.layers)]
+            shape, most = self.model.shape, inputs.count
+            caches = [self.model.cache(layer, inputs["table"], inputs["lengths"]) for layer in range(shape.layers)]
             hidden = torch.empty(most, shape.layer.hidden, dtype=self._lab.dtype, device=self._lab.device)
             buffers = layer_buffers(self._lab, shape.layer, caches[0], most)
-            known = State(caches, buffers, hidden, torch.zeros_like(inputs.table).flatten())
+            known = State(caches, buffers, hidden, torch.zeros_like(inputs["table"]).flatten())
             self._states[id(inputs)] = known
         return known
 
@@ -154,64 +131,3 @@ def _prefetch(cache: Cache, prefetched: torch.Tensor) -> None:
     side = cache.keys.codes[0].numel() * cache.keys.codes.element_size()
     data = cache.keys.codes.view(torch.uint8).flatten()
     prefetch_l2.pages(data, cache.table.flatten(), 2 * side, prefetched, unit=side)
-
-
-def token_of(sequence: Sequence, position: int, vocabulary: int) -> int:
-    """The token at a position of a request: any number, but the same in every variant. Shared prefixes share theirs."""
-    block = position // BLOCK_TOKENS
-    ids = sequence.request.hash_ids
-    source = ids[block] if block < len(ids) else -1 - sequence.request.index
-    return (source * 7919 + position * 104729) % vocabulary
-
-
-def _inputs(device: torch.device, tokens: int, batch: int, pages: int) -> Inputs:
-    def whole(*shape: int, dtype: torch.dtype = torch.int64) -> torch.Tensor:
-        return torch.zeros(*shape, dtype=dtype, device=device)
-
-    table = whole(batch, pages, dtype=torch.int32)
-    rows = torch.arange(tokens, device=device)
-    return Inputs(whole(tokens), whole(tokens), whole(tokens), table, whole(batch, dtype=torch.int32), rows)
-
-
-def _slot(model: DeviceModel, sequence: Sequence, position: int) -> int:
-    page = model.shape.layer.page
-    return sequence.pages[position // page] * 2 * model.shape.layers * page + position % page
-
-
-def _fill_decodes(model: DeviceModel, inputs: Inputs, decodes: tuple[Sequence, ...]) -> None:
-    positions = [sequence.computed - 1 for sequence in decodes]
-    pairs = list(zip(decodes, positions, strict=True))
-    inputs.fill(
-        tokens=[token_of(sequence, position, model.shape.vocabulary) for sequence, position in pairs],
-        positions=positions,
-        slots=[_slot(model, sequence, position) for sequence, position in pairs],
-        lengths=[sequence.computed for sequence in decodes],
-        table=_padded([model.places(sequence.pages) for sequence in decodes]),
-    )
-
-
-def _fill_mixed(model: DeviceModel, inputs: Inputs, plan: StepPlan) -> tuple[int, tuple[Chunk, ...]]:
-    pairs = [(sequence, sequence.computed - 1) for sequence in plan.decodes]
-    rows = list(range(len(pairs)))
-    chunks: list[Chunk] = []
-    for chunk in plan.chunks:
-        first = len(pairs)
-        pairs += [(chunk.sequence, chunk.start + place) for place in range(chunk.tokens)]
-        chunks.append(Chunk(first, len(pairs), len(plan.decodes) + len(chunks), chunk.start))
-        if not chunk.sequence.prompt_left:
-            rows.append(len(pairs) - 1)
-    everyone = [*plan.decodes, *(chunk.sequence for chunk in plan.chunks)]
-    inputs.fill(
-        tokens=[token_of(sequence, position, model.shape.vocabulary) for sequence, position in pairs],
-        positions=[position for _, position in pairs],
-        slots=[_slot(model, sequence, position) for sequence, position in pairs],
-        lengths=[sequence.computed for sequence in everyone],
-        table=_padded([model.places(sequence.pages) for sequence in everyone]),
-        rows=rows or [0],
-    )
-    return len(pairs), tuple(chunks)
-
-
-def _padded(lists: list[list[int]]) -> list[list[int]]:
-    width = max(map(len, lists))
-    return [row + [0] * (width - len(row)) for row in lists]

@@ -85,7 +85,9 @@ def judge(runs: Mapping[str, Run], setting: Setting, profile: Profile, path: Pat
     for name in names[:-1]:
         run = runs[name]
         host_time = run.host_s + glue * model.layers
-        lesson, blind = (_lesson(run, model, profile, host_time, contention=on) for on in (True, False))
+        cost = StepCost(model, profile, host_time, setting.l2_prefetch_bytes(run.variant, model))
+        links = Links(profile, run.variant, PAGE * model.kv_bytes_per_token)
+        lesson, blind = (teach(run.log.steps, cost, links, run.variant, contention=on) for on in (True, False))
         lessons[name] = lesson
         rows += _step_rows(name, lesson, blind)
         if run.variant.closed_loop:
@@ -113,12 +115,6 @@ def layer_glue(model: ModelSpec, profile: Profile, path: Path) -> float:
         parts = [float(cost.decode_steps(batch, batch * seq, (), 1).seconds) for cost in (two, one)]
         rest.append(1e-6 * microseconds - (parts[0] - parts[1]))
     return max(0.0, sorted(rest)[len(rest) // 2]) if rest else 0.0
-
-
-def _lesson(run: Run, model: ModelSpec, profile: Profile, host_time: float, *, contention: bool) -> Lesson:
-    cost = StepCost(model, profile, host_time)
-    links = Links(profile, run.variant, PAGE * model.kv_bytes_per_token)
-    return teach(run.log.steps, cost, links, run.variant, contention=contention)
 
 
 def _step_rows(name: str, lesson: Lesson, blind: Lesson) -> list[Row]:

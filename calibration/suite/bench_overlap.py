@@ -18,6 +18,8 @@ from calibration.suite.timing import Custom, Kernel, Launch, Reading, Trial
 MIB = 2**20
 BLOCK, BLOCKS = 2 * MIB, 64
 """Traffic comes in rounds of 64 blocks of 2 MiB."""
+GATE_WAITS = 100
+"""Everything waits for a common start, so many times `Lab.wait` or about 10 ms, while the host submits."""
 LONGER = 1.4
 """Traffic is made to last longer than the kernels."""
 LINK, MEMORY = 55e9, 1.2e12
@@ -52,7 +54,7 @@ def beside(lab: Lab, key: dict[str, Any]) -> Trial:
     work = [kernels, *(again(submit, count) for (_, submit), count in zip(traffic, rounds, strict=True))]
 
     def take(_: int) -> Reading:
-        (kernel_s, *traffic_s), host_s = together(lab, streams, work, waits=50)
+        (kernel_s, *traffic_s), host_s = together(lab, streams, work, waits=GATE_WAITS)
         extra = {"launches": float(repeats), "covered": float(all(s >= kernel_s for s in traffic_s))}
         for number, (count, seconds) in enumerate(zip(rounds, traffic_s, strict=True)):
             extra |= {f"traffic_{number}_bytes": float(count * BLOCK * BLOCKS), f"traffic_{number}_s": seconds}

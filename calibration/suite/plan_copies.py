@@ -24,8 +24,8 @@ COPY_PROGRAMS = 12
 PROGRAMS = (2, 4, 8, 12, 16, 32, 64, 128)
 KERNELS = ("stream_read", "stream_copy", "decode", "gemm")
 TRAFFIC = ("none", "h2d", "d2h", "both", "h2d_kernel", "d2h_kernel", "d2d")
-OVERLAP_S = 15e-3
-"""How long a kernel is repeated beside copies."""
+OVERLAP_S, GATE_S = 15e-3, 10e-3
+"""How long a kernel is repeated beside copies, and how long everything waits for a common start."""
 
 
 def single_points(costs: Costs, largest: int) -> Iterator[Point]:
@@ -75,7 +75,7 @@ def overlap_points(costs: Costs) -> Iterator[Point]:
     for kernel, traffic in itertools.product(KERNELS, TRAFFIC):
         key: Key = {"kernel": kernel, "traffic": traffic}
         priority = 0 if kernel in {"stream_read", "decode"} and traffic != "d2d" else 1
-        yield point(costs, "beside", 1.4 * OVERLAP_S, key, samples=8, warmups=1, priority=priority, cold=False)
+        yield point(costs, "beside", GATE_S + 1.4 * OVERLAP_S, key, samples=8, warmups=1, priority=priority, cold=False)
 
 
 def host_points(costs: Costs, facts: Facts, nvme: bool) -> Iterator[Point]:

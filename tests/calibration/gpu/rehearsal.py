@@ -44,6 +44,9 @@ class Event:
     def synchronize(self):
         assert self.at is not None
 
+    def query(self):
+        return self.at is not None
+
 
 class Stream:
     cuda_stream = 0
@@ -52,6 +55,8 @@ class Stream:
         assert event.at is not None, "waits for an event that was never recorded"
 
     def wait_stream(self, stream): ...
+
+    def synchronize(self): ...
 
 
 class Graph:
@@ -82,6 +87,7 @@ def stand_in() -> None:
     cuda.synchronize = cuda.empty_cache = lambda *rest: None
     cuda.current_stream = Stream
     torch.Tensor.pin_memory = lambda self: self
+    torch.Tensor.record_stream = lambda self, stream: None
     torch.Tensor.is_cuda = property(lambda self: True)
     for name in ("empty", "zeros"):
         setattr(torch, name, unpinned(getattr(torch, name)))

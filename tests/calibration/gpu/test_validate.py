@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from hw_profiles.loader import load_profile
+
+
+@pytest.mark.slow
+def test_the_side_of_the_gpu_computes_what_torch_does(gpu_python):
+    """Kernels interpreted, CUDA played: prompts end in the same numbers, loaded pages included; graphs are replayed."""
+    done = gpu_python(str(Path(__file__).parent / "engine_rehearsal.py"), interpret=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = {row["variant"]: row for row in map(json.loads, done.stdout.splitlines())}
+    assert list(rows) == ["C", "D", "E"]
+    for row in rows.values():
+        assert (row["outputs"], row["unlike"], row["wrong_pages"]) == (4, 0, 0)
+        assert row["loaded_pages"] >= 32
+        assert row["replayed"] == row["decode_steps"] > 0
+    assert rows["C"]["prefetches"] == 0 < rows["E"]["prefetches"]
 
 
 @pytest.fixture(scope="module")
