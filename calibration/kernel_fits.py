@@ -81,12 +81,19 @@ _FORMS: Mapping[str, _Form] = MappingProxyType(
 )
 
 
-def fit_kernel(points: Points, peak: float = np.inf, resamples: int = 0) -> KernelFit:
+def fit_kernel(
+    points: Points, peak: float = np.inf, resamples: int = 0, start: Mapping[str, float] | None = None
+) -> KernelFit:
     """The group that the fitted points give; resamples 0 skips the bootstrap: intervals are points.
 
     No bandwidth exceeds `peak`, the HBM's (bytes/s): weights and KV that a benchmark reads again come from L2.
+    start: where the search starts, for machines that are nothing like a data-centre GPU; rates then stay above a
+    thousandth of it.
     """
     form = _FORMS[points.kind]
+    if start is not None:
+        rates = {name: start[name] / 1e3 for name in ("bandwidth", "flops") if name in start}
+        form = form._replace(start={**form.start, **start}, least={**form.least, **rates})
     fitted = points.take(points.fitted)
     seen = fitted.take(fitted.cold)  # little KV is for the table alone: no line goes through both
     low = np.array([form.least.get(name, 0.0) for name in form.start])
@@ -96,8 +103,8 @@ def fit_kernel(points: Points, peak: float = np.inf, resamples: int = 0) -> Kern
         return _part(seen, rows).predict(_build(form, seen, x))
 
     most = np.array([peak if name == "bandwidth" else np.inf for name in form.start])
-    start = np.minimum(np.array(list(form.start.values())), most / 2)
-    best = _round(robust_fit(predict, start, low, seen.seconds, np.arange(len(seen)), most))
+    first = np.minimum(np.array(list(form.start.values())), most / 2)
+    best = _round(robust_fit(predict, first, low, seen.seconds, np.arange(len(seen)), most))
     edges = _intervals(predict, best, (low, most), seen, resamples, group)
     names = list(form.start)
     values = {name: Value(best[i], edges[0][i], edges[1][i]) for i, name in enumerate(names)}

@@ -29,9 +29,10 @@ def kernel_lines(fit: KernelFit, source: str) -> Iterable[str]:
     yield f"  {fit.points.name}:"
     yield f"    family: {fit.points.family}"
     yield from (f"    {name}: {value_text(name, value, source)}" for name, value in fit.values.items())
-    heldout, what = worst_split(fit)
-    numbers = ", ".join(f"{name}: {getattr(heldout, name):.4f}" for name in ("mape", "p90", "max", "bias"))
-    yield f'    heldout: {{{numbers}, n: {heldout.n}, what: "{what}"}}'
+    if fit.scores:
+        heldout, what = worst_split(fit)
+        numbers = ", ".join(f"{name}: {getattr(heldout, name):.4f}" for name in ("mape", "p90", "max", "bias"))
+        yield f'    heldout: {{{numbers}, n: {heldout.n}, what: "{what}"}}'
     if fit.model.residual is not None:
         yield from residual_lines(fit.model.residual)
 

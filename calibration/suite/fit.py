@@ -45,21 +45,21 @@ def fit_samples(samples: Samples, resamples: int = RESAMPLES) -> Fitted:
     readings, device = reduce(samples), samples.env["device"]
     moved = drift(samples)
     part = Part()
-    l2_bytes = int(device["l2_bytes"])
-    part.merge(fit_memory.memory_part(readings, l2_bytes, float(device.get("peak", 0.0)), resamples))
+    l2_bytes, peak = int(device["l2_bytes"]), float(device.get("peak", 0.0))
+    part.merge(fit_memory.memory_part(readings, l2_bytes, peak, resamples))
     part.merge(fit_memory.launch_part(readings))
     part.merge(fit_links.links_part(readings, resamples))
-    part.merge(fit_kernels.kernels_part(readings, resamples))
+    part.merge(fit_kernels.kernels_part(readings, peak, resamples))
     part.merge(fit_rest.rest_part(readings, resamples))
     _check_complete(samples, part)
-    hbm = next(entry.value for entry in part.entries if entry.path == "tiers.hbm.read")
+    hbm = part.values()["tiers.hbm.read"].value
     part.merge(fit_rest.overlap_part(readings, hbm))
     return Fitted(samples, readings, part, moved)
 
 
 def _check_complete(samples: Samples, part: Part) -> None:
     """Raise InputError for the first value that every profile must have and that was not measured."""
-    have = {entry.path for entry in part.entries}
+    have = part.values()
     groups = {**{f"kernels.{name}": values for name, values in REQUIRED_GROUPS.items()}, **REQUIRED}
     for group, bench in BENCH_OF.items():
         for name in groups.get(group, {}):

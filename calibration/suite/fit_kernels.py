@@ -1,233 +1,180 @@
 """Kernel groups of a profile: matrix products, decode attention by format and heads, MLA, prefill attention.
 
-The formulas are those that the simulator charges (`hw_profiles.cost_models`); held-out points are never fitted.
+Fitted like public tables (`calibration.kernel_fits`): the formulas that the simulator charges and, where it helps, a
+table of ratios. Held-out points are never fitted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from calibration.fitting import Predict, robust_fit, score
-from calibration.suite.parts import RESAMPLES, TARGETS, Floats, Part, median_interval
+from calibration.fitting import Array
+from calibration.kernel_fits import KernelFit, fit_kernel
+from calibration.points import Points
+from calibration.suite.parts import RESAMPLES, TARGETS, HeldOut, Part, median_interval
 from calibration.suite.plan_attention import HEAD_DIM
 from calibration.suite.reduce import Reading, Readings, columns
-from hw_profiles.cost_models import DecodeModel, GemmModel, PrefillModel
 from hw_profiles.kernel_groups import BASE_KV_HEADS, decode_name, group_form
 
-BASE_HEADS = 32
-"""Query heads that a profile's prefill attention is for."""
-MLA_GROUPS = ("mla_decode_bf16_h128", "mla_decode_bf16")
-"""What profiles may call decode attention over a latent; the first that they know."""
+HELD_OUT = "held out"
+FEWEST = 4
 
 
-@dataclass(frozen=True)
-class Form:
-    """Names and starts of parameters, lower bounds, the formula over rows of `inputs`."""
-
-    start: Mapping[str, float]
-    least: Mapping[str, float]
-    predict: Predict
-
-
-def kernels_part(readings: Readings, resamples: int = RESAMPLES) -> Part:
-    """Every kernel group that was measured."""
+def kernels_part(readings: Readings, peak: float, resamples: int = RESAMPLES) -> Part:
+    """Every kernel group that was measured. peak: datasheet rate of the memory, 0 if unknown (bytes/s)."""
     part = Part()
+    most = peak or np.inf
     for dtype in ("bf16", "fp8"):
-        _gemm(part, readings, dtype, resamples)
+        points = _gemm(readings, dtype)
+        _fit(part, points, most, TARGETS["gemm"] if dtype == "bf16" else None, resamples)
     decode = readings.of("decode")
     for form, group in sorted({(r.key["format"], r.key["heads"] // r.key["kv_heads"]) for r in decode}):
-        _decode(part, [r for r in decode if _is(r, form, group)], form, group, resamples)
-    _mla(part, readings, resamples)
-    _prefill(part, readings, resamples)
-    _pages(part, readings)
+        rows = [r for r in decode if (r.key["format"], r.key["heads"] // r.key["kv_heads"]) == (form, group)]
+        _fit(part, _decode(rows, form, group), most, TARGETS["decode" if form == "bf16" else "other"], resamples)
+    _fit(part, _mla(readings), np.inf, TARGETS["decode"], resamples)
+    _fit(part, _prefill(readings), np.inf, TARGETS["prefill"], resamples)
+    _beside(part, readings)
     return part
 
 
-def _is(reading: Reading, form: str, group: int) -> bool:
-    return bool(reading.key["format"] == form) and reading.key["heads"] // reading.key["kv_heads"] == group
+def _gemm(readings: Readings, dtype: str) -> Points | None:
+    rows = readings.of("gemm", dtype=dtype, impl="torch")
+    shape = _shape(rows, "m", "n", "k", bytes="nbytes", flops="flops")
+    shapes = len({(r.key["n"], r.key["k"]) for r in rows if not r.heldout})
+    return _points(
+        f"gemm_{dtype}", rows, shape, "matrix products by torch", f"products of {shapes} shapes (n, k), cold"
+    )
 
 
-def _gemm(part: Part, readings: Readings, dtype: str, resamples: int) -> None:
-    fitted = readings.of("gemm", heldout=False, dtype=dtype, impl="torch")
-    if len(fitted) < 8:
-        return
-
-    def formula(rows: Sequence[Reading]) -> Predict:
-        nbytes, flops = columns(rows, "nbytes", "flops")
-        return lambda x, pick: GemmModel(*x).seconds(nbytes[pick], flops[pick])
-
-    start = {"t0": _least(fitted), "bandwidth": _best_rate(fitted, "nbytes"), "flops": _best_rate(fitted, "flops")}
-    start["p"] = 3.0
-    least = {"bandwidth": 1e7, "flops": 1e8, "p": 1.0}
-    n, k = columns(fitted, "n", "k")
-    _, shape = np.unique(np.stack([n, k]), axis=1, return_inverse=True)
-    what = f"{len(fitted)} products of {shape.max() + 1} shapes (n, k), cold, by torch: p-norm roofline"
-    held = readings.of("gemm", heldout=True, dtype=dtype, impl="torch")
-    target = TARGETS["gemm"] if dtype == "bf16" else None
-    group = f"gemm_{dtype}"
-    _fit(part, group, start, least, formula, fitted, held, what, target, resamples, members=shape.reshape(-1))
+def _decode(rows: Sequence[Reading], form: str, group: int) -> Points | None:
+    """Pages of the smallest size that there is."""
+    page = min(reading.key["page"] for reading in rows)
+    rows = [reading for reading in rows if reading.key["page"] == page]
+    shape = _shape(rows, "batch", "kv_heads", "seq", bytes="nbytes")
+    what = f"batches over {form} KV, {group} query heads per KV head, pages of {page}, cold in L2"
+    points = _points(decode_name(form, group, HEAD_DIM), rows, shape, "kvsim Triton paged decode attention", what)
+    return points and _with_floor(points, rows)
 
 
-def _decode(part: Part, readings: Sequence[Reading], form: str, group: int, resamples: int) -> None:
-    """Pages of 16 alone, or of the smallest size that there is."""
-    page = min(reading.key["page"] for reading in readings)
-    readings = [reading for reading in readings if reading.key["page"] == page]
-    fitted = [reading for reading in readings if not reading.heldout]
-    if len(fitted) < 4:
-        return
-    fastest = min(readings, key=lambda reading: reading.seconds)
-    floor, low, high = median_interval(fastest.passes)
-
-    def formula(rows: Sequence[Reading]) -> Predict:
-        batch, kv_heads, nbytes = columns(rows, "batch", "kv_heads", "nbytes")
-        return lambda x, pick: DecodeModel(floor, *x).seconds((batch * (kv_heads / BASE_KV_HEADS))[pick], nbytes[pick])
-
-    start = {"t0": _least(fitted), "per_seq": _per(fitted, "batch"), "bandwidth": _best_rate(fitted, "nbytes")}
-    # 2-bit KV has no name in profiles, which know no such format
-    name = decode_name(form, group, HEAD_DIM) if form != "int2" else ""
-    what = f"{len(fitted)} batches, pages of {page}, KV cold in L2: max(floor, t0 + c*sequences + bytes/B)"
-    held = [reading for reading in readings if reading.heldout]
-    target = TARGETS["decode"] if form == "bf16" else TARGETS["other"]
-    label = name or f"decode_attn_{form}_g{group}_d{HEAD_DIM}"
-    if name:
-        part.add(f"kernels.{name}.floor", floor, low, high, f"fit_{name}")
-    _fit(part, label, start, {"bandwidth": 1e7}, formula, fitted, held, what, target, resamples, known=bool(name))
+def _mla(readings: Readings) -> Points | None:
+    rows = readings.of("mla")
+    if not rows:
+        return None
+    heads = rows[0].key["heads"]
+    shape = _shape(rows, "batch", "seq", bytes="nbytes")
+    shape["kv_heads"] = np.full(len(rows), float(BASE_KV_HEADS))
+    what = f"batches of {heads} query heads over a latent of 512 + 64 numbers, cold in L2"
+    points = _points(f"mla_decode_bf16_h{heads}", rows, shape, "kvsim Triton MLA decode attention", what)
+    return points and _with_floor(points, rows)
 
 
-def _mla(part: Part, readings: Readings, resamples: int) -> None:
-    fitted = readings.of("mla", heldout=False)
-    if len(fitted) < 4:
-        return
-    floor = min(reading.seconds for reading in fitted)
-
-    def formula(rows: Sequence[Reading]) -> Predict:
-        batch, nbytes = columns(rows, "batch", "nbytes")
-        return lambda x, pick: DecodeModel(floor, *x).seconds(batch[pick], nbytes[pick])
-
-    start = {"t0": _least(fitted), "per_seq": _per(fitted, "batch"), "bandwidth": _best_rate(fitted, "nbytes")}
-    name = next(name for name in MLA_GROUPS if group_form(name) is not None)
-    part.add(f"kernels.{name}.floor", floor, floor, floor, f"fit_{name}")
-    what = f"{len(fitted)} batches, {fitted[0].key['heads']} heads over a latent of 512 + 64, cold"
-    held = readings.of("mla", heldout=True)
-    _fit(part, name, start, {"bandwidth": 1e7}, formula, fitted, held, what, TARGETS["decode"], resamples)
-
-
-def _prefill(part: Part, readings: Readings, resamples: int) -> None:
-    fitted = readings.of("prefill", heldout=False, impl="triton")
-    if len(fitted) < 4:
-        return
-
-    def formula(rows: Sequence[Reading]) -> Predict:
-        tokens, heads, flops = columns(rows, "tokens", "heads", "flops")
-        return lambda x, pick: PrefillModel(*x).seconds((tokens * (heads / BASE_HEADS))[pick], flops[pick])
-
-    start = {"t0": _least(fitted), "per_token": _per(fitted, "tokens"), "flops": _best_rate(fitted, "flops")}
-    sizes = f"{_range(fitted, 'tokens')} tokens after {_range(fitted, 'prefix')}"
-    what = f"{len(fitted)} chunks of {sizes}: t0 + a*S + flops/F"
-    held = readings.of("prefill", heldout=True, impl="triton")
-    _fit(part, "prefill_attn", start, {"flops": 1e8}, formula, fitted, held, what, TARGETS["prefill"], resamples)
-    beside = {(r.key["tokens"], r.key["prefix"]): r.seconds for r in readings.of("prefill", impl="sdpa")}
-    ratio = [beside[at] / r.seconds for r in fitted if (at := (r.key["tokens"], r.key["prefix"])) in beside]
-    if ratio:
-        part.extras["torch_sdpa_per_ours"] = round(float(np.median(ratio)), 3)
+def _prefill(readings: Readings) -> Points | None:
+    rows = readings.of("prefill", impl="triton")
+    if not rows:
+        return None
+    shape = _shape(rows, "tokens", "heads", flops="flops")
+    (prefix,) = columns(rows, "prefix")
+    shape["context"] = prefix + shape["tokens"] / 2
+    what = f"chunks of {_range(rows, 'tokens')} tokens after {_range(rows, 'prefix')}"
+    return _points(
+        "prefill_attn",
+        rows,
+        shape,
+        "kvsim Triton prefill attention",
+        what,
+        prefix=(int(prefix.min()), int(prefix.max())),
+    )
 
 
-def _pages(part: Part, readings: Readings) -> None:
-    """Larger pages: seconds as a multiple of those with pages of 16."""
-    base = {(r.key["batch"], r.key["seq"]): r.seconds for r in readings.of("decode", format="bf16", heads=32, page=16)}
-    table: dict[str, list[float]] = {}
-    for reading in readings.of("decode", format="bf16", heads=32):
-        at = (reading.key["batch"], reading.key["seq"])
-        if reading.key["page"] != 16 and at in base:
-            table.setdefault(str(reading.key["page"]), []).append(reading.seconds / base[at])
-    if table:
-        part.extras["decode_by_page"] = {page: round(float(np.median(ratios)), 3) for page, ratios in table.items()}
-
-
-def _fit(
-    part: Part,
-    group: str,
-    start: Mapping[str, float],
-    least: Mapping[str, float],
-    formula: object,
-    fitted: Sequence[Reading],
-    held: Sequence[Reading],
+def _points(
+    name: str,
+    rows: Sequence[Reading],
+    shape: Mapping[str, Array],
+    family: str,
     what: str,
-    target: float | None,
-    resamples: int,
-    *,
-    members: NDArray[np.intp] | None = None,
-    known: bool = True,
-) -> None:
-    """Fit a formula and add its values, or only its scores and a summary where profiles do not know the group."""
-    assert callable(formula)
-    (seconds,) = columns(fitted, "seconds")
-    predict = formula(fitted)
-    x0 = np.array(list(start.values()))
-    low = np.array([least.get(name, 0.0) for name in start])
-    rows = np.arange(len(seconds))
-    best = robust_fit(predict, x0, low, seconds, rows)
-    own = score(predict(best, rows), seconds)
-    edges = _bootstrap(predict, best, x0, low, seconds, members, resamples)
-    source = f"fit_{group}"
-    summary: dict[str, object] = {"mape": round(own.mape, 4), "points": len(fitted)}
-    if known:
-        part.sources[source] = (
-            f"{what}; soft-L1 on log residuals, MAPE {own.mape:.1%}, p90 {own.p90:.1%}; interval by bootstrap"
-        )
-        for i, name in enumerate(start):
-            part.add(f"kernels.{group}.{name}", float(best[i]), float(edges[0][i]), float(edges[1][i]), source)
-    else:
-        summary |= {name: float(f"{best[i]:.4g}") for i, name in enumerate(start)}
-    part.extras[f"fit_{group}"] = summary
-    if held:
-        (measured,) = columns(held, "seconds")
-        part.judge(group, formula(held)(best, np.arange(len(held))), measured, target)
+    prefix: tuple[int, int] = (0, 0),
+) -> Points | None:
+    """None where there are too few."""
+    held = np.array([reading.heldout for reading in rows], dtype=bool)
+    if (~held).sum() < FEWEST:
+        return None
+    (seconds,) = columns(rows, "seconds")
+    said = f"{int((~held).sum())} {what}"
+    return Points(name, shape, seconds, ~held, {HELD_OUT: held}, family, said, table="samples", prefix=prefix)
 
 
-def _bootstrap(
-    predict: Predict,
-    best: Floats,
-    start: Floats,
-    least: Floats,
-    seconds: Floats,
-    members: NDArray[np.intp] | None,
-    resamples: int,
-) -> tuple[Floats, Floats]:
-    rows = np.arange(len(seconds))
-    groups = [rows[members == i] for i in np.unique(members)] if members is not None else list(rows[:, None])
-    rng = np.random.Generator(np.random.Philox(0))
-    again = np.maximum(best, 1e-3 * start)
-    draws = [
-        robust_fit(
-            predict, np.maximum(again, least * (1 + 1e-9)), least, seconds, np.concatenate([groups[i] for i in pick])
-        )
-        for pick in rng.integers(0, len(groups), (resamples, len(groups)))
-    ]
-    if not draws:
-        return best, best
-    low, high = np.quantile(draws, [0.05, 0.95], axis=0)
-    return np.minimum(low, best), np.maximum(high, best)
+def _with_floor(points: Points, rows: Sequence[Reading]) -> Points:
+    """The shortest time is what a launch takes that neither bytes nor sequences bound."""
+    fastest = min(rows, key=lambda reading: reading.seconds)
+    return replace(points, floor=median_interval(fastest.passes))
 
 
-def _least(readings: Sequence[Reading]) -> float:
-    """Where the search for a fixed time starts."""
-    return 0.5 * min(reading.seconds for reading in readings)
+def _shape(rows: Sequence[Reading], *keys: str, **own: str) -> dict[str, Array]:
+    found = dict(zip(keys, columns(rows, *keys), strict=True)) if rows else {}
+    return found | {name: columns(rows, source)[0] for name, source in own.items()}
 
 
-def _per(readings: Sequence[Reading], name: str) -> float:
-    """Where the search for a time per item starts."""
-    counts, seconds = columns(readings, name, "seconds")
-    return float(0.1 * (seconds / counts).min())
+def _fit(part: Part, points: Points | None, peak: float, target: float | None, resamples: int) -> None:
+    """Fit a group; where profiles have no place for it, keep a summary."""
+    if points is None:
+        return
+    fit = fit_kernel(points, peak, resamples, start=_start(points))
+    name = points.name
+    if group_form(name) is not None:
+        part.kernels.append(fit)
+        part.sources[f"fit_{name}"] = _what(fit)
+    values = {key: float(f"{value.value:.4g}") for key, value in fit.values.items()}
+    part.extras[f"fit_{name}"] = {**values, "mape": round(fit.fitted.mape, 4), "points": fit.fitted.n}
+    if HELD_OUT in fit.scores:
+        part.heldout.append(HeldOut(name, fit.scores[HELD_OUT], target))
 
 
-def _best_rate(readings: Sequence[Reading], name: str) -> float:
-    amounts, seconds = columns(readings, name, "seconds")
-    return float((amounts / seconds).max())
+def _what(fit: KernelFit) -> str:
+    table = " with a table of ratios" if fit.model.residual is not None else ""
+    score = fit.fitted
+    return (
+        f"{fit.points.family}: {fit.points.what}; soft-L1 on log residuals{table}, MAPE {score.mape:.1%}, "
+        f"p90 {score.p90:.1%}; interval by bootstrap"
+    )
+
+
+def _start(points: Points) -> dict[str, float]:
+    """Where the search starts: rates are the best that were seen, fixed times half the shortest."""
+    seconds, shape = points.seconds[points.fitted], {k: v[points.fitted] for k, v in points.shape.items()}
+    start = {"t0": 0.5 * float(seconds.min())}
+    for name, amount in (("bandwidth", "bytes"), ("flops", "flops")):
+        if amount in shape and (points.kind, name) != ("prefill", "bandwidth"):
+            start[name] = float((shape[amount] / seconds).max())
+    for name, count in (("per_seq", "batch"), ("per_token", "tokens")):
+        if count in shape:
+            start[name] = 0.1 * float((seconds / shape[count]).min())
+    if points.kind == "prefill":
+        start["per_context"] = 0.1 * float((seconds / shape["context"]).min())
+    return start
+
+
+def _beside(part: Part, readings: Readings) -> None:
+    """What is timed beside: torch's prefill, larger pages, our matrix product; as multiples of what is fitted."""
+    sdpa, ours = readings.of("prefill", impl="sdpa"), readings.of("prefill", impl="triton")
+    _ratio(part, "torch_sdpa_per_ours", sdpa, ours, "tokens", "prefix")
+    decode = readings.of("decode", format="bf16", heads=32, kv_heads=8)
+    small = [reading for reading in decode if reading.key["page"] == 16]
+    for page in sorted({reading.key["page"] for reading in decode} - {16}):
+        larger = [reading for reading in decode if reading.key["page"] == page]
+        _ratio(part, f"decode_page_{page}_per_16", larger, small, "batch", "seq")
+    own, torch = (readings.of("gemm", dtype="bf16", impl=impl) for impl in ("triton", "torch"))
+    _ratio(part, "triton_gemm_per_torch", own, torch, "m", "n", "k")
+
+
+def _ratio(part: Part, name: str, readings: Sequence[Reading], beside: Sequence[Reading], *keys: str) -> None:
+    """Median of the seconds of readings per those of others at the same keys."""
+    base = {tuple(r.key[key] for key in keys): r.seconds for r in beside}
+    ratios = [r.seconds / base[at] for r in readings if (at := tuple(r.key[key] for key in keys)) in base]
+    if ratios:
+        part.extras[name] = round(float(np.median(ratios)), 3)
 
 
 def _range(readings: Sequence[Reading], name: str) -> str:

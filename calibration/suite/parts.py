@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.fitting import Score, robust_fit, score
+from calibration.kernel_fits import KernelFit
 
 Floats = NDArray[np.float64]
 RESAMPLES = 40
@@ -47,6 +48,8 @@ class Part:
     sources: dict[str, str] = field(default_factory=dict)
     heldout: list[HeldOut] = field(default_factory=list)
     extras: dict[str, object] = field(default_factory=dict)
+    kernels: list[KernelFit] = field(default_factory=list)
+    """Kernel groups with their tables of ratios; the source of a group is `fit_NAME`."""
 
     def add(self, path: str, value: float, low: float, high: float, source: str) -> None:
         """One value."""
@@ -57,11 +60,21 @@ class Part:
         if len(measured):
             self.heldout.append(HeldOut(what, score(predicted, measured), target))
 
+    def values(self) -> dict[str, Entry]:
+        """Every value by its path, those of kernel groups included."""
+        found = {entry.path: entry for entry in self.entries}
+        for fit in self.kernels:
+            for name, (value, low, high) in fit.values.items():
+                path = f"kernels.{fit.points.name}.{name}"
+                found[path] = Entry(path, value, low, high, f"fit_{fit.points.name}")
+        return found
+
     def merge(self, other: Part) -> None:
         """Take over everything of another part."""
         self.entries += other.entries
         self.sources |= other.sources
         self.heldout += other.heldout
+        self.kernels += other.kernels
         self.extras |= other.extras
 
 

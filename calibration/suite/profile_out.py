@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from calibration.profile_text import kernel_lines
 from calibration.suite.fit import Fitted
 from calibration.suite.parts import Entry, HeldOut
 from calibration.suite.reduce import Reading, columns
@@ -44,6 +45,8 @@ def profile_text(fitted: Fitted, name: str, raw_sha256: str) -> str:
     lines += [f"  {path.rpartition('.')[2]}: {value}" for path, value in _capacity(device)]
     for section in ("tiers", "links", "caps", "interference", "kernels"):
         lines += _section(section, fitted)
+    for fit in fitted.part.kernels:
+        lines += kernel_lines(fit, f"fit_{fit.points.name}")
     lines += ["", "validity:", *_indented(_validity(fitted)), ""]
     return "\n".join(lines)
 
@@ -105,31 +108,22 @@ def _section(section: str, fitted: Fitted) -> list[str]:
     entries = sorted((e for e in fitted.part.entries if e.path.startswith(f"{section}.")), key=lambda e: _order(e.path))
     if not entries:
         return []
-    heldout = {held.what: held for held in fitted.part.heldout}
     lines, open_groups = ["", f"{section}:"], [section]
     for entry in entries:
         *groups, name = entry.path.split(".")
         common = 0
         while common < min(len(groups), len(open_groups)) and groups[common] == open_groups[common]:
             common += 1
-        for depth in range(common, len(groups)):
-            lines.append(f"{'  ' * depth}{groups[depth]}:")
-            if section == "kernels" and depth == 1 and groups[depth] in heldout:
-                lines.append(f"    heldout: {_flow(heldout[groups[depth]])}")
+        lines += [f"{'  ' * depth}{groups[depth]}:" for depth in range(common, len(groups))]
         open_groups = groups
         lines.append(f"{'  ' * len(groups)}{name}: {value_text(entry)}")
     return lines
 
 
-def _order(path: str) -> tuple[str, int, str]:
+def _order(path: str) -> tuple[str, str]:
     """Values of a group before the groups in it."""
     group, _, name = path.rpartition(".")
-    return group, 0, name
-
-
-def _flow(held: HeldOut) -> str:
-    numbers = ", ".join(f"{name}: {getattr(held.score, name):.4f}" for name in ("mape", "p90", "max", "bias"))
-    return f'{{{numbers}, n: {held.score.n}, what: "points that were never fitted"}}'
+    return group, name
 
 
 def value_text(entry: Entry) -> str:

@@ -20,12 +20,12 @@ from hw_profiles.loader import load_profile
 
 KIB, MIB = 2**10, 2**20
 TRUTH = SimpleNamespace(
-    gemm=GemmModel(4.2e-6, 2.95e12, 6.6e14, 3.4),
-    gemm_fp8=GemmModel(6.0e-6, 2.8e12, 1.1e15, 2.5),
+    gemm=GemmModel(4.2e-6, 2.95e12, 6.6e14, 3.4, tile_rows=64),
+    gemm_fp8=GemmModel(6.0e-6, 2.8e12, 1.1e15, 2.5, tile_rows=64),
     decode=DecodeModel(9.5e-6, 9.0e-6, 7e-8, 2.98e12),
     slower={"bf16": 1.0, "int8": 1.1, "fp8": 1.15, "int4": 1.5, "int2": 2.0},
     mla=DecodeModel(1.4e-5, 1.3e-5, 2e-7, 1.9e12),
-    prefill=PrefillModel(1.2e-5, 9e-9, 3.6e14),
+    prefill=PrefillModel(1.2e-5, 9e-9, 3.6e14, per_context=2e-8),
     line={"read": LinkModel(2.6e-6, 3.01e12), "write": LinkModel(2.4e-6, 3.1e12), "copy": LinkModel(2.9e-6, 2.9e12)},
     copy={"h2d": LinkModel(3.4e-6, 5.25e10), "d2h": LinkModel(3.6e-6, 5.02e10)},
     pageable=9.6e9,
@@ -54,7 +54,7 @@ def _gemm(key):
     width = 1 if key["dtype"] == "fp8" else 2
     nbytes, flops = width * (m * k + n * k) + 2 * m * n, 2.0 * m * n * k
     model = TRUTH.gemm_fp8 if key["dtype"] == "fp8" else TRUTH.gemm
-    return model.seconds(nbytes, flops) * (1.2 if key["impl"] == "triton" else 1.0), nbytes, flops, {}
+    return model.seconds(nbytes, flops, (m, n, k)) * (1.2 if key["impl"] == "triton" else 1.0), nbytes, flops, {}
 
 
 def _decode(key):

@@ -20,7 +20,7 @@ def fitted(samples_file):
 
 @pytest.fixture(scope="module")
 def values(fitted):
-    return {entry.path: entry for entry in fitted.part.entries}
+    return fitted.part.values()
 
 
 def _check(values, path, expected, rel, *, covered=True):
@@ -93,7 +93,7 @@ def test_interference(fitted, values, truth):
 
 def test_interference_is_exact_without_noise(make_samples, tmp_path, truth):
     found = fit_samples(read_samples(make_samples(tmp_path / "s.jsonl", noise=0.0, disturbed=0.0)), resamples=0)
-    values = {entry.path: entry for entry in found.part.entries}
+    values = found.part.values()
     for direction, kappa in truth.kappa.items():
         assert values[f"interference.{direction}"].value == pytest.approx(kappa, rel=0.02)
     assert values["caps.pcie_joint"].value == pytest.approx(truth.joint["loop"], rel=0.005)
@@ -118,8 +118,8 @@ def test_held_out_points_are_not_fitted(make_samples, tmp_path, fitted):
     """Held-out points that are three times as slow change no value, only the scores; and the verdict."""
     odd = make_samples(tmp_path / "s.jsonl", wrong=lambda point: 3.0 if point.heldout else 1.0)
     other = fit_samples(read_samples(odd), resamples=0)
-    mine = {entry.path: entry.value for entry in fitted.part.entries}
-    for entry in other.part.entries:
+    mine = {path: entry.value for path, entry in fitted.part.values().items()}
+    for entry in other.part.values().values():
         assert entry.value == pytest.approx(mine[entry.path], rel=1e-9), entry.path
     assert {"gemm_bf16", "decode_attn", "prefill_attn"} <= {held.what for held in other.missed}
     assert not {"gemm_bf16", "decode_attn", "prefill_attn"} & {held.what for held in fitted.missed}
@@ -136,7 +136,7 @@ def test_impossible_points_are_left_out(samples_file, tmp_path):
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     found = fit_samples(read_samples(path), resamples=0)
     assert found.readings.refused == 1
-    value = next(entry.value for entry in found.part.entries if entry.path == "tiers.hbm.read")
+    value = found.part.values()["tiers.hbm.read"].value
     assert value == pytest.approx(3.01e12, rel=0.02)
 
 
@@ -156,7 +156,7 @@ def test_the_profile_is_whole(samples_file, tmp_path, capsys, fitted):
     assert code == int("missed" in text)
     profile = load_profile(out)
     assert (profile.name, profile.kind, profile.vendor) == ("mine", "measured", "nvidia")
-    for entry in fitted.part.entries:
+    for entry in fitted.part.values().values():
         read = profile.entries[entry.path]
         assert read.value_si == pytest.approx(entry.value, rel=1e-5, abs=1e-12), entry.path
         assert read.lo is not None
