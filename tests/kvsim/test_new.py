@@ -12,9 +12,9 @@ import pytest
 
 import kvsim as package
 from kvsim.cli._templates import TEMPLATES
+from kvsim.cli.main import run
 from policies.contract import ContractError, check_policy
 from policies.tables import FAMILIES as TABLES
-from sim.spec import PoliciesSpec
 
 Kvsim = Callable[..., Any]
 ROOT = Path(package.__file__).resolve().parents[1]
@@ -28,10 +28,8 @@ FAMILIES = {
 """What the skeleton of each family behaves like."""
 
 
-def needs_scenario(family: str) -> None:
-    """Skip where scenarios do not name policies of that family yet."""
-    if family not in PoliciesSpec.model_fields:
-        pytest.skip(f"scenarios have no {family} policies yet")
+def class_of(name: str) -> str:
+    return "".join(part.title() for part in name.split("_"))
 
 
 def call(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -39,72 +37,82 @@ def call(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
-@pytest.fixture(params=FAMILIES)
-def written(request: pytest.FixtureRequest, kvsim: Kvsim, folder: Path) -> tuple[str, Path]:
-    """A new policy's family, and the folder (with a space in its name) that holds its two files."""
-    answer = kvsim("new", "policy", "my_first_2", "--family", request.param, "--out", "my policies")
-    assert (answer.code, answer.err) == (0, "")
-    out = folder / "my policies"
-    assert {path.name for path in out.iterdir()} == {"my_first_2.py", "test_my_first_2.py"}
-    assert "class MyFirst2(" in (out / "my_first_2.py").read_text()
-    return request.param, out
+NAMES = {family: f"my_{family[:4]}_2" for family in FAMILIES}
+BROKEN = {
+    "eviction": ("return iter(self._order.values())", "return iter(list(self._order.values())[1:])"),
+    "admission": ("return True", "return 1"),
+    "offload": ("for block in blocks]", "for block in blocks[:0]]"),
+    "prefetch": ("cache.tiers[0])]", '"tape")]'),
+}
+"""A scan that leaves a block out, an answer that is no bool, a plan that stores nothing, a tier that is none."""
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder (with a space in its name) that holds a new policy of every family, and its tests."""
+    out = tmp_path_factory.mktemp("new") / "my policies"
+    for family, name in NAMES.items():
+        assert run(["new", "policy", name, "--family", family, "--out", str(out)]) == 0
+        assert f"class {class_of(name)}(" in (out / f"{name}.py").read_text()
+    return out
+
+
+def test_two_files_are_written(written: Path) -> None:
+    names = {f"{name}.py" for name in NAMES.values()}
+    assert {path.name for path in written.iterdir()} == names | {f"test_{name}" for name in names}
 
 
 @pytest.mark.parametrize("mode", ["prepend", "importlib"])
-def test_its_tests_pass_outside_the_repository(mode: str, written: tuple[str, Path], tmp_path: Path) -> None:
-    needs_scenario(written[0])
+def test_their_tests_pass_outside_the_repository(mode: str, written: Path, tmp_path: Path) -> None:
     assert ROOT not in tmp_path.parents
     options = ("-q", "-p", "no:cacheprovider", f"--import-mode={mode}")
-    done = call("pytest", *options, written[1] / "test_my_first_2.py", cwd=tmp_path)
+    done = call("pytest", *options, *sorted(written.glob("test_*.py")), cwd=tmp_path)
     assert done.returncode == 0, done.stdout
     assert "warning" not in done.stdout
 
 
-def test_its_tests_fail_when_the_policy_is_broken(written: tuple[str, Path], tmp_path: Path) -> None:
-    """A scan that leaves a block out, an answer that is no bool, a tier that is none; a plan that stores nothing."""
-    family, out = written
-    good, bad = {
-        "eviction": ("return iter(self._order.values())", "return iter(list(self._order.values())[1:])"),
-        "admission": ("return True", "return 1"),
-        "offload": ("for block in blocks]", "for block in blocks[:0]]"),
-        "prefetch": ("cache.tiers[0])]", '"tape")]'),
-    }[family]
-    text = (out / "my_first_2.py").read_text()
-    assert text.count(good) == 1
-    (out / "my_first_2.py").write_text(text.replace(good, bad))
-    done = call("pytest", "-q", "-p", "no:cacheprovider", out, cwd=tmp_path)
+def test_their_tests_fail_when_the_policies_are_broken(written: Path, tmp_path: Path) -> None:
+    for path in written.glob("*.py"):
+        text = path.read_text()
+        if not path.name.startswith("test_"):
+            [family] = [family for family, name in NAMES.items() if name == path.stem]
+            good, bad = BROKEN[family]
+            assert text.count(good) == 1
+            text = text.replace(good, bad)
+        (tmp_path / path.name).write_text(text)
+    done = call("pytest", "-q", "-p", "no:cacheprovider", ".", cwd=tmp_path)
     assert done.returncode == 1
-    broke = f"ContractError: {family} policy MyFirst2 broke"
-    assert ("test_it_plans_a_copy" if family == "offload" else broke) in done.stdout
+    for family, name in NAMES.items():
+        broke = f"ContractError: {family} policy {class_of(name)} broke"
+        assert ("test_it_plans_a_copy" if family == "offload" else broke) in done.stdout
 
 
-def test_it_is_clean(written: tuple[str, Path]) -> None:
-    _, out = written
+def test_they_are_clean(written: Path, tmp_path: Path) -> None:
     rules = ("--select", RULES, "--ignore", "D102,D103,D107")
-    plain = call("ruff", "check", "--isolated", "--no-cache", *rules, ".", cwd=out)
+    plain = call("ruff", "check", "--isolated", "--no-cache", *rules, ".", cwd=written)
     assert plain.returncode == 0, plain.stdout
-    shape = call("ruff", "format", "--isolated", "--no-cache", "--check", ".", cwd=out)
+    shape = call("ruff", "format", "--isolated", "--no-cache", "--check", ".", cwd=written)
     assert shape.returncode == 0, shape.stdout
-    types = call("mypy", "--strict", "--cache-dir", out / ".mypy", "my_first_2.py", cwd=out)
+    policies = [f"{name}.py" for name in NAMES.values()]
+    types = call("mypy", "--strict", "--cache-dir", tmp_path, *policies, cwd=written)
     assert types.returncode == 0, types.stdout
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_scenario_runs_with_it_as_the_printed_command_says(family: str, kvsim: Kvsim, folder: Path) -> None:
     """The scenario lies elsewhere, and the numbers are those of the policy that the skeleton behaves like."""
-    needs_scenario(family)
     answer = kvsim("new", "policy", f"my_{family}", "--family", family, "--out", "new ones")
-    *_, run = lines = [shlex.split(line) for line in answer.out.splitlines()]
+    *_, command = lines = [shlex.split(line) for line in answer.out.splitlines()]
     assert ["pytest", f"new ones/test_my_{family}.py"] in lines
     studies = [line for line in lines if line[:2] == ["kvsim", "cache"]]
     assert len(studies) == (family == "eviction")
     assert all(kvsim(*study[1:]).code == 0 for study in studies)
-    assert run[:4] == ["kvsim", "run", "scenario.yaml", "--set"]
+    assert command[:4] == ["kvsim", "run", "scenario.yaml", "--set"]
     (folder / "elsewhere").mkdir()
     (folder / "elsewhere" / "scenario.yaml").write_text((folder / "small.yaml").read_text())
     mine, shipped = (
         json.loads(kvsim("run", "elsewhere/scenario.yaml", "--set", chosen, "--json", "--no-report").out)
-        for chosen in (run[4], f"policies.{family}={FAMILIES[family]}")
+        for chosen in (command[4], f"policies.{family}={FAMILIES[family]}")
     )
     assert mine["requests"]["finished"] == 60
     assert mine["prefix"] == shipped["prefix"]

@@ -208,7 +208,7 @@ def test_a_tier_of_no_size_sets_no_block(run, prompt):
 SIZES = st.sampled_from([1, 2, 4])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     first=st.sampled_from([16, 128, 512, 1024]),
     factors=st.tuples(SIZES, SIZES),

@@ -48,7 +48,7 @@ def test_without_offload_dram_is_as_good_as_none(chat):
 
 @pytest.mark.parametrize("trace", ["quickstart", "conversation"])
 def test_more_dram_raises_the_hit_ratio(run, trace):
-    section = {"name": "quickstart"} if trace == "quickstart" else conversation(1500)
+    section = {"name": "quickstart"} if trace == "quickstart" else conversation(700)
     hardware = {"profile": "h100-sxm", "replicas": 2}
     results = [run(trace=section, dram=f"{gib} GiB", shared="node", hardware=hardware) for gib in (16, 64, 256, 1024)]
     ratios = [r.summary["prefix"]["hit_ratio"] for r in results]

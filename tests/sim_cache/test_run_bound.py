@@ -84,7 +84,7 @@ def random_rows(source, count, gap, lengths):
     return rows
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     gap=st.sampled_from([0.01, 0.3, 5.0]),

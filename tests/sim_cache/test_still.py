@@ -137,7 +137,7 @@ def prompts(draw):
     return rows
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(
     rows=prompts(),
     tokens=st.tuples(st.integers(0, 6), st.lists(st.integers(0, 12), max_size=3)),
