@@ -124,8 +124,13 @@ class Recorder:
         if seconds > self._itl_max:
             self._itl_max = seconds
 
-    def gaps(self, seconds: np.ndarray, weight: int) -> None:
-        """`weight` gaps of each length in `seconds`, which is monotone (a stride's context only grows)."""
+    def gaps(self, seconds: np.ndarray, weight: int, *, even: bool = True) -> None:
+        """`weight` gaps of each length in `seconds`; even: they are monotone (a stride's context only grows)."""
+        if not even:
+            np.add.at(self._itl, self._edges.searchsorted(seconds, side="right"), weight)
+            self._itl_sum += float(np.add.reduce(seconds)) * weight
+            self._itl_max = max(self._itl_max, float(seconds.max()))
+            return
         first, last = float(seconds[0]), float(seconds[-1])
         low, high = bisect_right(self._edge_list, first), bisect_right(self._edge_list, last)
         if low >= high:

@@ -36,12 +36,17 @@ class View:
 
     @property
     def active_tokens(self) -> int:
-        self._replica.book(self._clock.now)  # what the steps begun so far have taken
+        self._settle()
         hbm = self._replica.cache.hbm
         return (hbm.pinned + hbm.reserved) // self._replica.cache.token_bytes
 
     def cached_tokens(self, keys: Sequence[int], level: int | None = None) -> int:
+        self._settle()
         return self._replica.cache.cached_tokens(keys, level)
+
+    def _settle(self) -> None:
+        """Account for the memory that the steps begun so far have taken, and what was evicted for them."""
+        self._replica.book(self._clock.now)
 
 
 class Routing:

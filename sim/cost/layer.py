@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -157,7 +157,8 @@ class LayerCost:
 
     def decode_steps(self, seqs: float, attended: Floats, longest: Floats | None = None) -> Floats:
         """The same for each of the steps whose tokens `attended` has: float64[steps], the same bits."""
-        seconds = self.decode_model.seconds(np.array(float(seqs)), self.decode_bytes * attended)
+        # the model takes one shape; a plain number gives the same bits as an array of one, and sooner
+        seconds = self.decode_model.seconds(cast(Floats, float(seqs)), self.decode_bytes * attended)
         if self._imbalance is None or longest is None:
             return seconds
         if self.window is not None:

@@ -208,10 +208,9 @@ class StepCost:
         seqs, context: decoding sequences and the tokens that they attend; chunks: (tokens, prefix) of each prefill.
         """
         box = self._validity
-        if seqs and not (self._inside(box.batch, seqs) and self._inside(box.seq, context / seqs)):
+        if seqs and not (box.batch[0] <= seqs <= box.batch[1] and box.seq[0] <= context / seqs <= box.seq[1]):
             return True
-        return any(not (self._inside(box.prefill, n) and self._inside(box.prefix, prefix)) for n, prefix in chunks)
-
-    @staticmethod
-    def _inside(box: tuple[float, float], value: float) -> bool:
-        return box[0] <= value <= box[1]
+        for n, prefix in chunks:
+            if not (box.prefill[0] <= n <= box.prefill[1] and box.prefix[0] <= prefix <= box.prefix[1]):
+                return True
+        return False

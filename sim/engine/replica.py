@@ -16,7 +16,7 @@ from policies.base import PrefetchPolicy
 from sim.clock import STEP_LAST, Clock
 from sim.cost.interference import watch
 from sim.cost.step import StepCost
-from sim.cost.times import at
+from sim.cost.times import at, total
 from sim.engine.batch import Batch, Chunk
 from sim.engine.sequence import Preemption, Sequence
 from sim.engine.stride import Stride, plan_stride
@@ -103,8 +103,9 @@ class Replica:
         self._interference = watch(cost.interference, links, self._copy_started)
         for low in self.cache.lower:
             low.tier.listeners.append(Listener((batch.waiting, batch.loaded, self._stalled), self._wake))
-        self.cache.mover.here.arriving = lambda: self.book(clock.now)
-        self.cache.mover.here.woken = self._wake
+        self._here = batch.cache.mover.here
+        self._here.arriving = lambda: self.book(clock.now)
+        self._here.woken = self._wake
         self.cache.mover.loaded = self._loaded
 
     # ---- events from outside
@@ -116,6 +117,7 @@ class Replica:
         behind = bool(self.batch.waiting) and self.prefetcher is None
         self.batch.enqueue(seq)
         if self.prefetcher is not None:
+            self.book(self._clock.now)  # it sees what the steps begun so far have taken
             self.prefetcher.arrived(seq)
         if not behind:  # who queues behind a blocked head changes nothing now
             self._wake()
@@ -153,10 +155,10 @@ class Replica:
             return
         now = self._clock.now
         if self._stalled:
-            if not self.cache.mover.leaving:
-                decision = self._stalled.pop()
+            if not self._here.leaving:
+                decided_at, chunks, single = self._stalled.pop()
                 # Whatever came meanwhile is looked at after one step.
-                self._begin(decision._replace(single=decision.single or waits), now)
+                self._begin(decided_at, chunks, now, single=single or waits)
             return
         if self._stride is not None:
             if self._stride.cut(now):
@@ -186,13 +188,20 @@ class Replica:
         self._next(now)
 
     def _copy_started(self) -> None:
-        """Copies are charged by step, so only the step in progress stays planned while one runs."""
+        """Copies are charged by step, so the step in progress is looked at when it would end."""
         stride, now = self._stride, self._clock.now
         if stride is None or self._interference is None:
             return
         self._interference.started(now)
-        if stride.cut(now):
+        steps = stride.begun(now)
+        if steps == stride.steps:
+            return
+        if self.batch.waiting or self.batch.loaded:
+            # Whoever waits is looked at again at the end of a step beside which copies ran.
+            stride.cut(now)
             self._schedule_end(stride)
+        else:
+            self._schedule_look(stride, steps)
 
     # ---- one round: decide, wait, commit
 
@@ -204,37 +213,52 @@ class Replica:
         if not chunks and not batch.decoding.count:  # idle until something arrives
             self._awaiting = bool(batch.loading or batch.loaded) or any(seq.fetching for seq in batch.waiting)
             return
-        decision = Decision(now, chunks, self._single_step or not settled)
-        if self.cache.mover.leaving:
-            self._stalled.append(decision)
+        single = self._single_step or not settled
+        if self._here.leaving:
+            self._stalled.append(Decision(now, chunks, single))
         else:
-            self._begin(decision, now)
+            self._begin(now, chunks, now, single=single)
 
-    def _begin(self, decision: Decision, now: float) -> None:
+    def _begin(self, decided_at: float, chunks: list[Chunk], now: float, *, single: bool) -> None:
         """Start what was decided; later than decided if evicted blocks had to be copied away first."""
-        decided_at, chunks, single = decision
         copying = self._interference is not None and self._interference.begin(now)
-        self._stride = plan_stride(
-            self.batch,
-            chunks,
-            self._cost,
-            now,
-            now - decided_at,
-            single=single or copying,
-            flowing=self._flowing_until == now,
-        )
-        self._schedule_end(self._stride)
+        stall, flowing = now - decided_at, self._flowing_until == now
+        single = single or (copying and bool(self.batch.waiting or self.batch.loaded))
+        self._stride = plan_stride(self.batch, chunks, self._cost, now, stall, single=single, flowing=flowing)
+        if copying and self._stride.steps > 1:
+            self._schedule_look(self._stride, 1)
+        else:
+            self._schedule_end(self._stride)
 
     def _schedule_end(self, stride: Stride) -> None:
         self._plan_number += 1
         self._clock.at(stride.end, partial(self._end, self._plan_number), STEP_LAST)
+
+    def _schedule_look(self, stride: Stride, steps: int) -> None:
+        """Look at a stride when its first `steps` steps would be over, and go on with it then."""
+        assert stride.ends is not None
+        self._plan_number += 1
+        self._clock.at(float(stride.ends[steps - 1]), partial(self._look, self._plan_number, steps), STEP_LAST)
+
+    def _look(self, number: int, steps: int) -> None:
+        """A step beside which copies ran would be over; when it is, the next one begins, maybe beside copies too."""
+        stride, copies = self._stride, self._interference
+        if number != self._plan_number or stride is None or stride.ends is None or copies is None:
+            return  # the stride was cut
+        later = stride.slow_down(copies, self._cost, self._clock.now, steps)
+        if later and not self._clock.skip(float(stride.ends[steps - 1])):
+            self._schedule_look(stride, steps)
+        elif copies.begin(self._clock.now) and steps + 1 < stride.steps:
+            self._schedule_look(stride, steps + 1)
+        else:
+            self._schedule_end(stride)
 
     def _end(self, number: int) -> None:
         stride = self._stride
         if number != self._plan_number or stride is None:
             return  # the stride was cut, and ended earlier
         copies = self._interference
-        longer = copies is not None and stride.slow_down(copies, self._cost, self._clock.now)
+        longer = copies is not None and stride.slow_down(copies, self._cost, self._clock.now, stride.steps)
         if longer and not self._clock.skip(stride.end):
             self._schedule_end(stride)
             return
@@ -263,19 +287,19 @@ class Replica:
             seq.arrived_s = 0.0
         if end <= stride.end:
             return True
-        stride.layer_wait += end - stride.end
-        stride.postpone(end)
+        stride.wait_for_layers(end)
         self._schedule_end(stride)
         return False
 
     def _commit(self, stride: Stride, now: float) -> None:
         batch, steps = self.batch, stride.steps
         if stride.decode_seqs:
-            self._reserve_steps(stride, steps)
+            if steps > stride.booked:
+                self._reserve_steps(stride, steps)
             # Every decoding sequence got its previous token when the step before this stride ended.
             self._recorder.gap(stride.first_end - self._last_end, stride.decode_seqs)
             if stride.ends is not None:
-                self._recorder.gaps(stride.ends[1:] - stride.ends[:-1], stride.decode_seqs)
+                self._recorder.gaps(stride.ends[1:] - stride.ends[:-1], stride.decode_seqs, even=not stride.slowed)
         self._record(stride, steps, now)
         for seq in batch.decoding.advance(steps):
             self._finish(seq, now)
@@ -337,8 +361,8 @@ class Replica:
         self._finished(seq)
 
     def _record(self, stride: Stride, steps: int, now: float) -> None:
-        times, chunks = stride.times, stride.shapes()
-        slowed, waited = stride.slowed or 0.0, stride.layer_wait
+        times, totals, chunks = stride.times, self.times, stride.shapes()
+        slowed, waited = stride.slowed, stride.layer_wait
         own = stride.own_s(now)
         if self._cost.extrapolated(stride.decode_seqs, stride.context, chunks):
             self.extrapolated_s += own
@@ -349,22 +373,22 @@ class Replica:
             stride.start,
             now,
             stride.decode_seqs,
-            len(stride.chunks),
-            sum([n for n, _ in chunks]),
+            len(chunks),
+            sum([n for n, _ in chunks]) if chunks else 0,
             stride.context,
             len(self.batch.running),
             self.batch.queue_length,
             times.linear * steps,
-            stride.part_s(times.attention),
+            total(times.attention, steps),
             times.exchange * steps,
-            stride.part_s(times.launch),
-            stride.part_s(times.pipeline),
+            total(times.launch, steps),
+            total(times.pipeline, steps),
             stride.stall,
             slowed,
             waited,
         )
         self.steps += steps
-        self.times.compute_s += own
-        self.times.interference_s += slowed
-        self.times.layer_wait_s += waited
-        self.times.store_wait_s += stride.stall
+        totals.compute_s += own
+        totals.interference_s += slowed
+        totals.layer_wait_s += waited
+        totals.store_wait_s += stride.stall

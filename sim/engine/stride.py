@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from sim.cost.interference import Interference
 from sim.cost.layer import Floats
 from sim.cost.stage import MAX_STRIDE, Attended
 from sim.cost.step import StepCost
-from sim.cost.times import StepTimes, at, total
+from sim.cost.times import StepTimes, at
 from sim.engine.batch import Batch, Chunk
 from sim.engine.decoding import DecodeGroup
 
@@ -44,18 +45,16 @@ class Stride:
     """What the planned steps take by themselves, and its parts; of steps that were cut too."""
     booked: int = 1
     """Steps whose blocks are reserved."""
-    slowed: float | None = None
-    """Seconds by which copies slowed the last step, the only one that may have any; None until they are charged."""
+    slowed: float = 0.0
+    """Seconds by which copies slowed the steps."""
+    charged: int = 0
+    """Steps, from the first on, that have been charged for copies beside them."""
     layer_wait: float = 0.0
     """Seconds that the only step waited for layers of a prefix on their way."""
 
     def shapes(self) -> list[tuple[int, int]]:
         """New tokens of each prefill chunk, and the cached tokens before them."""
         return [(n, seq.computed) for seq, n in self.chunks] if self.chunks else []
-
-    def part_s(self, seconds: float | Floats) -> float:
-        """A part of the times, over all steps."""
-        return total(seconds, self.steps)
 
     @property
     def first_end(self) -> float:
@@ -64,39 +63,54 @@ class Stride:
 
     def own_s(self, end: float) -> float:
         """Seconds of its steps, which end at `end`, as they would have been without copies."""
-        return end - self.start - (self.slowed or 0.0) - self.layer_wait
+        return end - self.start - self.slowed - self.layer_wait
 
     def begun(self, now: float) -> int:
         """Steps that have begun by `now`, the one in progress included."""
         return 1 if self.ends is None else min(int(self.ends.searchsorted(now)) + 1, self.steps)
 
-    def slow_down(self, interference: Interference, cost: StepCost, now: float) -> bool:
-        """Charge the last step, which would end `now`, for the copies that ran during it, once; True if it goes on.
+    def slow_down(self, interference: Interference, cost: StepCost, now: float, steps: int) -> bool:
+        """Charge the last of the first `steps` steps, which would end `now`, for the copies that ran during it, once.
 
-        Time that the step waits for launches anyway hides as much.
+        True if it goes on: all that follows is then later. Time that the step waits for launches anyway hides as much.
         """
-        if self.slowed is not None:
+        if steps == self.charged:
             return False
-        self.slowed = 0.0
+        self.charged = steps
         if interference.quiet:
             return False
-        before = self.steps - 1
-        start = self.start if self.ends is None else float(self.ends[before - 1])
+        before = steps - 1
+        start = self.start if self.ends is None or not before else float(self.ends[before - 1])
+        extra = interference.extra_s(now, now - start, partial(self._bound, cost, before))
+        slowed = max(0.0, extra - at(self.times.launch, before))
+        self.slowed += slowed
+        self._postpone(before, slowed)
+        return slowed > 0
 
-        def bound() -> Bound:
-            context = self.context + self.decode_seqs * before
-            windowed = [Attended(now + growing * before, growing) for now, growing in self.windowed]
-            return cost.bound(self.tokens, self.rows, self.decode_seqs, context, self.shapes(), windowed)
+    def _bound(self, cost: StepCost, before: int) -> Bound:
+        """What the step after `before` others waits for."""
+        context = self.context + self.decode_seqs * before
+        windowed = [Attended(now + growing * before, growing) for now, growing in self.windowed]
+        return cost.bound(self.tokens, self.rows, self.decode_seqs, context, self.shapes(), windowed)
 
-        self.slowed = max(0.0, interference.extra_s(now, now - start, bound) - at(self.times.launch, before))
-        self.postpone(self.end + self.slowed)
-        return self.slowed > 0
+    def _postpone(self, before: int, seconds: float) -> None:
+        """Let the step after `before` others end later; the ends of those after it are the same sums from there on."""
+        if self.ends is None:
+            self.end += seconds
+        elif seconds:
+            ends = self.ends[before:]
+            end = float(ends[0]) + seconds
+            if len(ends) > 1:
+                assert isinstance(self.times.seconds, np.ndarray)
+                ends[1:] = self.times.seconds[before + 1 : self.steps]
+            ends[0] = end
+            np.add.accumulate(ends, out=ends)
+            self.end = float(ends[-1])
 
-    def postpone(self, end: float) -> None:
-        """Let the last step end later."""
+    def wait_for_layers(self, end: float) -> None:
+        """Let the only step end later, since layers waited for their part of a prefix."""
+        self.layer_wait += end - self.end
         self.end = end
-        if self.ends is not None:
-            self.ends[-1] = end
 
     def cut(self, now: float) -> bool:
         """Drop the steps after the one in progress at `now`; True if there were any."""

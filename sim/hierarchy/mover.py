@@ -123,6 +123,7 @@ class Mover:
         What `into` or a nearer tier has, or is receiving, is skipped; the first block that no tier has ends the fetch.
         What `into` has of the prefix stays there until the rest has come, and room is made for that elsewhere.
         """
+        self.here.arriving()  # what HBM has now depends on the memory that the steps begun so far have taken
         wanted, kept = self._behind(keys, into)
         left = len(wanted)
         if not left:

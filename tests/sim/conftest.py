@@ -7,10 +7,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 
 import hw_profiles
+from sim.attribution import PARTS, PHASES
 from sim.run import Result, simulate
 from sim.scenario import Scenario
 
@@ -186,6 +188,22 @@ def run(scenario: Callable[..., Scenario]) -> Callable[..., Result]:
         return simulate(scenario(*args, **keywords), check=True, single_step=single_step)
 
     return go
+
+
+@pytest.fixture(scope="session")
+def same_requests() -> Callable[[Result, Result], None]:
+    """Assert that two runs served every request alike, to the last bit.
+
+    Parts of prefill and decoding are sums over steps, which strides add up in another order: equal but for rounding.
+    """
+
+    def compare(one: Result, other: Result) -> None:
+        frames = one.frames["requests"], other.frames["requests"]
+        parts = [f"{phase}_{part}_s" for phase in PHASES for part in PARTS if f"{phase}_{part}_s" in frames[0]]
+        pd.testing.assert_frame_equal(*(frame.drop(columns=parts) for frame in frames), check_exact=True)
+        pd.testing.assert_frame_equal(*(frame[parts] for frame in frames), check_exact=False, rtol=0, atol=1e-12)
+
+    return compare
 
 
 @pytest.fixture(scope="session")

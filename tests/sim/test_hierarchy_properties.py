@@ -68,10 +68,10 @@ def loads(draw, prompt):
 
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
-def test_invariants_hold_and_strides_equal_single_steps(run, prompt, data):
+def test_invariants_hold_and_strides_equal_single_steps(run, same_requests, prompt, data):
     sections, rows = data.draw(hierarchies()), data.draw(loads(prompt))
     strides, steps = run(rows, **sections), run(rows, single_step=True, **sections)
-    assert strides.frames["requests"].equals(steps.frames["requests"])
+    same_requests(strides, steps)
 
 
 def test_two_requests_of_a_step_that_fill_one_block(run, hand):

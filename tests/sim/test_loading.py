@@ -79,8 +79,8 @@ def test_what_is_faster_to_compute_is_not_loaded(run, again):
 
 
 @pytest.mark.parametrize("loading", [{"mode": "layerwise"}, {"mode": "layerwise", "choose": "by_cost"}])
-def test_strides_equal_single_steps(run, prompt, loading):
+def test_strides_equal_single_steps(run, same_requests, prompt, loading):
     rows = [(0.05 * i, 700 + 130 * (i % 7), 1 + 9 * (i % 5), prompt(i % 7, 700 + 130 * (i % 7))) for i in range(40)]
     keywords = {"blocks": BLOCKS, "dram": "700 MiB", "engine": {"loading": loading}}
     strides, steps = run(rows, **keywords), run(rows, single_step=True, **keywords)
-    assert strides.frames["requests"].equals(steps.frames["requests"])
+    same_requests(strides, steps)

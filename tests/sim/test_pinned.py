@@ -135,12 +135,12 @@ def test_loading_by_cost_minds_it(run, again):
     assert hits == [hit(A), 0]
 
 
-def test_growing_blocks_and_evictions_keep_the_books(run, hand, prompt):
+def test_growing_blocks_and_evictions_keep_the_books(run, same_requests, hand, prompt):
     """Prompts that go on within their blocks, in a tier that is always full; `run` recounts page-locked bytes."""
     rows = [(0.3 * i, 700 + 90 * i % 800, 5, prompt(i % 5, 700 + 90 * i % 800)) for i in range(50)]
     tiers = dram("150 MiB", "400 MiB", leaf_only=True)
     strides, steps = (run(rows, blocks=BLOCKS, tiers=tiers, single_step=s) for s in (False, True))
-    assert strides.frames["requests"].equals(steps.frames["requests"])
+    same_requests(strides, steps)
 
 
 @pytest.mark.parametrize(

@@ -81,9 +81,9 @@ def test_a_fetch_into_hbm_leaves_nothing_to_load(run, prompt):
 
 @pytest.mark.parametrize("into", ["hbm", "dram"])
 @pytest.mark.parametrize("stop", ["best_effort", "wait_complete", "timeout"])
-def test_strides_equal_single_steps(go, stop, into):
+def test_strides_equal_single_steps(go, same_requests, stop, into):
     policy = {"name": "on_arrival", "into": into, "stop": stop}
-    assert go(policy).frames["requests"].equals(go(policy, single_step=True).frames["requests"])
+    same_requests(go(policy), go(policy, single_step=True))
 
 
 @pytest.mark.parametrize("admission", [{"name": "by_size", "most_tokens": 100}, "second_hit"])
@@ -153,3 +153,27 @@ def test_a_request_does_not_wait_for_what_is_fetched_for_others(run, prompt, tmp
     row = result.frames["requests"].iloc[3]
     assert row.hit_ssd_tokens == plain.hit_ssd_tokens > 0
     assert row.admit_s == plain.admit_s == 60
+
+
+def test_fetches_during_strides_find_what_single_steps_left(run, same_requests):
+    """Turns are fetched while others decode: what HBM still holds then depends on the steps that have begun by then."""
+    clients = {
+        "clients": 12,
+        "conversations": 2,
+        "rounds": 5,
+        "first_input_tokens": {"mean": 1500, "sigma": 0.8},
+        "input_tokens": 100,
+        "output_tokens": {"mean": 300, "sigma": 0.5},
+        "think_time": {"mean": "4 s"},
+        "block_tokens": 64,
+    }
+    keywords = {
+        "trace": {"clients": clients},
+        "blocks": 700,
+        "tiers": [{"name": "hbm"}, {"name": "dram", "capacity": "1 GiB"}, {"name": "ssd", "capacity": "20 GiB"}],
+        "links": DISK,
+        "policies": {"prefetch": {"name": "next_turn", "into": "dram", "lead": "1 s", "estimate": "recorded"}},
+    }
+    strides, singles = run(**keywords), run(**keywords, single_step=True)
+    same_requests(strides, singles)
+    assert len(fetched(strides)) > 10

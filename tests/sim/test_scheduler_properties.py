@@ -96,17 +96,18 @@ def test_limits_hold_and_nobody_is_lost(run, case):
 
 @CHECKED
 @given(case=cases())
-def test_strides_are_exactly_single_steps(run, case):
+def test_strides_are_exactly_single_steps(run, same_requests, case):
     rows, keywords = case
     strides, singles = run(rows, **keywords), run(rows, **keywords, single_step=True)
-    for name in ("requests", "transfers", "samples"):
+    same_requests(strides, singles)
+    for name in ("transfers", "samples"):
         pd.testing.assert_frame_equal(strides.frames[name], singles.frames[name], check_exact=True)
     assert (singles.frames["steps"]["count"] == 1).all()
     one_by_one = [steps_one_by_one(r.frames["steps"]) for r in (strides, singles)]
     pd.testing.assert_frame_equal(*one_by_one)
 
 
-def test_strides_evict_in_the_same_order_as_single_steps(run, prompt):
+def test_strides_evict_in_the_same_order_as_single_steps(run, same_requests, prompt):
     """A block becomes evictable in the middle of a stride: what the stride's earlier steps evicted must not change.
 
     Request 4 decodes alone while the slow store of request 5 pins blocks that are older than those of request 6.
@@ -130,8 +131,7 @@ def test_strides_evict_in_the_same_order_as_single_steps(run, prompt):
         )
         for single in (False, True)
     ]
-    strides, singles = (r.frames["requests"] for r in results)
-    pd.testing.assert_frame_equal(strides, singles, check_exact=True)
+    same_requests(*results)
 
 
 def test_strides_stop_where_an_eviction_starts_a_copy(run, prompt):

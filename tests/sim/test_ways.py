@@ -251,7 +251,7 @@ def test_hbm_goes_nowhere(scenario, again):
     spacing=st.sampled_from([0.02, 0.4, 5.0]),
 )
 def test_any_paths_conserve_bytes_and_strides_equal_steps(
-    run, prompt, dram, cxl, ssd, remote, sizes, blocks, offload, prefetch, families, spacing
+    run, same_requests, prompt, dram, cxl, ssd, remote, sizes, blocks, offload, prefetch, families, spacing
 ):
     """`run` recounts every byte over every link; single steps give the same tables."""
     ways = {"dram": dram, "cxl": cxl, "ssd": ssd, "remote": remote}
@@ -267,4 +267,4 @@ def test_any_paths_conserve_bytes_and_strides_equal_steps(
         "hardware": {"profile": "h100-sxm", "replicas": 2, "gpus_per_node": 2},
     }
     strides, steps = run(rows, **keywords), run(rows, single_step=True, **keywords)
-    assert strides.frames["requests"].equals(steps.frames["requests"])
+    same_requests(strides, steps)
