@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from hw_profiles.curve import Array, Curve
 from hw_profiles.residual import Number, Residual
 
 BASE_HEADS = 32
@@ -82,6 +84,37 @@ class DecodeModel:
     def ratio(self, batch: Number, nbytes: Number) -> Number | float:
         """Measured / formula at this work, 1 without a table."""
         return 1.0 if self.residual is None else self.residual.at(batch * self.share, nbytes)
+
+    def at_batch(self, batch: float) -> DecodeCurve:
+        """The same for one batch size, sooner."""
+        table = None if self.residual is None else self.residual.along(1, (batch * self.share,))
+        return DecodeCurve(self.floor, self.t0 + self.per_seq * batch, self.bandwidth, table)
+
+
+class DecodeCurve(NamedTuple):
+    """A `DecodeModel` at one batch size: max(floor, fixed + bytes / bandwidth), times its table's ratio.
+
+    The times are those of the model, but for the rounding of its table's interpolation.
+    """
+
+    floor: float
+    fixed: float
+    bandwidth: float
+    table: Curve | None
+
+    def seconds(self, nbytes: float) -> float:
+        """Time for keys and values of `nbytes` in one layer."""
+        seconds = max(self.floor, self.fixed + nbytes / self.bandwidth)
+        return seconds if self.table is None else seconds * self.table.at(nbytes)
+
+    def along(self, nbytes: Array) -> Array:
+        """The same for each of `nbytes`, which ascend: float64[n], the same bits."""
+        seconds: Array = np.maximum(self.floor, self.fixed + nbytes / self.bandwidth)
+        return seconds if self.table is None else seconds * self.table.along(nbytes)
+
+    def ratio(self, nbytes: float) -> float:
+        """Measured / formula at this work, 1 without a table."""
+        return 1.0 if self.table is None else self.table.at(nbytes)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from hw_profiles.curve import Curve
+
 Array = NDArray[np.float64]
 Number = TypeVar("Number", float, Array)
 
@@ -55,17 +57,28 @@ class Residual:
         found = self._sum_arrays([np.asarray(x) for x in where]) if arrays else self._sum_scalars(where)
         return cast(Number, found)
 
+    def along(self, axis: int, others: Sequence[float]) -> Curve:
+        """The ratio along one axis (its place among `axes`), at one coordinate for each of the others, in order.
+
+        Octaves are linear between powers of two, so the ratio is between those and the points of the grid.
+        """
+        grid = self.axes[axis][1]
+        low, high = (math.frexp(end)[1] for end in (grid[0], grid[-1]))
+        powers = [2.0**exponent for exponent in range(low, high) if grid[0] < 2.0**exponent < grid[-1]]
+        places = np.array(sorted({*grid, *powers}))
+        where: list[Any] = [np.array(float(x)) for x in others]
+        where.insert(axis, places)
+        return Curve(places.tolist(), np.broadcast_to(self.at(*where), places.shape).tolist())
+
     def _sum_scalars(self, where: Sequence[Any]) -> float:
-        places = [_place(grid, octaves(x)) for grid, x in zip(self._octaves, where, strict=True)]
-        total = 0.0
-        for steps, strides in self._corners:
-            weight, index = 1.0, 0
-            for (low, share), step, stride in zip(places, steps, strides, strict=True):
-                weight = weight * (share if step else 1.0 - share)
-                index += (low + step) * stride
-            if weight:
-                total = total + weight * self.ratio[index]
-        return total
+        corners = [(0, 1.0)]  # index and weight
+        for grid, stride, x in zip(self._octaves, self._strides, where, strict=True):
+            low, share = _place(grid, octaves(x))
+            steps = [(low * stride, 1.0 - share)] if share < 1.0 else []
+            if share:
+                steps.append(((low + 1) * stride, share))
+            corners = [(index + step, weight * part) for index, weight in corners for step, part in steps]
+        return sum([weight * self.ratio[index] for index, weight in corners])
 
     def _sum_arrays(self, where: Sequence[Array]) -> Array:
         places = [_places(grid, octaves(x)) for grid, x in zip(self._octaves, where, strict=True)]
@@ -87,8 +100,12 @@ class Residual:
     def _corners(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
         """Corners of a cell: a step (0 or 1) along every axis that has a cell, and the strides of the axes."""
         sizes = [len(grid) for _, grid in self.axes]
-        strides = tuple(math.prod(sizes[i + 1 :]) for i in range(len(sizes)))
-        return [(steps, strides) for steps in product(*((0, 1) if size > 1 else (0,) for size in sizes))]
+        return [(steps, self._strides) for steps in product(*((0, 1) if size > 1 else (0,) for size in sizes))]
+
+    @cached_property
+    def _strides(self) -> tuple[int, ...]:
+        sizes = [len(grid) for _, grid in self.axes]
+        return tuple(math.prod(sizes[i + 1 :]) for i in range(len(sizes)))
 
     @cached_property
     def _flat(self) -> Array:

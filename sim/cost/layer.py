@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from hw_profiles.attention import MLA
-from hw_profiles.cost_models import GemmModel
+from hw_profiles.cost_models import DecodeCurve, GemmModel
 from hw_profiles.geometry import Gemm, LayerSpec
 from hw_profiles.kernel_groups import BASE_KV_HEADS
 from sim.cost.bound import Bound, gemm_bound
@@ -105,6 +105,7 @@ class LayerCost:
             self._arithmetic = latent.arithmetic
         else:
             self.decode_model = kernels.decode(layer)
+        self._decode_by_seqs: dict[float, DecodeCurve] = {}
         self._kv_heads = 1 if isinstance(layer.attention, MLA) else layer.attention.kv_heads
         self._mixed = kernels.mixed(layer)
         self._imbalance = kernels.imbalance(layer)
@@ -153,12 +154,11 @@ class LayerCost:
         """
         if self._imbalance is not None and longest:
             return float(self.decode_steps(seqs, np.array([float(attended)]), np.array([float(longest)]))[0])
-        return self.decode_model.seconds(seqs, self.decode_bytes * attended)
+        return self._decode_at(seqs).seconds(self.decode_bytes * attended)
 
     def decode_steps(self, seqs: float, attended: Floats, longest: Floats | None = None) -> Floats:
-        """The same for each of the steps whose tokens `attended` has: float64[steps], the same bits."""
-        # the model takes one shape; a plain number gives the same bits as an array of one, and sooner
-        seconds = self.decode_model.seconds(cast(Floats, float(seqs)), self.decode_bytes * attended)
+        """The same for each of the steps whose tokens `attended` has, which ascend: float64[steps], the same bits."""
+        seconds = self._decode_at(seqs).along(self.decode_bytes * attended)
         if self._imbalance is None or longest is None:
             return seconds
         if self.window is not None:
@@ -174,12 +174,18 @@ class LayerCost:
 
     def decode_bound(self, seqs: float, attended: float, seconds: float) -> Bound:
         """What of `seconds` of decode attention waits for HBM, and what for arithmetic."""
-        model = self.decode_model
-        ratio = model.ratio(seqs, self.decode_bytes * attended)
-        if seconds / ratio <= model.floor:
+        curve = self._decode_at(seqs)
+        ratio = curve.ratio(self.decode_bytes * attended)
+        if seconds / ratio <= curve.floor:
             return Bound(0.0, 0.0)
-        work = ratio * max(0.0, seconds / ratio - model.t0 - model.per_seq * seqs)
+        work = ratio * max(0.0, seconds / ratio - curve.fixed)
         return Bound(0.0, work) if self._arithmetic else Bound(work, 0.0)
+
+    def _decode_at(self, seqs: float) -> DecodeCurve:
+        curve = self._decode_by_seqs.get(seqs)
+        if curve is None:
+            curve = self._decode_by_seqs[seqs] = self.decode_model.at_batch(seqs)
+        return curve
 
     def prefill(self, chunks: Sequence[Chunk]) -> float:
         """Attention of chunks (new tokens, cached tokens before them) in one launch, causal, inside the window.

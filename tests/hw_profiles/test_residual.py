@@ -49,6 +49,29 @@ def test_arrays_give_the_bits_of_scalars(points: list[tuple[float, float]]) -> N
     assert all(0.8 - 1e-12 <= ratio <= 1.3 + 1e-12 for ratio in TABLE.at(batch, nbytes))
 
 
+@given(other=positive, points=st.lists(positive, min_size=1, max_size=9))
+def test_along_one_axis_it_is_a_curve(other: float, points: list[float]) -> None:
+    points.sort()
+    for table, axis, others in ((TABLE, 1, [other]), (TABLE, 0, [other]), (CUBE, 0, [other, 7.0])):
+        curve = table.along(axis, others)
+        where = [[*others[:axis], x, *others[axis:]] for x in (*points, *table.axes[axis][1])]
+        assert [curve.at(w[axis]) for w in where] == pytest.approx([table.at(*w) for w in where], rel=1e-13)
+        assert curve.along(np.array(points)).tolist() == [curve.at(x) for x in points]
+    flat = CUBE.along(2, (other, 2048.0))
+    assert flat.at(3.0) == flat.along(np.array([3.0, 1e9]))[1] == CUBE.at(other, 2048.0, 3.0)
+
+
+@given(batch=st.integers(1, 3000), points=st.lists(positive, min_size=1, max_size=9))
+def test_decode_at_one_batch_size_is_the_model(batch: int, points: list[float]) -> None:
+    points.sort()
+    for model in (DecodeModel(1e-5, 5e-6, 1e-7, 3e12, TABLE, share=0.5), DecodeModel(1e-5, 5e-6, 1e-7, 3e12)):
+        curve = model.at_batch(batch)
+        assert curve.along(np.array(points)).tolist() == [curve.seconds(x) for x in points]
+        expected = [model.seconds(batch, x) for x in points]
+        assert [curve.seconds(x) for x in points] == pytest.approx(expected, rel=1e-13)
+        assert [curve.ratio(x) for x in points] == pytest.approx([model.ratio(batch, x) for x in points], rel=1e-13)
+
+
 def test_models_multiply_it_in() -> None:
     decode = DecodeModel(1e-5, 5e-6, 1e-7, 3e12)
     with_table = DecodeModel(1e-5, 5e-6, 1e-7, 3e12, TABLE)
