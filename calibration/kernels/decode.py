@@ -25,7 +25,8 @@ MOST_PARTS = 64
 LOG2E = 1.4426950408889634
 
 
-@triton.jit
+# not compiled again for every width that a table can have
+@triton.jit(do_not_specialize=["table_width"])
 def decode_parts(
     queries,
     key_codes,
@@ -140,7 +141,19 @@ def attend(
         num_warps=warps,
         num_stages=3,
     )
-    merge_parts[(batch * heads,)](part_out, part_lse, out, D=dim, PARTS=parts, num_warps=4)
+    merge(work, out)
+
+
+def merge(work: tuple[torch.Tensor, torch.Tensor], out: torch.Tensor) -> None:
+    """The parts of `work` into out [batch, heads, numbers]."""
+    batch, heads, parts = work[1].shape
+    warps = merge_warps(out.shape[2], parts)
+    merge_parts[(batch * heads,)](*work, out, D=out.shape[2], PARTS=parts, num_warps=warps)
+
+
+def merge_warps(dim: int, parts: int) -> int:
+    """Warps that hold a tile of dim x parts numbers in registers: 64 a thread."""
+    return min(16, max(4, dim * parts // (64 * 32)))
 
 
 def constants(layout: Layout, tokens: int = TOKENS) -> dict[str, int]:
@@ -214,11 +227,14 @@ BUILDS = (
     _build("decode_mha", Layout(32, 32)),
     _build("decode_page64", Layout(32, 8, page=64)),
     *(_build(f"decode_{form}", Layout(32, 8, format=form)) for form in ("int8", "fp8", "int4", "int2")),
-    Build(
-        "decode_merge",
-        merge_parts,
-        {"part_out": "*fp32", "part_lse": "*fp32", "out": "*bf16"},
-        {"D": 128, "PARTS": 16},
-        {"num_warps": 4},
+    *(
+        Build(
+            name,
+            merge_parts,
+            {"part_out": "*fp32", "part_lse": "*fp32", "out": "*bf16"},
+            {"D": dim, "PARTS": MOST_PARTS},
+            {"num_warps": merge_warps(dim, MOST_PARTS)},
+        )
+        for name, dim in (("decode_merge", 128), ("mla_merge", 512))
     ),
 )

@@ -13,7 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
-from calibration.kernels.decode import LOG2E, merge_parts, scratch
+from calibration.kernels.decode import LOG2E, merge, scratch
 from calibration.kernels.portable import ceil_div, dot
 from calibration.kernels.spec import CUDA, Build, Check, Place, relative_error
 
@@ -25,7 +25,8 @@ GFX942 = {"TOKENS": 16}, {"num_warps": 8, "num_stages": 1}
 """What does not spill there: (constants, options)."""
 
 
-@triton.jit
+# not compiled again for every width that a table can have
+@triton.jit(do_not_specialize=["table_width"])
 def mla_parts(
     queries,
     cache,
@@ -117,7 +118,7 @@ def attend(
         **constants(shape) | tile,
         **options,
     )
-    merge_parts[(batch * shape.heads,)](part_out, part_lse, out, D=shape.latent, PARTS=parts, num_warps=4)
+    merge(work, out)
 
 
 def constants(shape: Latent) -> dict[str, int]:

@@ -18,6 +18,9 @@ QUERIES, TOKENS = 128, 64
 OPTIONS = {"num_warps": 8, "num_stages": 3}
 SMALL = {"QUERIES": 64}, {"num_warps": 8, "num_stages": 3}
 """For GPUs without wgmma or tcgen05, where the large tile spills."""
+LARGE_TILE = (9, 10)
+"""Compute capabilities (major) that have them: Hopper, and Blackwell for data centres; not 12, Blackwell's other cards.
+"""
 
 
 # not compiled again for every kind of number that a chunk or a prefix can have
@@ -85,8 +88,8 @@ def attend(queries: torch.Tensor, cache: Cache, row: int, prefix: int, out: torc
 
 
 def tuning(device: torch.device) -> tuple[dict[str, int], dict[str, int]]:
-    """(constants, options) for a device: the large tile from Hopper on."""
-    if device.type == "cuda" and torch.version.cuda and torch.cuda.get_device_capability(device) >= (9, 0):
+    """(constants, options) for a device."""
+    if device.type == "cuda" and torch.version.cuda and torch.cuda.get_device_capability(device)[0] in LARGE_TILE:
         return {"QUERIES": QUERIES}, OPTIONS
     return SMALL
 

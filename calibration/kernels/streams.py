@@ -106,9 +106,9 @@ def check_copy(place: Place) -> float:
 
 
 CHECKS = (
-    Check("stream_read", check_read),
-    Check("stream_write", check_write, EXACT),
-    Check("stream_copy", check_copy, EXACT),
+    Check("stream_read", check_read, dtypes=("f32",)),
+    Check("stream_write", check_write, EXACT, dtypes=("f32",)),
+    Check("stream_copy", check_copy, EXACT, dtypes=("f32",)),
 )
 _WIDE = {"cuda": ("wide_access",), "hip:gfx942": ("wide_access",)}
 BUILDS = (

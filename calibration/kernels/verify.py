@@ -46,7 +46,7 @@ def verify(check: Check, dtype: str, device: torch.device) -> Verified:
     if not ok and not problem:
         problem = f"relative error {error:.2g}, expected at most {tolerance:.2g}"
     seconds = round(time.perf_counter() - started, 3)
-    return Verified(check.name, dtype, None if math.isnan(error) else error, tolerance, ok, seconds, problem)
+    return Verified(check.name, dtype, error if math.isfinite(error) else None, tolerance, ok, seconds, problem)
 
 
 def verify_all(device: torch.device, names: Sequence[str] = (), dtypes: Sequence[str] = ()) -> Iterator[Verified]:

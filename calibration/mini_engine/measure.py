@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -22,6 +24,8 @@ from calibration.suite.lab import Lab
 from hw_profiles.errors import InputError
 
 WARM_UP_REQUESTS = 6
+DEVICE_SHARE, PINNED_SHARE = 0.9, 0.5
+"""Of the free memory of the device that weights and pages may take; of the host's that may be pinned."""
 
 
 class Bench:
@@ -31,10 +35,7 @@ class Bench:
         self.lab = lab
         self.setting = setting
         self.page_bytes = 2 * shape.page_numbers
-        need = shape.weight_bytes + setting.pages * self.page_bytes
-        if not lab.cpu and need > 0.9 * lab.facts.free_bytes:
-            found, allowed = f"{lab.facts.free_bytes / 2**30:.1f} GiB free", f"{need / 2**30:.1f} GiB"
-            raise InputError(f"too little memory on {lab.facts.name} for {setting.model}", found=found, allowed=allowed)
+        _must_fit(lab, setting, shape, self.page_bytes)
         self.model = DeviceModel(lab, shape, setting.pages, setting.host_pages)
         self._runners: dict[bool, StepRunner] = {}
 
@@ -58,7 +59,8 @@ class Bench:
             self.model, self.runner(variant.l2_prefetch), method=variant.method, synchronous=variant.synchronous
         )
         executor.keep = True
-        log = engine.run(trace, scheduler, executor)
+        with _no_collection():
+            log = engine.run(trace, scheduler, executor)
         wrong, checked = self._compare_pages(scheduler)
         host = statistics.median(executor.host_s)
         return Run(variant, log, scheduler, executor.outputs, host, wrong, checked)
@@ -76,15 +78,47 @@ class Bench:
         return wrong, checked
 
 
+def _must_fit(lab: Lab, setting: Setting, shape: ModelShape, page_bytes: int) -> None:
+    """Raise InputError if the device or the host has too little memory."""
+    facts, gib = lab.facts, 2**30
+    need = (shape.weight_bytes + setting.pages * page_bytes) / DEVICE_SHARE
+    if not lab.cpu and need > facts.free_bytes:
+        found, least = f"{facts.free_bytes / gib:.1f} GiB free", f"at least {need / gib:.0f} GiB"
+        raise InputError(f"too little memory on {facts.name} for {setting.model}", found=found, allowed=least)
+    pinned = setting.host_pages * page_bytes / PINNED_SHARE
+    if pinned > facts.host_bytes:
+        found, least = f"{facts.host_bytes / gib:.1f} GiB", f"at least {pinned / gib:.0f} GiB"
+        raise InputError("too little memory on the host for the pages it is to hold", found=found, allowed=least)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep Python's garbage collector from stopping a step."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 def run_variants(
     bench: Bench, names: Sequence[str], folder: Path, progress: Callable[[str], None] = lambda name: None
 ) -> dict[str, Run]:
-    """Warm up, run the variants, the first of them again at the end; logs are written as they come."""
-    bench.run(VARIANTS["C"], WARM_UP_REQUESTS)
-    runs = {}
+    """Run the variants, the first of them again at the end; logs are written as they come.
+
+    What a variant needs and no other has used is warmed up before: nothing is compiled in what is logged.
+    """
+    runs: dict[str, Run] = {}
+    warm: set[tuple[str, bool]] = set()
     for name in (*names, f"{names[0]} again"):
         progress(name)
-        runs[name] = bench.run(VARIANTS[name.split()[0]])
+        variant = VARIANTS[name.split()[0]]
+        if (variant.method, variant.l2_prefetch) not in warm:
+            # with copies, even if it makes none: the variants after it will
+            bench.run(replace(VARIANTS["C"], method=variant.method, l2_prefetch=variant.l2_prefetch), WARM_UP_REQUESTS)
+            warm.add((variant.method, variant.l2_prefetch))
+        runs[name] = bench.run(variant)
         write_log(runs[name], folder / f"engine_{name.replace(' ', '_')}.jsonl")
     return runs
 

@@ -5,6 +5,7 @@ Steps that only decode replay a CUDA graph per batch size; steps with prompts ar
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -68,7 +69,7 @@ class StepRunner:
             if not self._lab.cpu:
                 from calibration.suite.bench_memory import graph_of
 
-                self._graphs[batch] = graph_of(self._lab, lambda step=ready: self._forward(step), 1)
+                self._graphs[batch] = graph_of(self._lab, partial(self._forward, ready), 1)
         self._lab.synchronize()
 
     def prepare(self, plan: StepPlan) -> Ready:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from calibration.suite.block_copies import BlockCopier, Submit
-from calibration.suite.lab import WAIT_STEPS, Lab
-from calibration.suite.timing import Custom, Kernel, Reading, Trial
+from calibration.suite.lab import Lab
+from calibration.suite.timing import WAIT_STEPS, Custom, Kernel, Patience, Reading, Trial
 
 KIB, MIB = 2**10, 2**20
 STEP_S = 0.2e-6
@@ -21,6 +21,8 @@ MOST_QUEUED = 512
 """Copies that a stream takes before the host has to wait (its queue holds about a thousand)."""
 BOTH_BYTES, BOTH_BLOCK = 256 * MIB, 2 * MIB
 BEHIND_BYTES, BEHIND_SMALL = 64 * MIB, 4 * KIB
+TOGETHER_WAITS = 20
+"""What starts together waits so many times as long as a single kernel, to begin with."""
 
 
 def copy(lab: Lab, key: dict[str, Any]) -> Trial:
@@ -28,7 +30,8 @@ def copy(lab: Lab, key: dict[str, Any]) -> Trial:
     device = lab.pool("copy device", key["bytes"])
     host = lab.pool(f"copy {key['memory']}", key["bytes"], host=key["memory"])
     target, source = (device, host) if key["direction"] == "h2d" else (host, device)
-    return Kernel(lambda _: target.copy_(source, non_blocking=True), nbytes=float(key["bytes"]))
+    blocking = key["memory"] == "pageable"
+    return Kernel(lambda _: target.copy_(source, non_blocking=True), nbytes=float(key["bytes"]), blocking=blocking)
 
 
 def blocks(lab: Lab, key: dict[str, Any]) -> Trial:
@@ -40,11 +43,15 @@ def blocks(lab: Lab, key: dict[str, Any]) -> Trial:
     stream = lab.inward if key["direction"] == "h2d" else lab.outward
     submit = BlockCopier(lab).blocks(key["direction"], method, key["bytes"], count, stream)
     queued = method != "loop" or count <= MOST_QUEUED
-    steps = WAIT_STEPS + int(count * SUBMIT_S[method] / STEP_S) if queued else WAIT_STEPS
+    if not queued:
+        return Custom(
+            lambda _: _timed(lab, stream, submit, WAIT_STEPS)._replace(extra={"queued": 0.0}, late=False),
+            nbytes=float(key["bytes"] * count),
+        )
+    patience = Patience(WAIT_STEPS + int(count * SUBMIT_S[method] / STEP_S))
 
     def take(_: int) -> Reading:
-        device_s, host_s = _timed(lab, stream, submit, steps)
-        return Reading(device_s, host_s, {"queued": float(queued)})
+        return patience.sample(lambda steps: _timed(lab, stream, submit, steps))._replace(extra={"queued": 1.0})
 
     return Custom(take, nbytes=float(key["bytes"] * count))
 
@@ -53,20 +60,23 @@ def programs(lab: Lab, key: dict[str, Any]) -> Trial:
     """key: direction, programs: 64 MiB in blocks of 64 KiB by a copy kernel of so many programs."""
     stream = lab.inward if key["direction"] == "h2d" else lab.outward
     copier = BlockCopier(lab)
-    submit = copier.blocks(key["direction"], "kernel", 64 * KIB, 1024, stream, programs=key["programs"])
-    return Custom(lambda _: Reading(*_timed(lab, stream, submit, WAIT_STEPS)), nbytes=64.0 * MIB)
+    submit, patience = (
+        copier.blocks(key["direction"], "kernel", 64 * KIB, 1024, stream, programs=key["programs"]),
+        Patience(WAIT_STEPS),
+    )
+    return Custom(lambda _: patience.sample(lambda steps: _timed(lab, stream, submit, steps)), nbytes=64.0 * MIB)
 
 
-def _timed(lab: Lab, stream: Any, submit: Submit, steps: int) -> tuple[float, float]:
+def _timed(lab: Lab, stream: Any, submit: Submit, steps: int) -> Reading:
     start, end = lab.event(), lab.event()
-    lab.wait(stream, steps)
+    lab.wait(steps, stream)
     started = time.perf_counter()
     start.record(stream)
     submit()
     end.record(stream)
-    host = time.perf_counter() - started
+    host, late = time.perf_counter() - started, lab.has_passed(start)
     end.synchronize()
-    return 1e-3 * start.elapsed_time(end), host
+    return Reading(1e-3 * start.elapsed_time(end), host, late=late)
 
 
 def both_ways(lab: Lab, key: dict[str, Any]) -> Trial:
@@ -78,11 +88,12 @@ def both_ways(lab: Lab, key: dict[str, Any]) -> Trial:
         for direction, stream in zip(("h2d", "d2h"), streams, strict=True)
     ]
 
-    def take(_: int) -> Reading:
-        (h2d, d2h), host = together(lab, streams, work)
-        return Reading(max(h2d, d2h), host, {"h2d_s": h2d, "d2h_s": d2h})
+    def once(steps: int) -> Reading:
+        (h2d, d2h), host, late = together(lab, streams, work, steps)
+        return Reading(max(h2d, d2h), host, {"h2d_s": h2d, "d2h_s": d2h}, late)
 
-    return Custom(take, nbytes=2.0 * BOTH_BYTES)
+    patience = Patience(TOGETHER_WAITS * WAIT_STEPS)
+    return Custom(lambda _: patience.sample(once), nbytes=2.0 * BOTH_BYTES)
 
 
 def behind(lab: Lab, key: dict[str, Any]) -> Trial:
@@ -98,25 +109,27 @@ def behind(lab: Lab, key: dict[str, Any]) -> Trial:
         with torch.cuda.stream(streams[1]):
             target.copy_(source, non_blocking=True)
 
-    def take(_: int) -> Reading:
-        (all_s, small_s), host_s = together(lab, streams, [long, small])
-        return Reading(small_s, host_s, {"all_s": all_s})
+    def once(steps: int) -> Reading:
+        (all_s, small_s), host_s, late = together(lab, streams, [long, small], steps)
+        return Reading(small_s, host_s, {"all_s": all_s}, late)
 
-    return Custom(take, nbytes=float(BEHIND_SMALL))
+    patience = Patience(TOGETHER_WAITS * WAIT_STEPS)
+    return Custom(lambda _: patience.sample(once), nbytes=float(BEHIND_SMALL))
 
 
 def together(
-    lab: Lab, streams: Sequence[Any], work: Sequence[Callable[[], None]], waits: int = 20
-) -> tuple[list[float], float]:
-    """(seconds from a common start until each stream has done its work, the host's time); all are let go at once."""
+    lab: Lab, streams: Sequence[Any], work: Sequence[Callable[[], None]], steps: int
+) -> tuple[list[float], float, bool]:
+    """(seconds from a common start until each stream has done its work, the host's time, whether the start came before
+    everything was submitted); all are let go at once, after so many steps of `Lab.wait`."""
     start, ends = lab.event(), [lab.event() for _ in streams]
-    lab.wait(steps=waits * WAIT_STEPS)
+    lab.wait(steps)
     start.record()
     started = time.perf_counter()
     for stream, submit, end in zip(streams, work, ends, strict=True):
         stream.wait_event(start)
         submit()
         end.record(stream)
-    host = time.perf_counter() - started
+    host, late = time.perf_counter() - started, lab.has_passed(start)
     lab.synchronize()
-    return [1e-3 * start.elapsed_time(end) for end in ends], host
+    return [1e-3 * start.elapsed_time(end) for end in ends], host, late

@@ -56,8 +56,9 @@ def digest(lab: Lab, key: dict[str, Any]) -> Trial:
 
     pages, batch = key["pages"], key["batch"]
     size = KV_HEADS * HEAD_DIM
+    each = pages * batch  # no two sequences have a page in common
     low, high = (
-        lab.pool(f"digest {name}", pages * size, lab.dtype).view(pages, KV_HEADS, HEAD_DIM) for name in ("low", "high")
+        lab.pool(f"digest {name}", each * size, lab.dtype).view(each, KV_HEADS, HEAD_DIM) for name in ("low", "high")
     )
     if key["what"] == "build":
         keys = lab.pool("digest keys", pages * PAGE * size, lab.dtype).view(pages, PAGE, KV_HEADS, HEAD_DIM)
@@ -65,7 +66,7 @@ def digest(lab: Lab, key: dict[str, Any]) -> Trial:
     scores = torch.rand(batch, KV_HEADS, pages, device=lab.device)
     if key["what"] == "top":
         return Kernel(lambda _: scores.topk(min(TOP, pages), dim=2, sorted=False), nbytes=4.0 * scores.numel())
-    table = torch.stack([lab.integers(torch.randperm(pages)) for _ in range(batch)])
+    table = lab.integers(torch.randperm(each)).view(batch, pages)
     queries = lab.random(batch, 32, HEAD_DIM)
     nbytes = 4.0 * batch * pages * size
     return Kernel(lambda _: kernels.score(queries, low, high, table, scores), nbytes=nbytes)

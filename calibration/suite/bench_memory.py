@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ import torch
 from calibration.suite import ops, plan_cpu
 from calibration.suite.lab import Lab
 from calibration.suite.plan_memory import CHASE_STEPS, L2_SECONDS
-from calibration.suite.timing import Custom, Kernel, Reading, Trial
+from calibration.suite.timing import WAIT_STEPS, Custom, Kernel, Patience, Reading, Trial
 
 MIB = 2**20
 CHASE_BYTES = {"hbm": 512 * MIB, "host": 64 * MIB}
@@ -110,9 +112,9 @@ def gemm_beside_prefetch(lab: Lab, key: dict[str, Any]) -> Trial:
     y = torch.empty(2048, 8192, dtype=lab.dtype, device=lab.device)
     prefetch = prefetcher(lab.pool("stream x", key["bytes"] // 4, torch.float32), key["method"])
 
-    def take(_: int) -> Reading:
+    def once(steps: int) -> Reading:
         start, end = lab.event(), lab.event()
-        lab.wait()
+        lab.wait(steps)
         started = time.perf_counter()
         start.record()
         with torch.cuda.stream(lab.side):
@@ -120,11 +122,12 @@ def gemm_beside_prefetch(lab: Lab, key: dict[str, Any]) -> Trial:
             prefetch()
         torch.mm(x, weight.t(), out=y)
         end.record()
-        host = time.perf_counter() - started
+        host, late = time.perf_counter() - started, lab.has_passed(start)
         lab.synchronize()
-        return Reading(1e-3 * start.elapsed_time(end), host)
+        return Reading(1e-3 * start.elapsed_time(end), host, late=late)
 
-    return Custom(take, flops=2.0 * 2048 * 8192 * 8192)
+    patience = Patience(WAIT_STEPS)
+    return Custom(lambda _: patience.sample(once), flops=2.0 * 2048 * 8192 * 8192)
 
 
 def launch(lab: Lab, key: dict[str, Any]) -> Trial:
@@ -143,10 +146,22 @@ def launch(lab: Lab, key: dict[str, Any]) -> Trial:
         return Custom(lambda _: _host_time(event.record))
     host = torch.zeros(1, pin_memory=True)
     source, target = (host, tiny) if what == "h2d_4" else (tiny, host)
-    return Kernel(lambda _: target.copy_(source, non_blocking=True), repeats=100, nbytes=4.0)
+    return Kernel(lambda _: target.copy_(source, non_blocking=True), repeats=100, nbytes=4.0, wait=False)
 
 
-def graph_of(lab: Lab, work: Any, count: int) -> Any:
+@dataclass(frozen=True)
+class Graph:
+    """A CUDA graph and the work that it repeats, which keeps the tensors alive whose addresses are in the graph."""
+
+    graph: Any
+    work: Callable[[], object]
+
+    def replay(self) -> None:
+        """Submit it."""
+        self.graph.replay()
+
+
+def graph_of(lab: Lab, work: Callable[[], object], count: int) -> Graph:
     """A CUDA graph of `count` times `work`, warmed up on a side stream as capture wants it."""
     lab.side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(lab.side):
@@ -156,7 +171,7 @@ def graph_of(lab: Lab, work: Any, count: int) -> Any:
     with torch.cuda.graph(graph):
         for _ in range(count):
             work()
-    return graph
+    return Graph(graph, work)
 
 
 def _per_launch(lab: Lab, graph: Any, count: int) -> Reading:

@@ -8,22 +8,23 @@ from typing import Any
 import torch
 
 from calibration.suite.bench_attention import decode
-from calibration.suite.bench_copies import together
+from calibration.suite.bench_copies import TOGETHER_WAITS, together
 from calibration.suite.bench_memory import stream_launch
 from calibration.suite.block_copies import BlockCopier, Submit
 from calibration.suite.lab import Lab
 from calibration.suite.plan_copies import OVERLAP_S
-from calibration.suite.timing import Custom, Kernel, Launch, Reading, Trial
+from calibration.suite.timing import WAIT_STEPS, Custom, Kernel, Launch, Patience, Reading, Trial
 
 MIB = 2**20
 BLOCK, BLOCKS = 2 * MIB, 64
-"""Traffic comes in rounds of 64 blocks of 2 MiB."""
+"""Traffic comes in rounds of 64 blocks of 2 MiB, within HBM of as many bytes in fewer blocks."""
+WITHIN = 16
+"""So many times as large, and as few: a stream's queue holds about a thousand copies."""
 GATE_WAITS = 100
-"""Everything waits for a common start, so many times `Lab.wait` or about 10 ms, while the host submits."""
+"""Everything waits for a common start, so many times as long as a single kernel (to begin with), while the host
+submits."""
 LONGER = 1.4
 """Traffic is made to last longer than the kernels."""
-LINK, MEMORY = 55e9, 1.2e12
-"""Rates (bytes/s) that traffic is expected to have at most: copies over the link, copies within HBM."""
 
 
 def beside(lab: Lab, key: dict[str, Any]) -> Trial:
@@ -34,9 +35,8 @@ def beside(lab: Lab, key: dict[str, Any]) -> Trial:
     launch, nbytes, flops = _kernel(lab, key["kernel"])
     alone = min(Kernel(launch).sample(lab, number, cold=False).device_s for number in range(3))
     repeats = max(1, math.ceil(OVERLAP_S / alone))
-    traffic, rates = _traffic(lab, key["traffic"])
-    compute = torch.cuda.Stream()
-    rounds = [math.ceil(LONGER * OVERLAP_S * rate / (BLOCK * BLOCKS)) for rate in rates]
+    traffic, compute = _traffic(lab, key["traffic"]), lab.compute
+    rounds = [math.ceil(LONGER * OVERLAP_S / _round_s(lab, stream, submit)) for stream, submit in traffic]
 
     def kernels() -> None:
         with torch.cuda.stream(compute):
@@ -53,14 +53,20 @@ def beside(lab: Lab, key: dict[str, Any]) -> Trial:
     streams = [compute, *(stream for stream, _ in traffic)]
     work = [kernels, *(again(submit, count) for (_, submit), count in zip(traffic, rounds, strict=True))]
 
-    def take(_: int) -> Reading:
-        (kernel_s, *traffic_s), host_s = together(lab, streams, work, waits=GATE_WAITS)
+    def once(steps: int) -> Reading:
+        (kernel_s, *traffic_s), host_s, late = together(lab, streams, work, steps)
         extra = {"launches": float(repeats), "covered": float(all(s >= kernel_s for s in traffic_s))}
         for number, (count, seconds) in enumerate(zip(rounds, traffic_s, strict=True)):
             extra |= {f"traffic_{number}_bytes": float(count * BLOCK * BLOCKS), f"traffic_{number}_s": seconds}
-        return Reading(kernel_s / repeats, host_s, extra)
+        return Reading(kernel_s / repeats, host_s, extra, late)
 
-    return Custom(take, nbytes=nbytes, flops=flops)
+    patience = Patience(GATE_WAITS * WAIT_STEPS)
+    return Custom(lambda _: patience.sample(once), nbytes=nbytes, flops=flops)
+
+
+def _round_s(lab: Lab, stream: Any, submit: Submit) -> float:
+    """Seconds of one round of traffic alone: the second, since the first finds nothing ready."""
+    return [together(lab, [stream], [submit], TOGETHER_WAITS * WAIT_STEPS)[0][0] for _ in range(2)][1]
 
 
 def _kernel(lab: Lab, name: str) -> tuple[Launch, float, float]:
@@ -79,13 +85,14 @@ def _kernel(lab: Lab, name: str) -> tuple[Launch, float, float]:
     return stream_launch(lab, op, x, y), 4.0 * count * (2 if op == "copy" else 1), 0.0
 
 
-def _traffic(lab: Lab, name: str) -> tuple[list[tuple[Any, Submit]], list[float]]:
-    """(stream, function that submits one round) per direction, and the rates to expect."""
+def _traffic(lab: Lab, name: str) -> list[tuple[Any, Submit]]:
+    """(stream, function that submits one round) per direction."""
+    copier, streams = BlockCopier(lab), {"h2d": lab.inward, "d2h": lab.outward, "d2d": lab.side}
+    if name == "d2d":
+        return [(lab.side, copier.blocks("d2d", "loop", WITHIN * BLOCK, BLOCKS // WITHIN, lab.side))]
     directions = {"none": [], "both": ["h2d", "d2h"]}.get(name, [name.removesuffix("_kernel")])
     method = "kernel" if name.endswith("_kernel") else "loop"
-    copier, streams = BlockCopier(lab), {"h2d": lab.inward, "d2h": lab.outward, "d2d": lab.side}
-    work = [
+    return [
         (streams[direction], copier.blocks(direction, method, BLOCK, BLOCKS, streams[direction]))
         for direction in directions
     ]
-    return work, [MEMORY if direction == "d2d" else LINK for direction in directions]

@@ -1,4 +1,4 @@
-"""The table of benches: name -> what makes a trial of a key, and the checks of the kernels that it times."""
+"""The table of benches: name -> what makes a trial of a key; and which checks stand for the kernels of a point."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from calibration.suite import (
     bench_products,
 )
 from calibration.suite.lab import Lab
+from calibration.suite.point import Key
 from calibration.suite.timing import Trial
 
 Bench = Callable[[Lab, dict[str, Any]], Trial]
@@ -49,27 +50,38 @@ BENCHES: Mapping[str, Bench] = MappingProxyType(
         "nvme": bench_host.nvme,
     }
 )
-CHECKED: Mapping[str, tuple[str, ...]] = MappingProxyType(
+_CHECKED: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "stream": ("stream_",),
         "l2_read": ("stream_read",),
         "chase": ("pointer_chase",),
         "l2_prefetch": ("l2_prefetch", "stream_read"),
         "gemm_beside_prefetch": ("l2_prefetch",),
-        "decode": ("decode_",),
         "decode_skew": ("decode_gqa4",),
         "mla": ("mla_",),
-        "prefill": ("prefill",),
         "elementwise": ("rms_norm", "silu_gate", "rotary", "kv_write"),
         "layer": ("decode_gqa4", "rms_norm", "silu_gate", "rotary", "kv_write"),
         "page_copy": ("page_copy",),
-        "quantise": ("quantise_",),
         "digest": ("digest_",),
-        "blocks": ("address_copy",),
-        "both_ways": ("address_copy",),
         "programs": ("address_copy",),
         "from_host": ("decode_gqa4",),
-        "beside": ("stream_", "decode_gqa4", "address_copy"),
     }
 )
-"""Prefixes of the names of checks: a bench is not timed when one of them failed."""
+_PLAIN = ("decode_gqa", "decode_mha", "decode_page", "decode_cpu")
+
+
+def checked_by(bench: str, key: Key) -> tuple[str, ...]:
+    """Prefixes of the names of checks: a point is not timed when one of them failed. None for what is torch's own."""
+    if bench == "stream":
+        return (f"stream_{key['op']}",)
+    if bench == "decode":
+        return _PLAIN if key["format"] == "bf16" else (f"decode_{key['format']}",)
+    if bench == "quantise":
+        return (f"quantise_{key['format']}",)
+    if bench in {"prefill", "gemm"}:
+        return (bench,) if key["impl"] == "triton" else ()
+    if bench in {"blocks", "both_ways"}:
+        return ("address_copy",) if "kernel" in key.values() else ()
+    if bench == "beside":
+        kernel = {"decode": ("decode_gqa4",), "gemm": ()}.get(str(key["kernel"]), (str(key["kernel"]),))
+        return (*kernel, "address_copy") if str(key["traffic"]).endswith("_kernel") else kernel
+    return _CHECKED.get(bench, ())

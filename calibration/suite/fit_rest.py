@@ -30,7 +30,7 @@ def overlap_part(readings: Readings, hbm_rate: float) -> Part:
             "covered": reading.extra.get("covered", 1.0),
         }
         direction = {"h2d": "h2d", "d2h": "d2h", "h2d_kernel": "h2d_kernel", "d2h_kernel": "d2h_kernel"}.get(traffic)
-        if direction and kernel in HBM_BOUND and moved > 0:
+        if direction and kernel in HBM_BOUND and moved > 0 and reading.extra.get("covered", 1.0) >= 0.5:
             factors.setdefault(direction, []).extend(max(0.0, s) * hbm_rate / moved for s in slower)
     if matrix:
         part.extras["interference"] = matrix

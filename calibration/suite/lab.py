@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,6 @@ from calibration.kernels.kv_cache import FORMATS, VALUE_GROUP, Cache, Layout, Si
 from calibration.suite.facts import Facts
 from calibration.suite.point import FLUSH
 
-WAIT_STEPS = 400
-"""Dependent loads from L2 that the GPU makes while the host submits a sample: about 0.1 ms."""
 SPARE = 1.25
 """Pages of a pool for each that is used: tables are scattered over it."""
 CPU_SPARE = 6
@@ -53,6 +52,8 @@ class Lab:
         """An event that keeps time."""
         return torch.cuda.Event(enable_timing=True)
 
+    # Streams are made once: torch deals out the same few again and again, and two uses of one wait for each other.
+
     @cached_property
     def inward(self) -> Any:
         """Stream for copies toward the GPU."""
@@ -65,7 +66,12 @@ class Lab:
 
     @cached_property
     def side(self) -> Any:
-        """One more stream."""
+        """Stream for copies within the GPU, and for what runs beside kernels."""
+        return torch.cuda.Stream()
+
+    @cached_property
+    def compute(self) -> Any:
+        """Stream for kernels that run beside the others."""
         return torch.cuda.Stream()
 
     def synchronize(self) -> None:
@@ -78,12 +84,17 @@ class Lab:
         if not self.cpu:
             torch.cuda.current_stream().synchronize()
 
-    def wait(self, stream: Any = None, steps: int = WAIT_STEPS) -> None:
-        """Keep a stream (the current one) of the GPU busy for a moment."""
+    def wait(self, steps: int, stream: Any = None) -> None:
+        """Keep a stream (the current one) of the GPU busy for so many loads, one after the other."""
         from calibration.kernels import chase
 
+        chain, end = self._chain, self._end  # made on the current stream, before the other one is
         with torch.cuda.stream(stream or torch.cuda.current_stream()):
-            chase.follow(self._chain, self._end, steps)
+            chase.follow(chain, end, steps)
+
+    def has_passed(self, event: Any) -> bool:
+        """Whether the GPU has come past an event."""
+        return bool(event.query())
 
     def flush(self) -> None:
         """Read more than L2 holds, so that what was in it is gone and nothing in it has to be written back."""
@@ -150,13 +161,18 @@ class Lab:
             self._pools[name] = kept
         return kept[:count]
 
-    def release(self) -> None:
-        """Give all pools back and remove files."""
+    def free_pools(self) -> None:
+        """Give all pools back."""
         self._pools.clear()
-        for path in self._files:
-            path.unlink(missing_ok=True)
         if not self.cpu:
             torch.cuda.empty_cache()
+
+    def release(self) -> None:
+        """Give all pools back and remove files."""
+        for path in self._files:
+            path.unlink(missing_ok=True)
+        with suppress(RuntimeError):  # after an error of the GPU nothing can be given back
+            self.free_pools()
 
     def disk_file(self, name: str, nbytes: int) -> Path:
         """A file of random bytes in the folder of `disk`, made once, removed by `release`."""

@@ -67,12 +67,12 @@ def skew_points(costs: Costs) -> Iterator[Point]:
         yield point(costs, "decode_skew", seconds, {"skew": skew, "batch": batch, "seq": 4096}, priority=2)
 
 
-def mla_points(costs: Costs, heads: int = 128) -> Iterator[Point]:
+def mla_points(costs: Costs, facts: Facts, heads: int = 128) -> Iterator[Point]:
     """A latent of 512 + 64 numbers per token, all heads."""
     for batch, seq in (*MLA, *MLA_HELDOUT):
-        if batch * seq > MLA_MOST_TOKENS:
-            continue
         nbytes = batch * seq * LATENT * 2.0
+        if batch * seq > MLA_MOST_TOKENS or nbytes > KV_SHARE * facts.free_bytes:
+            continue
         seconds = 2 * costs.launch + max(nbytes / costs.hbm, 4 * heads * LATENT * batch * seq / (0.4 * costs.attention))
         held = (batch, seq) in MLA_HELDOUT
         yield point(costs, "mla", seconds, {"heads": heads, "batch": batch, "seq": seq}, heldout=held)

@@ -13,6 +13,8 @@ PAGE_BYTES, PAGE_COUNTS, MOST_BYTES = (4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, 2
 FORMATS, SIZES, HELDOUT_SIZE = ("int8", "fp8", "int4", "int2"), (2**20, 2**24, 2**27), 2**26
 CODE_BYTES = {"int8": 1.03, "fp8": 1.03, "int4": 0.75, "int2": 0.5}
 """Bytes of codes and scales per number of 2 bytes (kernels of `calibration.kernels.quantise`, rows of 128)."""
+MEMORY_SHARE = 0.2
+"""Largest digests measured, as a share of the device memory that is free."""
 DIGEST_PAGES, DIGEST_BATCHES = (256, 1024, 4096, 16384, 65536), (1, 16)
 
 
@@ -35,12 +37,12 @@ def quantise_points(costs: Costs, facts: Facts) -> Iterator[Point]:
             yield point(costs, "quantise", seconds, key, heldout=held, priority=2)
 
 
-def digest_points(costs: Costs) -> Iterator[Point]:
+def digest_points(costs: Costs, facts: Facts) -> Iterator[Point]:
     """Digests of pages (16 tokens, 8 KV heads of 128), bounds of a query's scores, the 64 best pages."""
     for pages, batch in itertools.product(DIGEST_PAGES, DIGEST_BATCHES):
         moved = {"build": pages * 16 * 2048, "score": batch * pages * 4096, "top": batch * pages * 256}
         for what, nbytes in moved.items():
-            if what == "build" and batch > 1:
+            if (what == "build" and batch > 1) or nbytes > MEMORY_SHARE * facts.free_bytes:
                 continue
             key: Key = {"what": what, "pages": pages, "batch": batch}
             held = pages == DIGEST_PAGES[2]

@@ -9,6 +9,11 @@ import ctypes.util
 import importlib.util
 import os
 import subprocess
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from calibration.suite.facts import GIB, Facts
 from hw_profiles.errors import InputError
@@ -20,8 +25,11 @@ CONTEXT_BYTES, CONTEXT_SHARE = 1.5 * GIB, 0.05
 """What a CUDA context and a display may take (the larger counts); more means that somebody works on the card."""
 MOST_BUSY = 10
 """Percent of the time that kernels of others may run."""
+LEAST_CAPABILITY = (8, 0)
+"""Ampere, the first with bf16 tensor cores."""
 CPU_CACHE_BYTES = 2 * 2**20
 """What passes through a CPU's caches between two uses of a weight of the mini engine's model is a few times as much."""
+_IN_USE = "is in use by others (nvidia-smi shows by whom; CUDA_VISIBLE_DEVICES chooses another card)"
 SETTINGS = (
     *("name", "uuid", "driver_version", "pcie.link.gen.current", "pcie.link.gen.max", "pcie.link.width.current"),
     *("clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem", "temperature.gpu", "power.draw", "power.limit"),
@@ -42,13 +50,81 @@ def device_facts(kind: str = "cuda") -> Facts:
         require("torch")
         return cpu_facts()
     require("torch", "triton")
+    if os.environ.get("TRITON_INTERPRET", "0") == "1":
+        raise InputError("Triton would interpret kernels on the host: unset it", where="TRITON_INTERPRET", found="1")
     import torch
 
-    if not torch.cuda.is_available():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of what is said here in one line
+        there, said = torch.cuda.is_available(), ""
+        if not there and (torch.version.cuda or torch.version.hip):
+            try:
+                torch.cuda.init()
+            except (RuntimeError, AssertionError) as error:
+                said = first_line(error)
+    if not there:
         hip = torch.version.hip is not None
-        raise InputError(why_no_gpu(torch.__version__, gpu_build=hip or torch.version.cuda is not None, hip=hip))
-    facts = _gpu_facts()
-    return check_free(facts, read_settings(facts.uuid).get("utilization.gpu", ""))
+        build = hip or torch.version.cuda is not None
+        raise InputError(why_no_gpu(torch.__version__, gpu_build=build, hip=hip, said=said))
+    with gpu_errors():
+        facts = check_able(_gpu_facts())
+    check_free(facts, read_settings(facts.uuid).get("utilization.gpu", ""))
+    try_kernel()
+    return facts
+
+
+def check_able(facts: Facts) -> Facts:
+    """`facts` if the kernels can run there at all. Raises InputError."""
+    if facts.kind == "cuda" and tuple(map(int, facts.arch.split("."))) < LEAST_CAPABILITY:
+        allowed = f"at least {'.'.join(map(str, LEAST_CAPABILITY))}: the kernels multiply bf16"
+        raise InputError(f"compute capability of {facts.name}", found=facts.arch, allowed=allowed)
+    return facts
+
+
+def try_kernel(place: str = "cuda") -> None:
+    """Compile and launch the smallest kernel: Triton wants a C compiler, and a driver that knows its code."""
+    import torch
+
+    from calibration.kernels import chase
+
+    try:
+        device = torch.device(place)
+        chase.follow(chase.chain(4096, device), torch.zeros(1, dtype=torch.int64, device=device), 1)
+        torch.cuda.synchronize()
+    except Exception as error:  # noqa: BLE001 -- whatever it says is the finding
+        raise InputError(f"Triton cannot run a kernel here: {first_line(error)}") from None
+
+
+def check_profile(document: Mapping[str, Any], where: Path, facts: Facts) -> None:
+    """Raise InputError unless a measured profile is of this machine."""
+    device = (document.get("calibration") or {}).get("device") or {}
+    for name, mine in (("kind", facts.kind), ("name", facts.name), ("arch", facts.arch)):
+        if device.get(name) != mine:
+            problem = "the profile was measured on another machine"
+            raise InputError(
+                problem, where=where, path=f"calibration.device.{name}", found=device.get(name), allowed=mine
+            )
+
+
+@contextmanager
+def gpu_errors() -> Iterator[None]:
+    """Turn what the GPU and its memory refuse into an InputError of one line."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise InputError(f"too little memory on the GPU: {first_line(error)}") from None
+    except RuntimeError as error:
+        if not first_line(error).startswith(("CUDA", "HIP", "cuda", "hip", "Triton")):
+            raise
+        raise InputError(f"the GPU failed: {first_line(error)}") from None
+
+
+def first_line(error: BaseException) -> str:
+    """The first sentence of what an error says."""
+    lines = str(error).strip().splitlines()
+    return lines[0].split(". ")[0][:200] if lines else type(error).__name__
 
 
 def check_free(facts: Facts, busy: str = "") -> Facts:
@@ -56,9 +132,9 @@ def check_free(facts: Facts, busy: str = "") -> Facts:
     taken = facts.memory_bytes - facts.free_bytes
     if taken > max(CONTEXT_BYTES, CONTEXT_SHARE * facts.memory_bytes):
         found = f"{taken / GIB:.1f} of {facts.memory_bytes / GIB:.1f} GiB taken"
-        raise InputError(f"{facts.name} is in use by others (nvidia-smi shows by whom)", found=found)
+        raise InputError(f"{facts.name} {_IN_USE}", found=found)
     if busy.isdigit() and int(busy) > MOST_BUSY:
-        raise InputError(f"{facts.name} is in use by others (nvidia-smi shows by whom)", found=f"{busy} % busy")
+        raise InputError(f"{facts.name} {_IN_USE}", found=f"{busy} % busy")
     if facts.free_bytes < LEAST_FREE:
         found, allowed = f"{facts.free_bytes / GIB:.1f} GiB free", f"at least {LEAST_FREE / GIB:g} GiB"
         raise InputError(f"too little memory on {facts.name}", found=found, allowed=allowed)
@@ -71,8 +147,8 @@ def cpu_facts() -> Facts:
     return Facts("cpu", "cpu", "", os.cpu_count() or 1, CPU_CACHE_BYTES, size, size // 2, size)
 
 
-def why_no_gpu(version: str, *, gpu_build: bool, hip: bool) -> str:
-    """Why torch finds no GPU, in a line."""
+def why_no_gpu(version: str, *, gpu_build: bool, hip: bool, said: str = "") -> str:
+    """Why torch finds no GPU, in a line. said: what torch says when it is made to look for one."""
     if not gpu_build:
         return f"no GPU can be measured: torch {version} is built for CPUs only; install its CUDA or ROCm build"
     hidden = os.environ.get("HIP_VISIBLE_DEVICES" if hip else "CUDA_VISIBLE_DEVICES")
@@ -80,7 +156,7 @@ def why_no_gpu(version: str, *, gpu_build: bool, hip: bool) -> str:
         return f"no GPU can be measured: {'HIP' if hip else 'CUDA'}_VISIBLE_DEVICES={hidden!r} hides them"
     if not hip and ctypes.util.find_library("cuda") is None:
         return "no GPU can be measured: there is no NVIDIA driver (libcuda); --plan needs none"
-    return "no GPU can be measured: the driver reports none; --plan needs none"
+    return f"no GPU can be measured: {said or 'the driver reports none'}; --plan needs none"
 
 
 def read_settings(gpu: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Run a plan: kernels are checked, then every point is measured in shuffled passes, anchors between.
 
-Everything is written out as it comes. Whatever fails is written down and the rest goes on; what is already in the file
-is not measured again.
+Everything is written out as it comes. Whatever fails is written down and the rest goes on, unless the GPU itself has
+failed; what is already in the file is not measured again.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,19 @@ import numpy as np
 import torch
 
 from calibration.suite import bench_host, preflight
-from calibration.suite.benches import BENCHES, CHECKED
+from calibration.suite.benches import BENCHES, checked_by
 from calibration.suite.facts import Facts
 from calibration.suite.lab import Lab
 from calibration.suite.plan import Plan
 from calibration.suite.point import Point
 from calibration.suite.samples import SCHEMA, Samples, Writer
 from calibration.suite.timing import Measured, Trial, measure
+from hw_profiles.errors import InputError
 
 Progress = Callable[[int, int, str], None]
 """(points done, points in all, what is measured now)."""
-ANCHOR_SAMPLES = 8
+ANCHOR_SAMPLES, ANCHOR_WARMUPS = 8, 20
+"""Enough to bring an idle card to its clocks."""
 DECIMALS = 3
 """Digits behind the point of a microsecond."""
 
@@ -46,6 +49,7 @@ def run_plan(
     """Measure `plan` on the machine of `facts` into the file `path`.
 
     before: what the file holds already. budget_s: seconds after which only points of priority 0 are still measured.
+    Raises InputError when the GPU fails so that nothing more can be measured; what was measured is in the file.
     """
     started = time.monotonic()
     lab = Lab(facts, disk=disk)
@@ -98,7 +102,7 @@ def facts_processors() -> int:
 def _check_kernels(lab: Lab, writer: Writer, before: Samples | None) -> set[str]:
     """Names of the checks that failed; each is run once per file."""
     known = before.checks if before else ()
-    if known:
+    if before and before.done():  # else the run was killed while it checked
         return {str(record["kernel"]) for record in known if not record["ok"]}
     failed = set()
     for result in _checks(lab):
@@ -122,20 +126,44 @@ def _checks(lab: Lab) -> Iterable[dict[str, Any]]:
 
 def _measure_point(lab: Lab, writer: Writer, turn: int, point: Point, bad: set[str]) -> None:
     where = {"pass": turn, "name": point.name, "bench": point.bench, "key": dict(point.key)}
-    wrong = sorted(name for name in bad if name.startswith(CHECKED.get(point.bench, ("?",))))
+    prefixes = checked_by(point.bench, point.key)
+    wrong = sorted(name for name in bad if name.startswith(prefixes))
     if wrong:
         writer.write("problem", **where, problem=f"not timed: {', '.join(wrong)} disagreed with torch")
         return
-    try:
+
+    def attempt() -> dict[str, Any]:
         trial = BENCHES[point.bench](lab, dict(point.key))
         lab.synchronize()
-        found = measure(lab, trial, point.samples, point.warmups, point.cold)
+        return _numbers(trial, measure(lab, trial, point.samples, point.warmups, point.cold))
+
+    try:
+        numbers = _with_memory(lab, attempt)
     except Exception as error:  # noqa: BLE001 -- one point that fails (memory, a missing instruction) must not end the run
-        writer.write("problem", **where, problem=" ".join(f"{type(error).__name__}: {error}".split())[:300])
-        if not lab.cpu:
-            torch.cuda.empty_cache()
+        problem = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        writer.write("problem", **where, problem=problem)
+        _must_work(lab, writer.path, f"at {point.name} ({problem})")
         return
-    writer.write("sample", **where, heldout=point.heldout, cold=point.cold, **_numbers(trial, found))
+    writer.write("sample", **where, heldout=point.heldout, cold=point.cold, **numbers)
+
+
+def _with_memory(lab: Lab, attempt: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `attempt` returns; if memory is too short, once more without the pools that others have left."""
+    try:
+        return attempt()
+    except torch.OutOfMemoryError:
+        pass  # out of the handler first: its traceback holds on to tensors
+    lab.free_pools()
+    return attempt()
+
+
+def _must_work(lab: Lab, path: Path, where: str) -> None:
+    """Raise InputError if the GPU takes no more work: some errors end everything that a process can do on it."""
+    try:
+        lab.synchronize()
+    except RuntimeError:
+        problem = f"the GPU failed {where} and takes no more work; what was measured is kept: go on with --resume"
+        raise InputError(problem, where=path) from None
 
 
 def _numbers(trial: Trial, found: Measured) -> dict[str, Any]:
@@ -154,9 +182,12 @@ def _numbers(trial: Trial, found: Measured) -> dict[str, Any]:
 
 def _anchors(lab: Lab, writer: Writer, tag: str) -> None:
     for what in ("gemm", "copy"):
-        trial = bench_host.anchor(lab, what)
-        found = measure(lab, trial, ANCHOR_SAMPLES, 2, cold=False)
-        writer.write("anchor", tag=tag, what=what, **_numbers(trial, found))
+        writer.write("anchor", tag=tag, what=what, **_with_memory(lab, partial(_anchor, lab, what)))
+
+
+def _anchor(lab: Lab, what: str) -> dict[str, Any]:
+    trial = bench_host.anchor(lab, what)
+    return _numbers(trial, measure(lab, trial, ANCHOR_SAMPLES, ANCHOR_WARMUPS, cold=False))
 
 
 def _microseconds(seconds: float) -> float:

@@ -99,8 +99,8 @@ def read_samples(path: Path, *, half_line: bool = False) -> Samples:
     if not records or records[0]["type"] != "env":
         raise InputError("no `env` record", where=path, path="line 1", allowed=f"a file of schema {SCHEMA}")
     runs = [record for record in records if record["type"] == "env"]
-    for number, record in enumerate(runs):
-        _same_device(path, runs[0], record, number)
+    for number, record in enumerate(runs, start=1):
+        same_device(path, runs[0], record, f"run {number}")
     by_kind = {kind: tuple(record for record in records if record["type"] == kind) for kind in KINDS}
     return Samples(
         path=path,
@@ -170,9 +170,10 @@ def _is_time(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
 
 
-def _same_device(path: Path, first: Record, other: Record, number: int) -> None:
+def same_device(path: Path, first: Record, other: Record, who: str) -> None:
+    """Raise InputError if two `env` records name different devices."""
     mine, theirs = (record.get("device", {}) for record in (first, other))
     for name in ("kind", "name", "arch", "uuid", "memory_bytes"):
         if mine.get(name) != theirs.get(name):
-            problem = f"samples of two devices: run {number + 1} has another {name}"
+            problem = f"samples of two devices: {who} has another {name}"
             raise InputError(problem, where=path, path=f"device.{name}", found=theirs.get(name), allowed=mine.get(name))

@@ -2,7 +2,8 @@
 
 On a GPU: the L2 is made cold by reading (clean lines cost nothing to evict, written ones would be written back while
 the sample runs), a short wait on the GPU lets the host submit everything first, and CUDA events stand around the
-kernels. The host's own time of submission is kept beside it. On the CPU there is the host's clock alone.
+kernels. The host's own time of submission is kept beside it. A sample that the GPU began before the host had submitted
+all of it would time the host: it is taken again after a longer wait. On the CPU there is the host's clock alone.
 """
 
 from __future__ import annotations
@@ -20,14 +21,38 @@ Launch = Callable[[int], object]
 """Called with the number of the sample (negative in warm-ups), so that it can rotate buffers."""
 NOISY, BIMODAL, BELOW = 0.15, 0.7, 0.97
 """Flags: quartiles further apart than 15 % of the median; the fastest below 70 % of it; faster than possible."""
+WAIT_STEPS = 400
+"""Dependent loads from L2 that the GPU makes while the host submits a sample: about 0.1 ms to begin with."""
+TRIES = 7
 
 
 class Reading(NamedTuple):
-    """One sample: seconds on the device, seconds that the host took to submit, and what else was read (numbers)."""
+    """One sample: seconds on the device, seconds that the host took to submit, and what else was read (numbers).
+
+    late: the GPU had begun before the host had submitted everything, so the host's time may be in it.
+    """
 
     device_s: float
     host_s: float
     extra: dict[str, float] = {}  # noqa: RUF012 -- never written to
+    late: bool = False
+
+
+@dataclass
+class Patience:
+    """How long the GPU waits while the host submits, in steps of `Lab.wait`; found out while sampling."""
+
+    steps: int
+
+    def sample(self, once: Callable[[int], Reading]) -> Reading:
+        """`once` with so many steps, again if it was late; from the second time on with twice as many."""
+        for attempt in range(TRIES):
+            reading = once(self.steps)
+            if not reading.late:
+                break
+            if attempt:  # the first time something was compiled or allocated, perhaps
+                self.steps *= 2
+        return reading
 
 
 class Trial(Protocol):
@@ -54,31 +79,43 @@ class Kernel:
     repeats: int = 1
     wait: bool = True
     """False where the submission itself is measured."""
+    blocking: bool = False
+    """Whether the host cannot submit it without waiting for the GPU, as copies of memory that is not pinned."""
     extra: dict[str, float] = field(default_factory=dict)
+    _patience: Patience = field(default_factory=lambda: Patience(WAIT_STEPS))
 
     def sample(self, lab: Lab, number: int, cold: bool) -> Reading:
         """Seconds per launch."""
-        if cold:
-            lab.flush()
-        if self.before:
-            self.before(number)
         if lab.cpu:
+            self._prepare(lab, number, cold)
             started = lab.clock()
             for _ in range(self.repeats):
                 self.launch(number)
             seconds = (lab.clock() - started) / self.repeats
             return Reading(seconds, seconds, self.extra)
+        if not self.wait or self.blocking:
+            return self._once(lab, number, cold, self._patience.steps)._replace(late=False)
+        return self._patience.sample(lambda steps: self._once(lab, number, cold, steps))
+
+    def _prepare(self, lab: Lab, number: int, cold: bool) -> None:
+        if cold:
+            lab.flush()
+        if self.before:
+            self.before(number)
+
+    def _once(self, lab: Lab, number: int, cold: bool, steps: int) -> Reading:
+        self._prepare(lab, number, cold)
         start, end = lab.event(), lab.event()
         if self.wait:
-            lab.wait()
+            lab.wait(steps)
         started = time.perf_counter()
         start.record()
         for _ in range(self.repeats):
             self.launch(number)
         end.record()
-        host = time.perf_counter() - started
+        host, late = time.perf_counter() - started, lab.has_passed(start)
         end.synchronize()
-        return Reading(1e-3 * start.elapsed_time(end) / self.repeats, host / self.repeats, self.extra)
+        return Reading(1e-3 * start.elapsed_time(end) / self.repeats, host / self.repeats, self.extra, late)
 
 
 @dataclass
@@ -115,7 +152,9 @@ def measure(lab: Lab, trial: Trial, samples: int, warmups: int, cold: bool) -> M
     for number in range(-warmups, 0):
         trial.sample(lab, number, cold)
     readings = tuple(trial.sample(lab, number, cold) for number in range(samples))
-    return Measured(readings, flags_of([reading.device_s for reading in readings], trial.floor_s))
+    flags = flags_of([reading.device_s for reading in readings], trial.floor_s)
+    late = sum(reading.late for reading in readings) > samples / 2
+    return Measured(readings, (*flags, "late") if late else flags)
 
 
 def flags_of(seconds: list[float], floor_s: float) -> tuple[str, ...]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -41,7 +43,7 @@ def run(
     """Measure this machine's GPU: kernels, copies, kernels beside copies. Settings of the card stay as they are."""
     from calibration.suite.facts import costs_of, cpu_costs, facts_of
     from calibration.suite.plan import make_plan
-    from calibration.suite.preflight import device_facts
+    from calibration.suite.preflight import device_facts, gpu_errors
     from hw_profiles.loader import load_profile
 
     if device not in DEVICES:
@@ -61,15 +63,16 @@ def run(
         _show_plan(plan, machine.name, as_json)
         return
 
-    from calibration.suite.runner import run_plan
-    from calibration.suite.samples import FILE, read_samples
+    from calibration.suite.samples import FILE, read_samples, same_device
 
     path = out / FILE
     before = read_samples(path, half_line=True) if resume and path.exists() else None
-    if before is not None and before.env["device"]["name"] != facts.name:
-        found, allowed = facts.name, before.env["device"]["name"]
-        raise InputError("samples of another device", where=path, path="device.name", found=found, allowed=allowed)
-    with count_bar(not quiet, "points measured") as tick:
+    if before is not None:
+        same_device(path, before.env, {"device": asdict(facts)}, "this machine")
+
+    from calibration.suite.runner import run_plan
+
+    with count_bar(not quiet, "points measured") as tick, gpu_errors():
         run_plan(
             facts,
             plan,
@@ -136,17 +139,27 @@ def _report(path: Path, as_json: bool) -> None:
     found = read_samples(path)
     odd = sum(bool(record["flags"]) for record in found.samples)
     failed = sorted({str(record["name"]) for record in found.problems})
-    wrong = [record["kernel"] for record in found.checks if not record["ok"]]
+    wrong = {str(record["kernel"]): str(record.get("problem", "")) for record in found.checks if not record["ok"]}
     if as_json:
-        counts = {"samples": len(found.samples), "odd": odd, "failed": failed, "wrong_kernels": wrong}
+        counts = {"samples": len(found.samples), "odd": odd, "failed": failed, "wrong_kernels": list(wrong)}
         _print.document({"path": str(path), "device": found.env["device"]["name"], **counts})
     else:
         _print.line(f"{found.env['device']['name']}: {len(found.samples)} points measured, {odd} of them with a flag")
-    for name in wrong:
-        _print.note(f"warning: {name} disagrees with torch and was not timed")
-    for record in found.problems[:5]:
-        _print.note(f"warning: {record['name']}: {record['problem']}")
-    if len(failed) > 5:
-        _print.note(f"warning: {len(failed) - 5} more points failed (records of type `problem` in {path})")
+    for name, problem in wrong.items():
+        _print.note(f"warning: {name} disagrees with torch and was not timed ({problem})")
+    for line in _alike(found.problems):
+        _print.note(f"warning: {line}")
     if not as_json:
         _print.line(f"samples: {path}; next: kvsim calibrate fit {path.parent}")
+
+
+def _alike(problems: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What failed, a line per kind of problem and not per point."""
+    points: dict[str, set[str]] = {}
+    for record in problems:
+        points.setdefault(str(record["problem"]), set()).add(str(record["name"]))
+    lines = []
+    for problem, names in points.items():
+        more = f" and {len(names) - 1} more points" if len(names) > 1 else ""
+        lines.append(f"{min(names)}{more}: {problem}")
+    return lines

@@ -32,9 +32,10 @@ def validate(
     import json
 
     from calibration.mini_engine.setting import VARIANTS
-    from calibration.suite.preflight import device_facts
+    from calibration.suite.preflight import check_profile, device_facts, gpu_errors
     from hw_profiles.files import write_atomic
     from hw_profiles.loader import load_profile
+    from hw_profiles.yaml_io import load_yaml
 
     machine = load_profile(profile)
     if machine.kind != "measured":
@@ -45,6 +46,7 @@ def validate(
         if name not in known:
             raise InputError("unknown variant", where="--variants", found=name, allowed=known)
     facts = device_facts(device)
+    check_profile(load_yaml(profile), profile, facts)
 
     from calibration.mini_engine.measure import Bench, run_variants
     from calibration.mini_engine.model import ModelShape
@@ -56,9 +58,10 @@ def validate(
 
     out.mkdir(parents=True, exist_ok=True)
     setting = cpu_setting(out) if facts.kind == "cpu" else GPU
-    bench = Bench(Lab(facts), setting, ModelShape.of(load_model(setting.model), PAGE))
     tell = (lambda _name: None) if quiet or as_json else (lambda name: _print.note(f"variant {name} ..."))
-    runs = run_variants(bench, chosen, out, tell)
+    with gpu_errors():
+        bench = Bench(Lab(facts), setting, ModelShape.of(load_model(setting.model), PAGE))
+        runs = run_variants(bench, chosen, out, tell)
     verdict = judge(runs, setting, machine, profile)
     document = {"profile": str(profile), "device": facts.name, **verdict.document()}
     write_atomic(out / "validate.json", json.dumps(document, indent=2))

@@ -24,6 +24,7 @@ from calibration.suite import (
     benches,
     block_copies,
     lab,
+    timing,
 )
 from calibration.suite.facts import Facts
 from calibration.suite.timing import measure
@@ -91,14 +92,15 @@ def stand_in() -> None:
     torch.Tensor.is_cuda = property(lambda self: True)
     for name in ("empty", "zeros"):
         setattr(torch, name, unpinned(getattr(torch, name)))
+    lab.Lab.has_passed = lambda self, event: False
     block_copies.Runtime = Runtime
     small = {
-        lab: {"WAIT_STEPS": 2},
-        bench_memory: {"TINY_LAUNCHES": 2, "L2_SECONDS": 1e-9}
+        timing: {"WAIT_STEPS": 2},
+        bench_memory: {"TINY_LAUNCHES": 2, "L2_SECONDS": 1e-9, "WAIT_STEPS": 2}
         | {"CHASE_BYTES": {"hbm": 64 * KIB, "host": 64 * KIB}, "CHASE_STEPS": {"l2": 5, "hbm": 5, "host": 5}},
         bench_copies: {"STEP_S": 1.0, "BOTH_BYTES": 64 * KIB, "BOTH_BLOCK": 16 * KIB, "BEHIND_BYTES": 64 * KIB}
         | {"WAIT_STEPS": 2},
-        bench_overlap: {"BLOCK": 4 * KIB, "BLOCKS": 3, "MIB": 64, "OVERLAP_S": 1e-9, "LINK": 1.0, "MEMORY": 1.0},
+        bench_overlap: {"BLOCK": 4 * KIB, "BLOCKS": 3, "WITHIN": 1, "MIB": 64, "OVERLAP_S": 1e-9, "WAIT_STEPS": 2},
         bench_host: {"NVME_BYTES": 64 * KIB, "NVME_FILE_BYTES": 256 * KIB},
         bench_products: {"HIDDEN": 64, "FFN": 128, "HEADS": 4, "KV_HEADS": 2, "HEAD_DIM": 32, "VOCABULARY": 100},
         bench_kv: {"KV_HEADS": 2},

@@ -32,6 +32,12 @@ def test_every_bench_runs_through(gpu_python, tmp_path):
     assert decode["int2"] == tokens * (numbers / 4 + 2 * 4 * (128 / 32 + 128 / 32))
 
 
+def test_what_may_go_wrong_on_a_gpu_is_handled(gpu_python, tmp_path):
+    done = gpu_python(str(HERE / "hazards.py"), str(tmp_path), interpret=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(done.stdout.splitlines()) == 10
+
+
 def test_skewed_batches_have_the_same_tokens(gpu_python):
     code = """
 from calibration.suite.bench_attention import skewed

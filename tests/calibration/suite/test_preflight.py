@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import pytest
 
 from calibration.suite import preflight
 from calibration.suite.facts import GIB, facts_of
+from calibration.suite.samples import SCHEMA
 from hw_profiles.errors import InputError
 from hw_profiles.loader import load_profile
+from kvsim.cli.calibrate_run import _alike
 from kvsim.cli.main import run
 
 FACTS = facts_of(load_profile("h100-sxm"))
@@ -28,7 +31,7 @@ def test_a_free_card_passes():
         (
             FACTS.memory_bytes - 20 * GIB,
             "",
-            r"in use by others \(nvidia-smi shows by whom\), found '20.0 of 79.1 GiB taken'",
+            r"in use by others \(nvidia-smi .*CUDA_VISIBLE_DEVICES.*\), found '20.0 of 79.1 GiB taken'",
         ),
         (FACTS.memory_bytes, "98", r"in use by others .*found '98 % busy'"),
     ],
@@ -46,6 +49,25 @@ def test_too_little_memory():
         preflight.check_free(small)
 
 
+def test_a_card_without_bf16_is_refused():
+    with pytest.raises(InputError, match=r"compute capability of h100-sxm, found '7\.5', expected at least 8\.0"):
+        preflight.check_able(replace(FACTS, arch="7.5"))
+    for arch in ("8.0", "12.0"):
+        card = replace(FACTS, arch=arch)
+        assert preflight.check_able(card) is card
+    amd = replace(FACTS, kind="hip", arch="gfx942:sramecc+:xnack-")
+    assert preflight.check_able(amd) is amd
+
+
+def test_a_profile_of_another_machine_validates_nothing(tmp_path):
+    device = {"kind": "cuda", "name": "h100-sxm", "arch": "9.0"}
+    preflight.check_profile({"calibration": {"device": device}}, tmp_path, FACTS)
+    for document, found in (({"calibration": {"device": device | {"name": "H200"}}}, "H200"), ({}, None)):
+        with pytest.raises(InputError, match="the profile was measured on another machine") as caught:
+            preflight.check_profile(document, tmp_path, FACTS)
+        assert caught.value.found in {found, None}
+
+
 def test_reasons_for_no_gpu(monkeypatch):
     assert "built for CPUs only" in preflight.why_no_gpu("2.13.0+cpu", gpu_build=False, hip=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
@@ -55,6 +77,7 @@ def test_reasons_for_no_gpu(monkeypatch):
     assert "no NVIDIA driver (libcuda)" in preflight.why_no_gpu("2.13.0", gpu_build=True, hip=False)
     monkeypatch.setattr(preflight.ctypes.util, "find_library", lambda name: "libcuda.so.1")
     assert "the driver reports none" in preflight.why_no_gpu("2.13.0", gpu_build=True, hip=False)
+    assert "too old; --plan" in preflight.why_no_gpu("2.13.0", gpu_build=True, hip=False, said="too old")
 
 
 @pytest.mark.parametrize("missing", ["torch", "triton"])
@@ -74,6 +97,24 @@ def test_old_samples_are_not_overwritten(tmp_path, capsys):
     assert run(["calibrate", "run", "--out", str(tmp_path)]) == 2
     assert "there are samples already: go on with --resume" in capsys.readouterr().err
     assert (tmp_path / "samples.jsonl").read_text() == "mine\n"
+
+
+def test_samples_of_another_card_are_not_gone_on_with(tmp_path, capsys, monkeypatch):
+    """Two cards of one name: the file would be worth nothing."""
+    env = {"type": "env", "schema": SCHEMA, "device": asdict(replace(FACTS, uuid="GPU-1"))}
+    path = tmp_path / "samples.jsonl"
+    path.write_text(json.dumps(env) + "\n")
+    monkeypatch.setattr(preflight, "device_facts", lambda kind: replace(FACTS, uuid="GPU-2"))
+    assert run(["calibrate", "run", "--out", str(tmp_path), "--resume"]) == 2
+    error = capsys.readouterr().err
+    assert "samples of two devices: this machine has another uuid, found 'GPU-2', expected GPU-1" in error
+    assert error.count("\n") == 1
+    assert path.read_text() == json.dumps(env) + "\n"
+
+
+def test_points_that_failed_alike_are_one_line():
+    records = [{"name": f"blocks {n}", "problem": "code 801"} for n in (2, 1, 3)] + [{"name": "mla", "problem": "x"}]
+    assert _alike(records) == ["blocks 1 and 2 more points: code 801", "mla: x"]
 
 
 def test_a_host_without_nvidia_smi_has_no_settings(monkeypatch):
