@@ -64,6 +64,13 @@ gpu-tools:
 	@rm -f $(GPU_VENV)/.tried
 	@$(MAKE) --no-print-directory $(GPU_VENV)/.tried
 
+# Ray and Optuna for the tests of sweeps, which skip where this fails; SWEEP_TOOLS=no leaves them out.
+SWEEP_TOOLS ?= yes
+$(VENV)/.tried-sweep: pyproject.toml | $(VENV)/.installed-test
+	@echo 'installing Ray and Optuna into $(VENV) ...'
+	@timeout 150 $(PIP) install -e '.[ray,optuna]' || echo 'no Ray and Optuna here: their tests will skip'
+	@touch $@
+
 demo: $(VENV)/.installed
 	@$(BIN)/kvsim run examples/quickstart.yaml --out out/quickstart
 	@echo 'open it in a browser: file://$(CURDIR)/out/quickstart/report.html'
@@ -75,11 +82,12 @@ lint: $(VENV)/.installed-test
 
 # pytest comes last: its closing line is the result.
 KERNEL_TESTS := $(if $(filter yes,$(GPU_TOOLS)),$(GPU_VENV)/.tried)
+SWEEP_TESTS := $(if $(filter yes,$(SWEEP_TOOLS)),$(VENV)/.tried-sweep)
 
-test: lint $(KERNEL_TESTS)
+test: lint $(KERNEL_TESTS) $(SWEEP_TESTS)
 	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_ARGS)
 
-test-all: lint $(KERNEL_TESTS)
+test-all: lint $(KERNEL_TESTS) $(SWEEP_TESTS)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-tools:

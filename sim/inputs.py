@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from hw_profiles.devices import Device
 from hw_profiles.errors import InputError
@@ -24,6 +24,7 @@ from sim.scenario import Scenario
 from sim.spec import ScenarioSpec
 from sim.spec_base import resolved_path
 from traces.request import Trace
+from traces.spec import TraceSpec
 from traces.spec import build as build_trace
 
 T = TypeVar("T")
@@ -59,8 +60,16 @@ class Inputs:
         return self.layout.token_bytes
 
 
-def load_inputs(scenario: Scenario, *, strict: bool = False, draw: Draw | None = None) -> Inputs:
-    """Load trace, model and profile, and size the HBM. `strict` refuses a trace that needs a warning.
+class TraceReader(Protocol):
+    """`traces.spec.build`, or what does the same from memory."""
+
+    def __call__(self, spec: TraceSpec, seed: int, base_dir: str | Path = ".", *, strict: bool = False) -> Trace: ...
+
+
+def load_inputs(
+    scenario: Scenario, *, strict: bool = False, draw: Draw | None = None, read: TraceReader = build_trace
+) -> Inputs:
+    """Load trace (with `read`), model and profile, and size the HBM. `strict` refuses a trace that needs a warning.
 
     With `draw`, values of profile and devices are drawn from their intervals (`hw_profiles.sampling`).
 
@@ -87,7 +96,7 @@ def load_inputs(scenario: Scenario, *, strict: bool = False, draw: Draw | None =
     links = _named(scenario, None, lambda: link_models(profile, devices, spec, layout.lanes))
     caps = of_replicas(caps, spec, layout.lanes)
     budget = _named(scenario, None, lambda: _budget(spec, model, profile, layout))
-    trace = _named(scenario, "trace", lambda: build_trace(spec.trace, spec.seed, base, strict=strict))
+    trace = _named(scenario, "trace", lambda: read(spec.trace, spec.seed, base, strict=strict))
     if trace.block_tokens % spec.engine.block_tokens:
         raise InputError(
             "the engine's block must divide the trace's hash block",

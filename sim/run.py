@@ -7,7 +7,7 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -116,12 +116,15 @@ def simulate(
     bound: bool = False,
     save_cache_state: bool = False,
     draw: Draw | None = None,
+    inputs: Inputs | None = None,
+    watch: Callable[[Cluster], None] | None = None,
 ) -> Result:
     """Run a scenario. `check` recounts every invariant often; `single_step` does not stride (same result, slower).
 
     With `bound` the summary also has `bound`: the run's load + compute seconds against the least that its lookups allow
     (sim.cache.run_bound). With `save_cache_state` the result has what the tiers held at the end. With `draw` the
-    machine is one drawn from the intervals of its values (sim.uncertainty).
+    machine is one drawn from the intervals of its values (sim.uncertainty). `inputs` are those of the scenario, if they
+    are loaded already. `watch` is called with the cluster at every sample, and may raise to end the run.
     Raises InputError for input that turns out wrong, InvariantError if the simulator broke one of its own rules.
     """
     with _no_collections():
@@ -134,6 +137,8 @@ def simulate(
             bound=bound,
             save_cache_state=save_cache_state,
             draw=draw,
+            inputs=inputs,
+            watch=watch,
         )
 
 
@@ -159,13 +164,15 @@ def _simulate(
     bound: bool,
     save_cache_state: bool,
     draw: Draw | None,
+    inputs: Inputs | None,
+    watch: Callable[[Cluster], None] | None,
 ) -> Result:
     if bound and scenario.spec.warm_start is not None:
         raise InputError("the bound is of caches that are empty at first", where=scenario.where, path="warm_start")
     wall, cpu = time.perf_counter(), time.process_time()
-    inputs = load_inputs(scenario, strict=strict, draw=draw)
+    inputs = load_inputs(scenario, strict=strict, draw=draw) if inputs is None else inputs
     cluster = Cluster(scenario, inputs, single_step=single_step)
-    Sampler(cluster, progress)
+    Sampler(cluster, progress, watch)
     with failures_named(lambda: cluster.clock.now, scenario.where):
         cluster.clock.drain(CHECK_EVERY_EVENTS if check else None, lambda: checks.check_state(cluster))
     checks.check_state(cluster)

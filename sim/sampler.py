@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sim.clock import ARRIVAL_FIRST
 from sim.cluster import Cluster
 from sim.invariants import ensure
@@ -15,16 +17,19 @@ Row = tuple[str, str, str, float]
 
 
 class Sampler:
-    """Samples until every request is done. Also reports progress.
+    """Samples until every request is done. Also reports progress, and calls `watch` at every sample.
 
     How long a run takes is not known beforehand: an overloaded system drains for long, and in a closed loop the system
     itself decides when requests arrive. When samples get too many, every second one is dropped and the interval
     doubles, so that the grid stays even.
     """
 
-    def __init__(self, cluster: Cluster, progress: Progress | None) -> None:
+    def __init__(
+        self, cluster: Cluster, progress: Progress | None, watch: Callable[[Cluster], None] | None = None
+    ) -> None:
         self._cluster = cluster
         self._progress = progress
+        self._watch = watch
         self._span = float(cluster.trace.arrival_s[-1])
         self._interval = max(self._span / POINTS, 1e-3)
         self._samples: list[tuple[float, list[Row]]] = []
@@ -48,6 +53,8 @@ class Sampler:
         self._samples.append((now, rows))
         if self._progress is not None:
             self._progress(now, self._expected_s(now), cluster.done, len(cluster.trace))
+        if self._watch is not None:
+            self._watch(cluster)
         if len(self._samples) > MOST_POINTS:
             self._interval *= 2
             del self._samples[1::2]

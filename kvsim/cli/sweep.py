@@ -14,10 +14,11 @@ from kvsim.cli._progress import count_bar
 from kvsim.cli._run_dir import may_make
 
 if TYPE_CHECKING:
-    from sim.whatif.sweep import Row
+    from sim.whatif.sweep import Executor, Row
     from sim.whatif.variants import Variant
 
 NO = 1
+EXECUTORS = ("local", "ray")
 SHOWN = (("ttft_p99_ms", "TTFT p99, ms"), ("tpot_p95_ms", "TPOT p95, ms"), ("goodput_per_s", "goodput/s"))
 HITS = ("hit_ratio", "hits, %")
 
@@ -30,7 +31,15 @@ def sweep(
     workers: Workers = None,
     resume: Annotated[bool, typer.Option("--resume", help="Keep the runs that are done; run the others.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and stop.")] = False,
-    executor: Annotated[str, typer.Option("--executor", metavar="local", help="Where to run.")] = "local",
+    executor: Annotated[
+        str, typer.Option("--executor", metavar="local|ray", help="Where to run: processes here, or a Ray cluster.")
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address", metavar="ADDR", help="Of the cluster: auto, host:port, ray://host:port. [default: here]"
+        ),
+    ] = None,
     strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
@@ -41,8 +50,10 @@ def sweep(
     from sim.whatif.pool import worker_count
     from sim.whatif.sweep import count_kept, load_sweep, run_sweep
 
-    if executor != "local":
-        raise InputError("not available in this version", where="--executor", found=executor, allowed="local")
+    if executor not in EXECUTORS:
+        raise InputError("", where="--executor", found=executor, allowed=EXECUTORS, near=EXECUTORS)
+    if address is not None and executor != "ray":
+        raise InputError("needs --executor ray", where="--address", found=address)
     variants = load_sweep(file)
     many = worker_count(workers)
     folder = out or Path("out") / file.stem
@@ -55,7 +66,10 @@ def sweep(
     if count_kept(folder) and not resume:
         raise InputError("has runs of a sweep: go on with --resume, or name another folder with --out", where=folder)
     with count_bar(not as_json, "runs") as progress:
-        rows = run_sweep(variants, folder, workers=many, resume=resume, strict=strict, progress=progress)
+        run_all = _on_ray(address, many) if executor == "ray" else None
+        rows = run_sweep(
+            variants, folder, workers=many, executor=run_all, resume=resume, strict=strict, progress=progress
+        )
     failed = sum(row["error"] is not None for row in rows)
     if as_json:
         _print.document(
@@ -70,6 +84,14 @@ def sweep(
     (_print.note if as_json else _print.line)(said)
     if failed == len(rows):
         raise typer.Exit(NO)
+
+
+def _on_ray(address: str | None, workers: int) -> Executor:
+    from functools import partial
+
+    from sim.whatif.ray_pool import run_on_ray
+
+    return partial(run_on_ray, address=address, workers=workers)
 
 
 def _plan(variants: list[Variant], *, as_json: bool) -> None:

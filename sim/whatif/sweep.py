@@ -10,9 +10,9 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,11 +20,11 @@ import pyarrow.parquet as pq
 from hw_profiles.errors import InputError
 from hw_profiles.files import write_atomic
 from hw_profiles.yaml_io import load_yaml
-from sim.inputs import load_inputs
-from sim.run import config_sha256
+from sim.run import config_sha256, simulate
 from sim.scenario import Scenario
 from sim.whatif.pool import run_all
 from sim.whatif.runs import Job
+from sim.whatif.shared import shared_inputs
 from sim.whatif.variants import Variant, expand, value_label
 
 SCHEMA = "kvsim-sweep/1"
@@ -36,13 +36,17 @@ Row = dict[str, Any]
 """schema, config_sha256 (None if it could not be made), error (None if it ran), metrics by key."""
 
 
-@dataclass(frozen=True)
-class SweepJob:
-    """One run of a sweep; its row goes to `rows`/<hash>.json. `resume`: a row that is there already is taken."""
+class Executor(Protocol):
+    """`sim.whatif.pool.run_all`, or what does the same elsewhere."""
 
-    job: Job
-    rows: Path
-    resume: bool
+    def __call__(
+        self,
+        work: Callable[[Job], Row],
+        jobs: Sequence[Job],
+        *,
+        lost: Callable[[Job, str], Row],
+        done: Callable[[int, Row], None],
+    ) -> list[Row]: ...
 
 
 def load_sweep(path: Path) -> list[Variant]:
@@ -74,53 +78,67 @@ def run_sweep(
     variants: Sequence[Variant],
     out: Path,
     *,
-    workers: int,
+    workers: int = 1,
+    executor: Executor | None = None,
     resume: bool = False,
     strict: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Row]:
     """Run what has no row yet; writes `out`/sweep.parquet, one row per variant in their order, and returns the rows.
 
-    A run that fails is a row with its error. Raises InputError where results cannot be written.
+    On `workers` processes of this machine, or as `executor` does it. Every row is written when it comes; a run that
+    fails is a row with its error. `resume`: rows that are there already are taken. Raises InputError where results
+    cannot be written.
     """
     rows = out / "rows"
-    jobs = [SweepJob(Job.of(v.label, v.scenario, strict=strict), rows, resume) for v in variants]
-    finished = 0
+    jobs = [Job.of(v.label, v.scenario, strict=strict) for v in variants]
+    found: dict[int, Row] = {}
+    if resume:
+        kept = ((index, _kept(job, rows)) for index, job in enumerate(jobs))
+        found = {index: row for index, row in kept if row is not None}
+    left = [index for index in range(len(jobs)) if index not in found]
 
-    def tick(_: int, __: Row) -> None:
-        nonlocal finished
-        finished += 1
+    def done(place: int, row: Row) -> None:
+        if row["error"] is None:
+            write_atomic(rows / f"{row['config_sha256']}.json", json.dumps(row) + "\n")
+        found[left[place]] = row
         if progress is not None:
-            progress(finished, len(jobs))
+            progress(len(found), len(jobs))
 
-    found = run_all(run_row, jobs, workers=workers, lost=_lost, done=tick)
+    try:
+        rows.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write: {error.strerror or error}", where=rows) from None
+    executor = partial(run_all, workers=workers) if executor is None else executor
+    executor(run_row, [jobs[index] for index in left], lost=_lost, done=done)
+    ordered = [found[index] for index in range(len(jobs))]
     buffer = io.BytesIO()
-    pq.write_table(table(variants, found), buffer, compression="zstd")
+    pq.write_table(table(variants, ordered), buffer, compression="zstd")
     write_atomic(out / "sweep.parquet", buffer.getvalue())
-    return found
+    return ordered
 
 
-def run_row(job: SweepJob) -> Row:
-    """Run one job, or read its row. Raises InputError only if the row cannot be written."""
+def run_row(job: Job) -> Row:
+    """Run one job; whatever ends it is the row's error."""
     sha: str | None = None
     try:
-        scenario = job.job.scenario
-        sha = config_sha256(scenario, load_inputs(scenario, strict=job.job.strict))
-        file = job.rows / f"{sha}.json"
-        kept = _read(file) if job.resume else None
-        if kept is not None:
-            return kept
-        summary = scenario.run(strict=job.job.strict).summary
-        row: Row = {
-            "schema": ROW,
-            "config_sha256": sha,
-            "error": None,
-            "metrics": {metric["key"]: metric["value"] for metric in summary["metrics"]},
-        }
-    except Exception as error:  # noqa: BLE001 -- whatever ends one run is that row's error, and the sweep goes on
+        scenario = job.scenario
+        inputs = shared_inputs(scenario, strict=job.strict)
+        sha = config_sha256(scenario, inputs)
+        summary = simulate(scenario, inputs=inputs, strict=job.strict).summary
+    except Exception as error:  # noqa: BLE001 -- the sweep goes on
         return _failed(sha, str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}")
-    write_atomic(file, json.dumps(row) + "\n")
-    return row
+    metrics = {metric["key"]: metric["value"] for metric in summary["metrics"]}
+    return {"schema": ROW, "config_sha256": sha, "error": None, "metrics": metrics}
+
+
+def _kept(job: Job, rows: Path) -> Row | None:
+    """The row that an earlier sweep left for this job."""
+    try:
+        sha = config_sha256(job.scenario, shared_inputs(job.scenario, strict=job.strict))
+    except InputError:
+        return None  # it will fail again, and say why
+    return _read(rows / f"{sha}.json")
 
 
 def table(variants: Sequence[Variant], rows: Sequence[Row]) -> pa.Table:
@@ -158,7 +176,7 @@ def _read(file: Path) -> Row | None:
     return row if whole and isinstance(row.get("metrics"), dict) else None
 
 
-def _lost(job: SweepJob, why: str) -> Row:
+def _lost(job: Job, why: str) -> Row:
     return _failed(None, why)
 
 

@@ -1,6 +1,7 @@
 """`kvsim sweep`: its table, --dry-run, --resume, and wrong input."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,22 @@ def test_a_folder_of_something_else_is_left_alone(kvsim: Kvsim, file: Path) -> N
     assert "holds no sweep" in answer.err
 
 
-def test_other_executors_are_refused(kvsim: Kvsim, file: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--executor", "rai"), "--executor: found 'rai', expected one of local, ray; did you mean 'ray'?"),
+        (("--address", "auto"), "--address: needs --executor ray"),
+    ],
+)
+def test_wrong_executors_are_one_line(kvsim: Kvsim, file: Path, arguments: tuple[str, ...], words: str) -> None:
+    answer = kvsim("sweep", file.name, *arguments)
+    assert answer.code == 2
+    assert words in answer.err
+
+
+def test_without_ray_it_says_what_to_install(kvsim: Kvsim, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
     answer = kvsim("sweep", file.name, "--executor", "ray")
     assert answer.code == 2
-    assert "not available in this version" in answer.err
+    assert "pip install 'kvsim[ray]'" in answer.err
+    assert answer.err.count("\n") == 1

@@ -69,9 +69,9 @@ def test_resume_runs_only_what_is_missing_corrupt_or_changed(folder, monkeypatch
     out = folder / "out"
     first = run_sweep(variants, out, workers=1)
     ran = []
-    simulate = Scenario.run
+    simulate = sweep.simulate
     monkeypatch.setattr(
-        Scenario, "run", lambda self, **kw: ran.append(self.spec.policies.eviction.name) or simulate(self, **kw)
+        sweep, "simulate", lambda s, **kw: ran.append(s.spec.policies.eviction.name) or simulate(s, **kw)
     )
     assert run_sweep(variants, out, workers=1, resume=True) == first
     assert ran == []
