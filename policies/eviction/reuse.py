@@ -88,16 +88,19 @@ class ReuseModel:
 
     def chance(self, category: object, life: float) -> Chance:
         """p, the mean in s (0: no time passes here) and the share of `life` (see the class) for a category."""
-        return chance_of(self._by_category[category], self._all, life)
+        return chance_of(self._by_category[category], *overall(self._all, life), life)
 
 
-def chance_of(own: Uses, everything: Uses, life: float) -> Chance:
-    """`ReuseModel.chance` from the counts of a category and of all categories together."""
+def overall(everything: Uses, life: float) -> tuple[float, float]:
+    """p_all and mean_all of `ReuseModel` from the counts of all categories together."""
     p_all = (everything.followed + 1) / (everything.uses + 2)
     if everything.followed:
-        mean_all = everything.seconds / everything.followed
-    else:
-        mean_all = life if 0 < life < math.inf else 1.0
+        return p_all, everything.seconds / everything.followed
+    return p_all, life if 0 < life < math.inf else 1.0
+
+
+def chance_of(own: Uses, p_all: float, mean_all: float, life: float) -> Chance:
+    """`ReuseModel.chance` from the counts of a category and what is `overall`."""
     p = (own.followed + CONFIDENCE * p_all) / (own.uses + CONFIDENCE)
     mean = (own.seconds + CONFIDENCE * mean_all) / (own.followed + CONFIDENCE)
     return min(p, 1.0), mean, -math.expm1(-life / mean) if mean > 0 and life > 0 else 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 
 from hw_profiles.errors import InputError
 from policies.base import Block, EvictionPolicy, TierInfo
@@ -30,16 +31,21 @@ class Replay:
     """
 
     def __init__(self, accesses: Accesses) -> None:
-        self.facts = facts = Facts.of(accesses)
+        self.facts = Facts.of(accesses)
+        self._now = 0.0
+
+    @cached_property
+    def _blocks(self) -> list[Block]:
+        """By key; not made for policies that have passes of their own (`sim.cache.passes`)."""
+        facts = self.facts
         parents: list[int | None] = [None] * facts.distinct
         for keys in reversed(facts.requests):  # backwards, so that the first use of a block is what remains
             for key, parent in zip(keys, (*keys[1:], None), strict=True):
                 parents[key] = parent
-        self._blocks = [
+        return [
             Block(key, start, count, 1, count, parent)
             for key, (start, count, parent) in enumerate(zip(facts.starts, facts.tokens, parents, strict=True))
         ]
-        self._now = 0.0
 
     def now(self) -> float:
         """Arrival time of the request in progress, s."""

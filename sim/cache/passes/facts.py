@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from sim.cache.accesses import Accesses, Hits, previous_use
@@ -33,7 +34,8 @@ class Facts:
     @classmethod
     def of(cls, accesses: Accesses) -> Facts:
         """The facts of a sequence of accesses."""
-        order: list[int] = accesses.keys.tolist()
+        one = list(range(accesses.distinct))  # one object per key: it is found by identity, and there are fewer of them
+        order: list[int] = [one[key] for key in accesses.keys.tolist()]
         segments = accesses.segments()
         ends = accesses.prefix_tokens()
         starts, tokens = [0] * accesses.distinct, [0] * accesses.distinct
@@ -53,6 +55,28 @@ class Facts:
             distinct=accesses.distinct,
             block_tokens=accesses.block_tokens,
         )
+
+    @cached_property
+    def times(self) -> list[float]:
+        """Arrival of the request of each access, s."""
+        return [arrival for keys, arrival in zip(self.requests, self.arrivals, strict=True) for _ in keys]
+
+    @cached_property
+    def depths(self) -> list[int]:
+        """By key: class of depth, in powers of four tokens (`policies.eviction.workload_aware`)."""
+        return [(start.bit_length() + 1) // 2 for start in self.starts]
+
+    @cached_property
+    def levels(self) -> int:
+        """Classes of depth."""
+        return max(self.depths, default=0) + 1
+
+    @cached_property
+    def shapes(self) -> tuple[list[tuple[int, int]], list[int]]:
+        """The (start, tokens) that blocks have, and by key the number of the block's among them."""
+        numbers: dict[tuple[int, int], int] = {}
+        by_key = [numbers.setdefault(shape, len(numbers)) for shape in zip(self.starts, self.tokens, strict=True)]
+        return list(numbers), by_key
 
 
 class Pass(NamedTuple):

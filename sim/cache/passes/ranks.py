@@ -65,9 +65,12 @@ def length_aware(policy: LengthAware, capacity: int, facts: Facts) -> Pass:
     others by a heap, where a list that has become empty stays until it comes up.
     """
     resident, room = bytearray(facts.distinct), capacity
-    depths = [start // facts.block_tokens for start in facts.starts]
+    shapes, shape_of = facts.shapes
+    depths = [start // facts.block_tokens for start, _ in shapes]
     levels = max(depths, default=0) + 1
-    fresh = [levels - 1 - depth for depth in depths] if policy.sign < 0 else depths
+    if policy.sign < 0:
+        depths = [levels - 1 - depth for depth in depths]
+    fresh = [depths[shape] for shape in shape_of]
     ranks = fresh.copy()
     unused: list[OrderedDict[int, None]] = [OrderedDict() for _ in range(levels)]
     first = levels
@@ -121,7 +124,9 @@ def gdsf(policy: GDSF, capacity: int, facts: Facts) -> Pass:
     again, since every hit adds its cost.
     """
     resident, room = bytearray(facts.distinct), capacity
-    costs = [policy.cost(start, tokens) for start, tokens in zip(facts.starts, facts.tokens, strict=True)]
+    shapes, shape_of = facts.shapes
+    by_shape = [policy.cost(start, tokens) for start, tokens in shapes]
+    costs = [by_shape[shape] for shape in shape_of]
     counts = [0] * facts.distinct
     values = [0.0] * facts.distinct
     age = 0.0

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush, heapreplace
 
-from policies.eviction.reuse import Chance, Uses, chance_of, likelihood
+from policies.eviction.reuse import Chance, Uses, chance_of, likelihood, overall
 from policies.eviction.workload_aware import RENEWED, WorkloadAware
 from sim.cache.passes.facts import Facts, Pass
 
@@ -16,129 +16,150 @@ Head = tuple[float, int, int, float]
 
 
 def workload_aware(policy: WorkloadAware, capacity: int, facts: Facts) -> Pass:
-    """`policies.eviction.workload_aware`. Kinds are numbered: (class of the turn + 1) x depth classes + depth class."""
+    """`policies.eviction.workload_aware`. Kinds are numbered: (class of the turn + 1) x depth classes + depth class.
+
+    The queue of a kind holds accesses by their number. One that is not its block's last any more is passed over when it
+    comes up: `last[key]` says which is, and stays for what has left.
+
+    A head is ranked in full only when it comes up: until then the probability by the category that decided the last
+    time stands for the greatest of all, which is no less.
+    """
     resident, room = bytearray(facts.distinct), capacity
-    remembered, window = policy.remembered, policy.window
-    depths = [(start.bit_length() + 1) // 2 for start in facts.starts]
-    levels = max(depths, default=0) + 1
+    remembered, window, lasting = policy.remembered, policy.window, policy.interval
+    depths, times, order, levels = facts.depths, facts.times, facts.order, facts.levels
     count = (policy.turns + 1) * levels
-    requests = zip(facts.arrivals, [-1] * len(facts.arrivals) if facts.turns is None else facts.turns, strict=True)
-    kinds, used_at = [0] * facts.distinct, [0.0] * facts.distinct
-    queues: list[OrderedDict[int, None]] = [OrderedDict() for _ in range(count)]
+    turns = iter([-1] * len(facts.requests) if facts.turns is None else facts.turns)
+    last, kinds = [-1] * facts.distinct, [0] * facts.distinct
+    queues: list[deque[int]] = [deque() for _ in range(count)]
     ghosts: OrderedDict[int, None] = OrderedDict()
     counts, everything = [Uses() for _ in range(count)], Uses()
-    all_uses = all_followed = all_seconds = 0.0  # what `everything` will hold when it is next asked
+    all_uses = all_followed = all_seconds = 0.0  # what `everything` will hold when it is next asked,
+    counted = -1  # and the uses after this access
     chances: list[tuple[Chance, ...]] = [() for _ in range(count)]
     heads: list[Head] = []
     listed: set[int] = set()
     seen: set[int] = set()
     ages = leavers = 0.0
-    ranked, counted, due, halving = math.nan, 0, 0, window
+    ranked, at, due, halving = math.nan, -1, 0, math.floor(window - 1)
 
     def draw() -> None:
-        everything.uses, everything.followed, everything.seconds = all_uses, all_followed, all_seconds
-        life = policy.interval
+        """New probabilities for the kinds seen, deeper ones of a turn first."""
+        everything.uses, everything.followed, everything.seconds = all_uses + at - counted, all_followed, all_seconds
+        life = lasting
         if life is None:
             life = ages / leavers if leavers else math.inf
-        for kind in sorted(seen, key=lambda kind: -(kind % levels)):
-            deeper = next((k for k in range(kind + 1, kind - kind % levels + levels) if k in seen), None)
-            behind = () if deeper is None else chances[deeper]
-            chances[kind] = (*behind, chance_of(counts[kind], everything, life))
+        p_all, mean_all = overall(everything, life)
+        turn = -1
+        behind: tuple[Chance, ...] = ()
+        for kind in sorted(seen, reverse=True):
+            if kind // levels != turn:
+                turn, behind = kind // levels, ()
+            behind = (chance_of(counts[kind], p_all, mean_all, life), *behind)
+            chances[kind] = behind
+
+    def first(kind: int) -> int:
+        """The last use of the block of a kind that was used longest ago; -1 if there is none."""
+        queue = queues[kind]
+        while queue:
+            used = queue[0]
+            if last[order[used]] == used:
+                return used
+            queue.popleft()
+        return -1
 
     def rank(now: float) -> None:
+        """List the first block of every kind with a probability that it has at least."""
         heads.clear()
         listed.clear()
         for kind in seen:
-            for key in queues[kind]:
-                used = used_at[key]
-                heads.append((likelihood(chances[kind], now - used), -(kind % levels), kind, used))
+            used = first(kind)
+            if used >= 0:
+                heads.append((likelihood(chances[kind][:1], now - times[used]), -(kind % levels), kind, math.nan))
                 listed.add(kind)
-                break
         heapify(heads)
 
     def settle(now: float) -> int:
-        """Bring the heads up to date until the kind on top is the one that gives up a block; that kind."""
+        """Bring the heads up to date until the kind on top is the one that gives up a block; that one's last use."""
         while True:
-            _, depth, kind, last = heads[0]
-            for key in queues[kind]:
-                used = used_at[key]
-                if used == last:
-                    return kind
-                heapreplace(heads, (likelihood(chances[kind], now - used), depth, kind, used))
-                break
-            else:
+            _, depth, kind, ranked_at = heads[0]
+            used = first(kind)
+            if used < 0:
                 heappop(heads)
                 listed.discard(kind)
+            elif times[used] == ranked_at:
+                return used
+            else:
+                heapreplace(heads, (likelihood(chances[kind], now - times[used]), depth, kind, times[used]))
 
     def use(keys: Sequence[int]) -> int:
-        nonlocal room, ages, leavers, ranked, counted, due, halving, all_uses, all_followed, all_seconds
-        now, turn = next(requests)
-        base = (min(turn, policy.turns - 1) + 1) * levels
+        nonlocal room, at, ages, leavers, ranked, due, halving, all_uses, all_followed, all_seconds, counted
+        base = (min(next(turns), policy.turns - 1) + 1) * levels
+        now = times[at + 1] if keys else 0.0
         hits = 0
+        current = due if now == ranked else -1  # the access from which on the heads are out of date
         for key in keys:
             kind = base + depths[key]
-            queue = queues[kind]
+            before = last[key]
             if resident[key]:
                 hits += 1
-                own = counts[kinds[key]]
-                if kinds[key] == kind:
-                    queue.move_to_end(key)
-                else:
-                    del queues[kinds[key]][key]
             else:
                 if room:
                     room -= 1
                 else:
-                    if counted >= due:
-                        draw()
-                        due = counted + RENEWED
-                        ranked = math.nan
-                    if now != ranked:
+                    if at >= current:
+                        if at >= due:
+                            draw()
+                            due = at + RENEWED
                         rank(now)
-                        ranked = now
-                    _, _, top, last = heads[0]
-                    victim = next(iter(queues[top]), -1)
-                    if victim < 0 or used_at[victim] != last:
-                        top = settle(now)
-                        victim = next(iter(queues[top]))
-                        last = used_at[victim]
-                    del queues[top][victim]
+                        ranked, current = now, due
+                    _, _, top, ranked_at = heads[0]
+                    queue = queues[top]
+                    used = queue[0] if queue else -1
+                    victim = order[used]
+                    if used < 0 or times[used] != ranked_at or last[victim] != used:
+                        used = settle(now)
+                        victim = order[used]
+                        queue = queues[heads[0][2]]
+                    queue.popleft()
                     resident[victim] = 0
-                    ages += now - last
+                    ages += now - times[used]
                     leavers += 1
                     if remembered:
                         ghosts[victim] = None
                         if len(ghosts) > remembered:
                             ghosts.popitem(last=False)
                 resident[key] = 1
-                own = None
-                if key in ghosts:
-                    del ghosts[key]
-                    own = counts[kinds[key]]
-            if own is not None:
-                after = now - used_at[key]
+                if before >= 0:
+                    if key in ghosts:
+                        del ghosts[key]
+                    else:
+                        before = -1
+            at += 1
+            if before >= 0:
+                own, after = counts[kinds[key]], now - times[before]
                 own.followed += 1
                 own.seconds += after
                 all_followed += 1
                 all_seconds += after
             counts[kind].uses += 1
-            all_uses += 1
-            counted += 1
-            if counted > halving:
-                halving = counted + window
+            if at > halving:
+                halving = math.floor(at + window)
                 ages, leavers = ages / 2, leavers / 2
-                all_uses, all_followed, all_seconds = all_uses / 2, all_followed / 2, all_seconds / 2
+                all_uses, all_followed, all_seconds = (all_uses + at - counted) / 2, all_followed / 2, all_seconds / 2
+                counted = at
                 for each in counts:
                     each.halve()
+            queue = queues[kind]
             if not queue and kind not in listed:
                 if kind not in seen:
                     seen.add(kind)
-                    due = counted
+                    due = current = at
                 elif chances[kind]:
                     heappush(heads, (likelihood(chances[kind], 0.0), -(kind % levels), kind, math.nan))
                     listed.add(kind)
-            queue[key] = None
-            kinds[key], used_at[key] = kind, now
+            queue.append(at)
+            last[key] = at
+            kinds[key] = kind
         return hits
 
     return Pass(resident, use)
