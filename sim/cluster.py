@@ -39,7 +39,8 @@ class Cluster:
         self.sequences: list[Sequence] = []
         self.done = 0
         self.trace = inputs.trace
-        limits = EngineLimits(spec.engine.max_num_seqs, spec.engine.max_num_batched_tokens)
+        engine = spec.engine
+        limits = EngineLimits(engine.max_num_seqs, engine.max_num_batched_tokens, engine.scheduling)
         self.replicas = [
             Replica(
                 index,
@@ -96,7 +97,7 @@ class Cluster:
     # ---- arrivals
 
     def _arrive(self, request: Request) -> None:
-        seq = Sequence(request, request.hash_ids, len(self.tiers))
+        seq = Sequence(request, request.hash_ids, len(self.tiers), request.carried_ids)
         self.sequences.append(seq)
         reason = too_long(request, self.inputs, self.scenario.spec.engine.block_tokens)
         if reason:

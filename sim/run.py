@@ -33,7 +33,7 @@ from sim.provenance import value_rows
 from sim.sampler import Sampler
 from sim.scenario import Progress, Scenario
 from sim.summary import SCHEMA, summarize
-from sim.tables import columns_table, preemptions_table, requests_table, with_columns
+from sim.tables import columns_table, numbers, preemptions_table, requests_table, with_columns
 
 CHECK_EVERY_EVENTS = 10_000
 TABLES = ("requests", "steps", "transfers", "samples", "preemptions")
@@ -181,6 +181,8 @@ def _simulate(
     lost = cluster.preemptions
     requests = requests_table(cluster.sequences, cluster.tier_names)
     requests = with_columns(requests, attribute(requests, steps, lost))
+    if cluster.trace.priorities is not None:
+        requests = with_columns(requests, {"priority": cluster.trace.priorities[numbers(requests, "request_id")]})
     checks.check_end(cluster, requests)
     summary = summarize(cluster, requests, config_sha256(scenario, inputs), installed_version())
     if bound:

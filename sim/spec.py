@@ -17,6 +17,7 @@ from hw_profiles.units import Bytes, Rate, Seconds
 from policies.tables import FAMILIES, LATER_FAMILIES
 from sim.cost.parallel import Parallel
 from sim.cost.step import EAGER_LAUNCH_S
+from sim.engine.queue import Scheduling
 from sim.spec_base import Count, PolicySpec, Spec, refuse, resolved_path
 from sim.tier_spec import LinkSpec, TierSpec, check_ways
 from traces.spec import TraceSpec
@@ -71,6 +72,7 @@ class LoadingSpec(Spec):
 class EngineSpec(Spec):
     """The serving engine; defaults are vLLM's, but for host_time.
 
+    scheduling       fcfs: by arrival. priority: by the requests' priority, lower ones first, then by arrival
     num_gpu_blocks   KV blocks of HBM; derived from memory when not given
     host_time        time per step that the GPU waits for the host; 0 s assumes asynchronous scheduling hides it
     loading          how cached prefixes are loaded
@@ -88,6 +90,7 @@ class EngineSpec(Spec):
     kind: Literal["vllm", "sglang", "tensorrt_llm"] = "vllm"
     max_num_seqs: Count = 256
     max_num_batched_tokens: Count = 8192
+    scheduling: Scheduling = "fcfs"
     block_tokens: Annotated[int, Field(ge=1, le=65536, strict=True)] = 16
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.9
     num_gpu_blocks: Count | None = None

@@ -57,6 +57,8 @@ def summarize(cluster: Cluster, requests: pa.Table, config_sha256: str, version:
     prefetch = spec.policies.prefetch
     if prefetch is not None and prefetch.name != "none":
         summary["prefetch"] = _prefetch(prefetch.name, summary["tiers"].values())
+    if (priorities := cluster.trace.priorities) is not None:
+        summary["priorities"] = _by_priority(columns, priorities[columns["request_id"]])
     summary["slo"] = _slo(cluster, summary, columns, finished, duration)
     summary["profile"] = profile_summary(cluster)
     summary["model"] = _model(inputs.model)
@@ -84,6 +86,20 @@ def summarize(cluster: Cluster, requests: pa.Table, config_sha256: str, version:
     summary["assumptions"] = assumptions(spec, cluster.cost, inputs.budget)
     summary["warnings"] = _warnings(cluster, summary)
     return summary
+
+
+def _by_priority(columns: dict[str, np.ndarray], priorities: np.ndarray) -> list[dict[str, Any]]:
+    """Requests, preemptions and latencies of each priority, those that come first at the top."""
+    names = ("ttft", "tpot", "e2e", "queue")
+    return [
+        {
+            "priority": int(priority),
+            "requests": int((mine := priorities == priority).sum()),
+            "preemptions": int(columns["preemptions"][mine].sum()),
+            **{f"{name}_ms": latency_ms(columns[f"{name}_s"][mine]) for name in names},
+        }
+        for priority in np.unique(priorities)
+    ]
 
 
 def _duration(columns: dict[str, np.ndarray]) -> float:
@@ -239,7 +255,8 @@ def _model(model: Any) -> dict[str, Any]:
 
 def _warnings(cluster: Cluster, summary: dict[str, Any]) -> list[str]:
     label = "is a bound (clairvoyant, arrival order), not a policy; it promises nothing on latency"
-    warnings = [*cluster.inputs.trace.warnings, *(f"{bound} {label}" for bound in bounds(cluster.scenario.spec))]
+    spec = cluster.scenario.spec
+    warnings = [*cluster.inputs.trace.warnings, *(f"{bound} {label}" for bound in bounds(spec))]
     for tier, (restored, left_out) in cluster.restored.items():
         if left_out:
             total = restored + left_out
@@ -250,6 +267,12 @@ def _warnings(cluster: Cluster, summary: dict[str, Any]) -> list[str]:
         warnings.append(f"{rejected} requests were rejected: {' and '.join(reasons)}")
     if not cluster.inputs.trace.block_tokens and len(cluster.tier_names) > 1:
         warnings.append("the trace has no prefix information: nothing can be reused, so lower tiers stay empty")
+    if (cluster.trace.priorities is None) == (spec.engine.scheduling == "priority"):
+        warnings.append(
+            "engine.scheduling is priority and the trace has none: all requests are alike"
+            if cluster.trace.priorities is None
+            else "the trace has priorities, which engine.scheduling: fcfs does not look at"
+        )
     copies = summary["profile"]["extrapolated_copies_fraction"]
     if copies is not None and copies > 0.5:
         warnings.append(f"{copies:.0%} of the bytes of devices moved in copies of sizes that were not measured")

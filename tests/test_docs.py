@@ -1,4 +1,4 @@
-"""docs/tiers.md and docs/clients.md say what is true: every key, every device, every policy, and what a run gave."""
+"""docs/tiers.md, docs/engine.md and docs/clients.md say what is true: every key, every device, every policy, and what a run gave."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from hw_profiles.devices import list_devices, load_device
 from hw_profiles.errors import InputError
 from policies.tables import FAMILIES
 from sim.scenario import Scenario
-from sim.spec import LoadingSpec
+from sim.spec import EngineSpec, LoadingSpec
 from sim.tier_spec import DEFAULT_DEVICES, TIER_KINDS, LinkSpec, TierSpec
 from traces.catalog import locate
 from traces.clients import ClientsSpec
 from traces.closed_loop import ClosedLoopSpec
+from traces.priority import PrioritySpec
 
 ROOT = Path(__file__).resolve().parents[1]
 TIERS = (ROOT / "docs" / "tiers.md").read_text()
 CLIENTS = (ROOT / "docs" / "clients.md").read_text()
+ENGINE = (ROOT / "docs" / "engine.md").read_text()
 
 
 def rows(text: str, heading: str) -> list[list[str]]:
@@ -38,6 +40,8 @@ def rows(text: str, heading: str) -> list[list[str]]:
         (TIERS, "| key | for |", LinkSpec.model_fields),
         (TIERS, "## `engine.loading`", LoadingSpec.model_fields),
         (TIERS, "| name | made of |", TIER_KINDS),
+        (ENGINE, "## `engine`", EngineSpec.model_fields),
+        (ENGINE, "| key of `trace.priority` |", PrioritySpec.model_fields),
         (CLIENTS, "| key | default |", ClientsSpec.model_fields),
         (CLIENTS, "| key | meaning |", ClosedLoopSpec.model_fields),
     ],

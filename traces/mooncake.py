@@ -1,7 +1,8 @@
 """Reader and writer of Mooncake JSONL traces, plain or gzip.
 
 One JSON object a line: `timestamp` (ms), `input_length` and `output_length` (tokens), `hash_ids` (chained
-ids of 512-token prefix blocks, the last may be partial); other fields are ignored.
+ids of 512-token prefix blocks, the last may be partial); `priority`, kvsim's own and optional, is a whole number, lower
+ones first (0 where a line has none). Other fields are ignored.
 SOURCE: kvcache-ai/Mooncake, FAST25-release/README.md.
 """
 
@@ -24,6 +25,7 @@ from traces.request import Trace
 
 BLOCK_TOKENS = 512  # tokens behind one hash id. SOURCE: kvcache-ai/Mooncake, FAST25-release/README.md
 KEYS = ("timestamp", "input_length", "output_length", "hash_ids")
+MAX_PRIORITY = 2**31
 MAX_STAMP = 2**53  # ms; whole milliseconds are exact in a float below it
 
 
@@ -35,7 +37,7 @@ def read_mooncake(path: str | Path, *, strict: bool = False, name: str | None = 
     """
     path = Path(path)
     times, inputs, outputs, ids, ends = array("d"), array("q"), array("q"), array("q"), array("q", [0])
-    lines = array("q")
+    lines, priorities = array("q"), array("q")
     content = Lines(path)
     for number, line in content:
         try:
@@ -57,6 +59,10 @@ def read_mooncake(path: str | Path, *, strict: bool = False, name: str | None = 
                 raise ValueError
             times.append(timestamp)
             ids.extend(array("q", row_ids))  # refuses anything but integers below 2**63
+            priority = row.get("priority", 0)
+            if type(priority) is not int or not -MAX_PRIORITY <= priority <= MAX_PRIORITY:
+                raise ValueError
+            priorities.append(priority)
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise _explain(line, f"{path}:{number}") from error
         inputs.append(tokens_in)
@@ -73,6 +79,7 @@ def read_mooncake(path: str | Path, *, strict: bool = False, name: str | None = 
         hash_offsets=np.frombuffer(ends, np.int64),
         content_sha256=content.sha256(),
         source=str(path),
+        priorities=np.frombuffer(priorities, np.int64) if any(priorities) else None,
     )
     return in_order(trace, np.frombuffer(lines, np.int64), strict)
 
@@ -95,6 +102,7 @@ def write_mooncake(trace: Trace, path: str | Path) -> Path:
             "input_length": request.input_tokens,
             "output_length": request.output_tokens,
             "hash_ids": request.hash_ids,
+            **({} if trace.priorities is None else {"priority": request.priority}),
         }
         lines.append(json.dumps(row) + "\n")
     content = "".join(lines).encode()
@@ -132,4 +140,6 @@ def _problems(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 yield "hash_ids", f"found {short(i)}, expected whole numbers from 0 to 2**63 - 1"
         tokens = row["input_length"]  # an integer: otherwise the loop above has spoken
         wanted = -(-tokens // BLOCK_TOKENS)
-        yield "hash_ids", f"found {len(ids)} ids, expected {wanted} for {tokens} tokens of input"
+        if len(ids) != wanted:
+            yield "hash_ids", f"found {len(ids)} ids, expected {wanted} for {tokens} tokens of input"
+    yield "priority", f"found {short(row.get('priority'))}, expected a whole number, lower ones first"

@@ -24,7 +24,9 @@ class Request:
     """One request: arrival in seconds, lengths in tokens, the chained ids of its prefix blocks.
 
     `session`: its conversation, `turn`: its turn there from 0; -1 where unknown. `think_s`: seconds from its end to the
-    sending of the next turn; None if there is none or nothing is known.
+    sending of the next turn; None if there is none or nothing is known. `carried_ids`: ids of the blocks that hold its
+    prompt and its answer, as the next turn has them in its prompt; empty if none carries them. `priority`: lower ones
+    are served first, if the engine schedules by it.
     """
 
     index: int
@@ -35,6 +37,8 @@ class Request:
     session: int = -1
     turn: int = -1
     think_s: float | None = None
+    carried_ids: list[int] = field(default_factory=list)
+    priority: int = 0
 
     @property
     def keys(self) -> list[int]:
@@ -52,8 +56,9 @@ COLUMNS = {
     "turns": np.int64,
     "after": np.int64,
     "delay_s": np.float64,
+    "priorities": np.int64,
 }
-CONVERSATION = ("session_ids", "turns", "after", "delay_s")
+OPTIONAL = ("session_ids", "turns", "after", "delay_s", "priorities")
 """Columns that a trace may lack; `after` and `delay_s` come together."""
 
 
@@ -91,6 +96,8 @@ class Trace:
     `after` is sent `delay_s` after that request has ended instead, and its `arrival_s` is only the earliest time
     possible (every request before it served in no time). `max_parallel`: at most so many requests are under way at a
     time, others wait with their sender; None: any number.
+
+    `priorities` int64[n]: what the engine serves first, lower ones before higher ones; None: all are alike.
     """
 
     name: str
@@ -109,6 +116,7 @@ class Trace:
     delay_s: Floats | None = None
     closed_loop: bool = False
     max_parallel: int | None = None
+    priorities: Ints | None = None
 
     def __post_init__(self) -> None:
         for column, dtype in COLUMNS.items():
@@ -139,7 +147,59 @@ class Trace:
             -1 if self.session_ids is None else int(self.session_ids[index]),
             -1 if self.turns is None else int(self.turns[index]),
             None if think_s != think_s else think_s,
+            self._carried_ids(index),
+            0 if self.priorities is None else int(self.priorities[index]),
         )
+
+    @cached_property
+    def carried_by(self) -> Ints | None:
+        """int64[n]: the next turn whose prompt carries the prompt and the answer of each request, -1: none.
+
+        A turn carries them if it is long enough and begins with the same full blocks. That the answer is what follows
+        is inferred from lengths, so it is taken of a trace only if most turns in it are long enough: where agents drop
+        their reasoning from the history, they are not (lmcache-miniswe: 30 % are, agentic-coding: 88 %). None if no
+        turn of the trace does.
+        """
+        if not self.block_tokens or self.after is None or self.turns is None:
+            return None
+        later = np.flatnonzero(self.after >= 0)
+        before = self.after[later]
+        linked = (self.turns[before] >= 0) & (self.turns[later] == self.turns[before] + 1)
+        later, before = later[linked], before[linked]
+        long = self.input_tokens[later] >= self.input_tokens[before] + self.output_tokens[before]
+        if not len(long) or 2 * long.sum() <= len(long):
+            return None
+        later, before = later[long], before[long]
+        last = self.input_tokens[before] // self.block_tokens - 1  # ids are chained: one stands for those before it
+        ids, starts, place = self.hash_ids, self.hash_offsets[:-1], np.maximum(last, 0)
+        same = (last < 0) | (ids[starts[later] + place] == ids[starts[before] + place])
+        found = np.full(len(self), -1)
+        found[before[same][::-1]] = later[same][::-1]  # of several, the first
+        found.flags.writeable = False
+        return found
+
+    @cached_property
+    def _last_names(self) -> list[int]:
+        """The last id of each request, by the name that its block has in the last turn that carries it."""
+        assert self.carried_by is not None
+        ends, by = self.hash_offsets[1:].tolist(), self.carried_by.tolist()
+        names: list[int] = self.hash_ids[self.hash_offsets[1:] - 1].tolist()
+        for i in range(len(self) - 1, -1, -1):
+            if by[i] >= 0:
+                place = int(self.hash_offsets[by[i]] + ends[i] - 1 - self.hash_offsets[i])
+                names[i] = names[by[i]] if place == ends[by[i]] - 1 else int(self.hash_ids[place])
+        return names
+
+    def _carried_ids(self, index: int) -> list[int]:
+        by = -1 if self.carried_by is None else int(self.carried_by[index])
+        if by < 0:
+            return []
+        blocks = -(-int(self.input_tokens[index] + self.output_tokens[index]) // self.block_tokens)
+        first, end = int(self.hash_offsets[by]), int(self.hash_offsets[by + 1])
+        ids: list[int] = self.hash_ids[first : first + blocks].tolist()
+        if first + blocks == end:
+            ids[-1] = self._last_names[by]
+        return ids
 
     @cached_property
     def think_s(self) -> Floats:
@@ -178,6 +238,7 @@ class Trace:
             turns=None if self.turns is None else self.turns[rows],
             after=None if links is None else links[0],
             delay_s=None if links is None else links[1],
+            priorities=None if self.priorities is None else self.priorities[rows],
         )
 
     def validate(self) -> Trace:
@@ -187,7 +248,7 @@ class Trace:
             raise InputError("the trace holds no request", where=self.source)
         if not (len(self.input_tokens) == len(self.output_tokens) == n and len(self.hash_offsets) == n + 1):
             raise InputError("columns differ in length", where=self.source)
-        for column in CONVERSATION:
+        for column in OPTIONAL:
             if getattr(self, column) is not None and len(getattr(self, column)) != n:
                 raise InputError(f"{column} differ in length from the other columns", where=self.source)
         if (self.after is None) != (self.delay_s is None) or (self.closed_loop and self.after is None):

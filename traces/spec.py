@@ -14,6 +14,7 @@ from traces.catalog import CATALOG, load_trace
 from traces.clients import ClientsSpec, converse
 from traces.closed_loop import ClosedLoopSpec, close_loop
 from traces.generate import GenerateSpec, generate
+from traces.priority import PrioritySpec, prioritize
 from traces.request import Trace
 
 
@@ -28,7 +29,8 @@ class TraceSpec(BaseModel):
     `sessions`: the n conversations that begin first. `limit`: the first n requests. `rate_scale`: 2 makes arrivals
     and users twice as fast. `spread_arrivals` (s): each arrival moves by its own share of this window (see
     traces.arrivals). `closed_loop`: true, or how (see traces.closed_loop): the next turn of a recorded conversation
-    waits for the end of the turn before it. A string is a name, or a path if it has a slash or an ending.
+    waits for the end of the turn before it. `priority`: what engine.scheduling: priority serves first (see
+    traces.priority), in place of what the trace says. A string is a name, or a path if it has a slash or an ending.
     `model_dump(mode="json", exclude_none=True)` reads back to the same spec.
     """
 
@@ -44,6 +46,7 @@ class TraceSpec(BaseModel):
     rate_scale: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)] = 1.0
     spread_arrivals: Seconds = 0.0
     closed_loop: ClosedLoopSpec | None = None
+    priority: PrioritySpec | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -88,7 +91,7 @@ def build(spec: TraceSpec, seed: int, base_dir: str | Path = ".", *, strict: boo
     """Loads or generates the trace of `spec`, then changes its arrivals.
 
     In this order: arrival_rate or stagger_sessions (they say who comes first), sessions, limit, spread_arrivals,
-    rate_scale, closed_loop. Spreading comes before scaling because it undoes the trace's own quantisation: scaling then
+    rate_scale, closed_loop, priority. Spreading comes before scaling because it undoes the trace's own quantisation: scaling then
     keeps the burstiness.
 
     `seed`: of the scenario; generated traffic and spread arrivals draw from streams of their own.
@@ -112,4 +115,6 @@ def build(spec: TraceSpec, seed: int, base_dir: str | Path = ".", *, strict: boo
     if spec.limit is not None:
         trace = limit(trace, spec.limit)
     trace = rate_scale(spread_arrivals(trace, spec.spread_arrivals, seed), spec.rate_scale)
-    return trace if spec.closed_loop is None else close_loop(trace, spec.closed_loop, seed)
+    if spec.closed_loop is not None:
+        trace = close_loop(trace, spec.closed_loop, seed)
+    return trace if spec.priority is None else prioritize(trace, spec.priority, seed)

@@ -33,7 +33,8 @@ class Visits:
     For m requests of `trace`, by `rows` int64[m]: `looked_up` is when the request was looked up, `done` when the system
     let go of its blocks, in any unit of time. What a lookup finds it finds whole and at once. `reusable` int64[m]:
     leading tokens of the prompt that could be reused, at most; the others are computed always. `priced` bool[m]: False
-    for requests whose seconds are left out, since it is not known when they used what (preempted ones).
+    for requests whose seconds are left out, since it is not known when they used what (preempted ones). `answers`: the
+    system may find the answer of a turn in the prompt of the next one (`Trace.carried_by`) without computing it there.
     """
 
     trace: Trace
@@ -42,6 +43,7 @@ class Visits:
     done: Ints | Floats
     reusable: Ints
     priced: npt.NDArray[np.bool_]
+    answers: bool = False
 
 
 class Step(NamedTuple):
@@ -146,6 +148,8 @@ def _uses(visits: Visits) -> _Uses:
     keys = trace.hash_ids[first[owner] + place]
     start = place * trace.block_tokens
     tokens = np.clip(visits.reusable[order][owner] - start, 0, trace.block_tokens)
+    if visits.answers:
+        tokens = np.maximum(0, tokens - _answered(trace, rows, owner, start, keys))
     end = visits.looked_up[order].astype(np.float64)[owner]
     done = visits.done[order].astype(np.float64)[owner]
     # Sorted by key, uses of a block are side by side in order of lookup: the latest end of those before is a running
@@ -156,6 +160,28 @@ def _uses(visits: Visits) -> _Uses:
     latest = _latest_before(done[by_key], same)
     begin[by_key] = latest
     return _Uses(begin, end, tokens, start, visits.priced[order][owner])
+
+
+def _answered(trace: Trace, rows: Ints, owner: Ints, start: Ints, keys: Ints) -> Ints:
+    """Tokens of each use of a block that the answer of the turn before may have left in a cache: int64[uses].
+
+    Taken as free, for this turn and for whoever uses the block first: a bound may ask for less than what is needed.
+    """
+    size, free = trace.block_tokens, np.zeros(len(keys), np.int64)
+    if trace.carried_by is None:
+        return free
+    place = np.full(len(trace), -1)
+    before = np.flatnonzero(trace.carried_by >= 0)
+    place[trace.carried_by[before]] = before
+    said = place[rows][owner]
+    known = np.where(said >= 0, trace.input_tokens[said] // size * size, 0)  # what the prompt named itself
+    ends = np.where(said >= 0, trace.input_tokens[said] + trace.output_tokens[said], 0)
+    mine = np.where(start >= known, np.clip(ends - start, 0, size), 0)
+    _, first, block = np.unique(keys, return_index=True, return_inverse=True)  # first: in order of lookup
+    most = np.zeros(len(first), np.int64)
+    np.maximum.at(most, block.reshape(-1), mine)
+    free[first] = most
+    return np.maximum(free, mine)
 
 
 def _latest_before(values: Floats, follows: npt.NDArray[np.bool_]) -> Floats:

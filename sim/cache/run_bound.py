@@ -15,7 +15,8 @@ from sim.cluster import Cluster
 IN_A_RUN = (
     "Of a run: the tokens are those of its requests, the lookups those of its admissions, in their order and at their "
     "times; a request has its blocks in hand until it ends. All replicas and nodes count as one cache of their summed "
-    "capacity, and work repeated after a preemption is on neither side."
+    "capacity, and work repeated after a preemption is on neither side. The answer of a turn, which the next turn has "
+    "in its prompt, may be found there without having been computed as a prompt, so the bound takes it as free once."
 )
 AHEAD = "Blocks were prefetched, so the bound takes loading as free."
 
@@ -41,7 +42,13 @@ def bound_of_run(cluster: Cluster, requests: pa.Table) -> dict[str, Any]:
     )
     reusable = (lengths - 1) // size * size if inputs.trace.block_tokens else np.zeros_like(lengths)
     visits = Visits(
-        inputs.trace, column["request_id"], column["admit_s"], column["finish_s"], reusable, column["preemptions"] == 0
+        inputs.trace,
+        column["request_id"],
+        column["admit_s"],
+        column["finish_s"],
+        reusable,
+        column["preemptions"] == 0,
+        answers=True,
     )
     capacities = [size // token_bytes for size in held.values()]
     ahead = cluster.topology.prefetch() is not None

@@ -1,18 +1,18 @@
 """Which sequences run: vLLM v1's scheduler over one replica's queue, batch and cache.
 
-Each step has a token budget. Running sequences come first, then waiting ones in order of arrival; blocks are allocated
-as they fill, and when HBM is full the most recently admitted sequence is preempted and recomputed later
-(vllm/v1/core/sched/scheduler.py). A sequence whose prefix lies in a lower tier waits for its load while others run
+Each step has a token budget. Running sequences come first, then waiting ones in order of arrival, or of priority; blocks
+are allocated as they fill, and when HBM is full the most recently admitted sequence, or the last by priority, is
+preempted and recomputed later (vllm/v1/core/sched/scheduler.py; sim.engine.queue). A sequence whose prefix lies in a lower tier waits for its load while others run
 (WAITING_FOR_REMOTE_KVS).
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from dataclasses import dataclass
 
 from sim.engine.decoding import DecodeGroup
+from sim.engine.queue import QUEUES, Scheduling
 from sim.engine.sequence import Preemption, Sequence
 from sim.hierarchy.cache import ReplicaCache
 from sim.invariants import ensure
@@ -27,12 +27,13 @@ class EngineLimits:
 
     max_num_seqs: int
     max_num_batched_tokens: int
+    scheduling: Scheduling = "fcfs"
 
 
 class Batch:
     """Queue and batch of one replica.
 
-    waiting      not looked up yet, in order of arrival (preempted sequences in front)
+    waiting      not looked up yet, in order of arrival (preempted sequences in front), or of priority
     loading      prefix on its way to HBM
     loaded       ready to start, ahead of everything in `waiting`; a heap by place in the queue
     running      in order of admission; decoding sequences, and at most one (the newest) in the middle of its prefill
@@ -51,7 +52,7 @@ class Batch:
     ) -> None:
         self.cache = cache
         self.limits = limits
-        self.waiting: deque[Sequence] = deque()
+        self.waiting = QUEUES[limits.scheduling]()
         self.loading: dict[int, Sequence] = {}
         self.loaded: list[tuple[int, Sequence]] = []
         self.running: dict[int, Sequence] = {}
@@ -60,7 +61,6 @@ class Batch:
         self.preemptions: list[Preemption] = []
         """Every preemption, in order of time."""
         self._name = name
-        self._enqueued = 0
 
     @property
     def queue_length(self) -> int:
@@ -68,10 +68,8 @@ class Batch:
         return len(self.waiting) + len(self.loading) + len(self.loaded)
 
     def enqueue(self, seq: Sequence) -> None:
-        """Append a new request to the queue."""
-        seq.queued = self._enqueued
-        self._enqueued += 1
-        self.waiting.append(seq)
+        """A new request comes to the queue."""
+        self.waiting.arrive(seq)
 
     def ready(self, seq: Sequence, now: float) -> None:
         """The cached prefix of the sequence is in HBM (or, layer-wise, on its way): it may start with the next step."""
@@ -117,23 +115,35 @@ class Batch:
     # ---- running sequences
 
     def _allocate_decode(self, now: float) -> None:
-        """Blocks for the next token of every decoding sequence, preempting the newest sequences if need be."""
+        """Blocks for the next token of every decoding sequence, preempting others if need be."""
         while (blocks := self.decoding.blocks(1)) and not self.cache.reserve(blocks):
-            self._preempt(next(reversed(self.running.values())), now)
+            self._preempt(self.waiting.victim(self.running), now)
 
     def _continue_prefill(self, now: float) -> list[Chunk]:
-        """The next chunk of the sequence in the middle of its prefill, which is always the newest."""
+        """The next chunk of the sequence in the middle of its prefill, which is always the newest.
+
+        With vLLM's order of preemption by arrival it gives way itself if there is no room; by priority others may.
+        """
         seq = self.prefilling
         if seq is None:
             return []
-        tokens = min(seq.known - seq.computed, self.limits.max_num_batched_tokens - self.decoding.count)
-        if not self.cache.extend(seq, tokens):
-            self._preempt(seq, now)
-            return []
-        return [(seq, tokens)]
+        while self.prefilling is seq:
+            tokens = min(seq.known - seq.computed, self.limits.max_num_batched_tokens - self.decoding.count)
+            if self.cache.extend(seq, tokens):
+                return [(seq, tokens)]
+            victim = self.waiting.victim(self.running)
+            if victim in self.decoding:
+                self._give_back(victim)
+            self._preempt(victim, now)
+        return []
+
+    def _give_back(self, seq: Sequence) -> None:
+        """The block that was reserved for the next token of a decoding sequence, if that needed one."""
+        if not (seq.computed + self.decoding.gained(seq)) % self.cache.block_tokens:
+            self.cache.hbm.release(self.cache.block_bytes)
 
     def _preempt(self, seq: Sequence, now: float) -> None:
-        """Take everything from the sequence; it waits at the head of the queue to be recomputed."""
+        """Take everything from the sequence; it goes back to the queue to be recomputed."""
         del self.running[seq.index]
         if seq is self.prefilling:
             self.prefilling = None
@@ -155,7 +165,7 @@ class Batch:
     def _forget(self, seq: Sequence) -> None:
         self.cache.release(seq)
         seq.computed = seq.published = 0
-        self.waiting.appendleft(seq)
+        self.waiting.put_back(seq)
 
     # ---- waiting sequences
 

@@ -114,12 +114,12 @@ class Replica:
         """A request arrives."""
         seq.replica = self.index
         self.prompt_tokens += seq.input_tokens
-        behind = bool(self.batch.waiting) and self.prefetcher is None
         self.batch.enqueue(seq)
         if self.prefetcher is not None:
             self.book(self._clock.now)  # it sees what the steps begun so far have taken
             self.prefetcher.arrived(seq)
-        if not behind:  # who queues behind a blocked head changes nothing now
+            self._wake()
+        elif self.batch.waiting[0] is seq:  # who queues behind a blocked head changes nothing now
             self._wake()
 
     def _loaded(self, seq: Sequence) -> None:

@@ -36,6 +36,8 @@ class Sequence:
 
     Token counts: `known` tokens must be computed before the next token can be sampled (the prompt, plus what was
     generated before a preemption); `computed` of them have their KV. Times are seconds of simulated time.
+    `keys` name the blocks of the prompt, and once its output is in them too, of that.
+    `said`: keys of the blocks that hold its prompt and its output in the prompt of the next turn; empty if none does.
     """
 
     __slots__ = (
@@ -67,12 +69,14 @@ class Sequence:
         "pending",
         "preemptions",
         "prefilled",
+        "priority",
         "published",
         "queued",
         "reached",
         "recomputed",
         "replica",
         "resumed",
+        "said",
         "session",
         "status",
         "think_s",
@@ -80,7 +84,7 @@ class Sequence:
         "turn",
     )
 
-    def __init__(self, request: Request, keys: list[int], tiers: int) -> None:
+    def __init__(self, request: Request, keys: list[int], tiers: int, said: list[int] | None = None) -> None:
         self.index = request.index
         self.turn = request.turn
         self.session = request.session
@@ -101,7 +105,9 @@ class Sequence:
         self.arrival_s = request.arrival_s
         self.input_tokens = request.input_tokens
         self.output_tokens = request.output_tokens
-        self.keys = keys
+        self.said = said or []
+        # The last block of a prompt may be partial: it goes by the name that it has in the next turn.
+        self.keys = self.said[: len(keys)] if said else keys
         self.known = request.input_tokens
         self.computed = 0
         self.generated = 0
@@ -125,7 +131,9 @@ class Sequence:
         """The replica's decode-step count when it began to decode, less tokens computed by then."""
         self.hit_tokens = [0] * tiers
         """Prompt tokens that were reused instead of computed, by tier (nearest first)."""
+        self.priority = request.priority
         self.queued = 0
+        """Its place in the queue: lower ones first."""
         self.preemptions = 0
         self.resumed = 0
         """Times that it produced a token again after a preemption had cut its output."""
@@ -139,5 +147,5 @@ class Sequence:
 
     @property
     def own_key(self) -> int:
-        """Key of the block that holds what no other request can hit: its output."""
+        """Key of the block that holds what no other request can hit: its output, if no next turn has it."""
         return -1 - self.index

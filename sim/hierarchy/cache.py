@@ -189,8 +189,10 @@ class ReplicaCache:
     def release(self, seq: Seq) -> None:
         """Give up everything that the sequence holds; its full blocks stay cached until they are evicted."""
         hbm = self.hbm
+        if seq.said:
+            self._publish_said(seq)
         reserved = self.blocks_of(seq.computed) * self.block_bytes - seq.covered
-        own = (seq.computed // self.block_tokens) * self.block_tokens - self._full_tokens(seq)
+        own = 0 if seq.said else seq.computed // self.block_tokens * self.block_tokens - self._full_tokens(seq)
         if own > 0:
             reserved -= self._publish_own(seq, own)
         hbm.release(reserved)
@@ -211,8 +213,10 @@ class ReplicaCache:
     # ---- helpers
 
     def _full_tokens(self, seq: Seq) -> int:
-        """Prompt tokens in whole engine blocks that carry a hash of the trace."""
-        return seq.input_tokens // self.block_tokens * self.block_tokens if self.hash_tokens else 0
+        """Tokens in whole engine blocks that carry a hash of the trace: of the prompt, and of the output that a
+        preempted sequence computes again, if the next turn names its blocks."""
+        tokens = seq.known if seq.said else seq.input_tokens
+        return tokens // self.block_tokens * self.block_tokens if self.hash_tokens else 0
 
     def _count_hits(self, seq: Seq, found: list[Found]) -> None:
         """Count what is reused for the first time: after a preemption, only what the sequence did not have before."""
@@ -280,6 +284,27 @@ class ReplicaCache:
         seq.published = published
         seq.covered += stored
         hbm.counters.stored_bytes += stored
+
+    def _publish_said(self, seq: Seq) -> None:
+        """Put the output's full blocks into the prefix cache too, where the next turn will look for them.
+
+        vLLM caches each when it is full; nobody can ask for them before the output has ended, so here all come then.
+        They are offloaded as what fills is (vLLM's OffloadingConnector stores what is decoded too), but not when the
+        sequence gives way to others, whose memory the copies would keep.
+        """
+        whole = seq.computed // self.block_tokens * self.block_tokens
+        named = -(-(seq.computed + 1) // self.hash_tokens)
+        if named > len(seq.keys):
+            seq.keys = seq.said[:named]
+        if seq.published >= whole:
+            return
+        self._publish(seq, whole)
+        blocks, seq.filled = seq.filled, []
+        if seq.generated == seq.output_tokens:
+            self.filled(blocks)
+        else:
+            for block in blocks:
+                block.ready = block.tokens
 
     def _publish_own(self, seq: Seq, tokens: int) -> int:
         """Keep the output's full blocks cached under the sequence's own key; bytes that became cached."""

@@ -30,8 +30,8 @@ UNITS = {
 CLOSED_FORM = Path(__file__).parent / "closed_form.yaml"
 """A profile whose kernels have no tables of ratios, so that their times can be worked out by hand."""
 
-Row = tuple[float, int, int, list[int]]
-"""Arrival (s), input tokens, output tokens, hash ids."""
+Row = tuple[float, int, int, list[int]] | tuple[float, int, int, list[int], int]
+"""Arrival (s), input tokens, output tokens, hash ids, and perhaps a priority."""
 
 
 class Hand:
@@ -138,8 +138,8 @@ def write_trace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Sequence[
     folder, numbers = tmp_path_factory.mktemp("traces"), count()
 
     def write(rows: Sequence[Row]) -> Path:
-        keys = ("timestamp", "input_length", "output_length", "hash_ids")
-        lines = [json.dumps(dict(zip(keys, (1000 * t, i, o, ids), strict=True))) for t, i, o, ids in rows]
+        keys = ("timestamp", "input_length", "output_length", "hash_ids", "priority")
+        lines = [json.dumps(dict(zip(keys, (1000 * t, *others), strict=False))) for t, *others in rows]
         path = folder / f"{next(numbers)}.jsonl"
         path.write_text("\n".join(lines) + "\n")
         return path

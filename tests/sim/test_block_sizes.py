@@ -145,7 +145,7 @@ def test_larger_blocks_hit_less_and_move_more(run):
     """Conversations of uneven lengths: the share of hits never rises with the size, bytes per token hit never fall."""
     ratios, per_token = [], []
     for tokens in (16, 256, 512, 1024, 2048, 4096):
-        summary = run(trace=chat(rate=0.3), blocks=3500, tiers=[HBM, tier("dram", tokens)]).summary
+        summary = run(trace=chat(rate=0.3), blocks=3600, tiers=[HBM, tier("dram", tokens)]).summary
         assert not summary["preemptions"]  # what they load again is no hit
         hit = summary["prefix"]["hit_tokens"]["dram"]
         ratios.append(summary["prefix"]["hit_ratio"])

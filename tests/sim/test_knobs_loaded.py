@@ -47,6 +47,10 @@ MOE = {**LARGE, "model": "mixtral-8x7b", "hardware": {"profile": "h100-sxm", "re
 
 
 SLIDING = {**LARGE, "model": "gpt-oss-120b", "hardware": {"profile": "h100-sxm", "replicas": 2, "tp": 2}}
+SHORT_FIRST = {
+    "trace": {"generate": CHAT, "priority": {"by": "output_tokens", "limits": [30, 60, 120]}},
+    "engine": {"max_num_seqs": 2},
+}
 
 
 class Knob(NamedTuple):
@@ -167,6 +171,7 @@ KNOBS = [
     ),
     # engine
     Knob("engine.max_num_seqs", (1, 4, 16), up="tpot", down="queue ttft"),
+    Knob("engine.scheduling", ("fcfs", "priority"), down="queue ttft", sections=SHORT_FIRST),
     Knob("engine.max_num_batched_tokens", (256, 1024, 4096), up="itl_max", down="ttft", sections=LARGE),
     Knob("engine.gpu_memory_utilization", (0.25, 0.3, 0.9), up="hits hit.hbm capacity.hbm", sections=LARGE),
     Knob("engine.num_gpu_blocks", (1000, 2000, 8000), up="hits hit.hbm capacity.hbm", down="ttft", sections=LARGE),
