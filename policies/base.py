@@ -315,7 +315,12 @@ class RequestView(Protocol):
 
     @property
     def keys(self) -> Sequence[int]:
-        """Chained hashes of its prompt's blocks, in order; the last block may be partial."""
+        """Chained hashes of its prompt's blocks, in order; the last block may be partial. When it has ended and the next
+        turn carries its answer, those of the answer too."""
+
+    @property
+    def carried(self) -> bool:
+        """True if the next turn of its conversation has all of these blocks, the last one included, in its prompt."""
 
     @property
     def input_tokens(self) -> int:

@@ -6,6 +6,7 @@ from hw_profiles.errors import InputError
 from sim.arrivals import Arrivals
 from sim.cache_state import Identity, check_alike, restore
 from sim.clock import Clock
+from sim.cost.graphs import captured_sizes
 from sim.cost.step import StepCost
 from sim.engine.batch import Batch, EngineLimits
 from sim.engine.replica import Replica
@@ -124,6 +125,7 @@ def step_cost(spec: ScenarioSpec, inputs: Inputs) -> StepCost:
         parallel=spec.hardware.parallel,
         expert_skew=engine.expert_skew,
         eager_launch_s=None if engine.graphs else engine.eager_launch,
+        graph_sizes=engine.graph_batch_sizes or captured_sizes(engine.max_num_seqs, engine.max_num_batched_tokens),
     )
 
 

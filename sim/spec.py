@@ -24,6 +24,7 @@ from traces.spec import TraceSpec
 
 SCHEMA = "kvsim-scenario/1"
 MOST_REPLICAS = 4096
+MOST_ROWS = 65_536
 
 SLO_METRICS = ("ttft", "tpot", "itl", "e2e", "queue")
 SLO_STATISTICS = ("mean", "p50", "p90", "p95", "p99", "max")
@@ -83,6 +84,8 @@ class EngineSpec(Spec):
     kv_dtype         number format of the cache; None: the checkpoint's
     hybrid_kv_cache  sliding layers keep no more than their window, where the model has others too
     graphs           decode steps replay CUDA graphs; false: kernels are launched one by one (vLLM's enforce_eager)
+    graph_batch_sizes  decode batches that graphs are captured of, ascending; smaller ones are padded to the next, larger
+                     ones launched one by one. None: vLLM's (sim.cost.graphs)
     eager_launch     host time per kernel without graphs
     expert_skew      Zipf exponent of the popularity of experts (sim.cost.experts); 0: all alike
     """
@@ -102,6 +105,7 @@ class EngineSpec(Spec):
     kv_dtype: str | None = None
     hybrid_kv_cache: Annotated[bool, Field(strict=True)] = True
     graphs: Annotated[bool, Field(strict=True)] = True
+    graph_batch_sizes: tuple[Count, ...] | None = None
     eager_launch: Seconds = EAGER_LAUNCH_S
     expert_skew: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 0.0
 
@@ -113,6 +117,10 @@ class EngineSpec(Spec):
             name = getattr(self, key)
             if name is not None and name not in formats:
                 raise InputError("unknown number format", path=key, found=name, allowed=formats, near=formats)
+        sizes = self.graph_batch_sizes
+        if sizes is not None and (not sizes or list(sizes) != sorted(set(sizes)) or sizes[-1] > MOST_ROWS):
+            allowed = f"whole numbers from 1 to {MOST_ROWS} that ascend, such as [1, 2, 4, 8]"
+            raise InputError("", path="graph_batch_sizes", found=list(sizes), allowed=allowed)
         if self.max_num_batched_tokens < self.max_num_seqs:
             raise InputError(
                 "must not be less than max_num_seqs, since each running sequence takes a token of every step",

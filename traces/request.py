@@ -45,6 +45,11 @@ class Request:
         """The hash ids, by the name that policies know them by."""
         return self.hash_ids
 
+    @property
+    def carried(self) -> bool:
+        """True if the next turn carries prompt and answer."""
+        return bool(self.carried_ids)
+
 
 COLUMNS = {
     "arrival_s": np.float64,

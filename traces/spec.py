@@ -91,8 +91,8 @@ def build(spec: TraceSpec, seed: int, base_dir: str | Path = ".", *, strict: boo
     """Loads or generates the trace of `spec`, then changes its arrivals.
 
     In this order: arrival_rate or stagger_sessions (they say who comes first), sessions, limit, spread_arrivals,
-    rate_scale, closed_loop, priority. Spreading comes before scaling because it undoes the trace's own quantisation: scaling then
-    keeps the burstiness.
+    rate_scale, closed_loop, priority. Spreading comes before scaling because it undoes the trace's own quantisation:
+    scaling then keeps the burstiness.
 
     `seed`: of the scenario; generated traffic and spread arrivals draw from streams of their own.
     `base_dir`: the folder a relative path starts from (the scenario's). `strict` refuses a trace that needs a warning.

@@ -24,6 +24,7 @@ class Asked:
     turn: int
     session: int
     think_s: float | None
+    carried: bool = False
 
 
 class Tiers:
@@ -110,7 +111,7 @@ def _arrive(source: random.Random, index: int, prompts: dict[int, list[int]], tu
     keys.extend(100_000 + 8 * index + n for n in range(source.randint(0, 3)))
     turns[session] = turns.get(session, -1) + 1
     think_s = source.expovariate(0.1) if source.random() < 0.8 else None
-    return Asked(index, tuple(keys), TOKENS * len(keys), turns[session], session, think_s)
+    return Asked(index, tuple(keys), TOKENS * len(keys), turns[session], session, think_s, source.random() < 0.5)
 
 
 def _check_settings(watch: Watch, policy: PrefetchPolicy) -> None:

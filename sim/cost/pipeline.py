@@ -19,18 +19,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sim.cost.graphs import Graphs
 from sim.cost.layer import Chunk, Floats
 from sim.cost.stage import Attended, StageCost
 from sim.cost.times import StepTimes
 
 
 class Pipeline:
-    """The stages of a replica. `graphs`: decode-only micro-batches replay CUDA graphs.
+    """The stages of a replica. `graphs`: decode-only micro-batches replay CUDA graphs; None: there are none.
 
     Parts of the times are those of the average stage; what it waits for the others is `pipeline`.
     """
 
-    def __init__(self, stages: Sequence[StageCost], graphs: bool) -> None:
+    def __init__(self, stages: Sequence[StageCost], graphs: Graphs | None) -> None:
         self._stages = stages
         self._graphs = graphs
 
@@ -87,12 +88,14 @@ class Pipeline:
         size = -(-seqs // batches)
         share = size / seqs
         part = _share(windowed, share)
+        replayed = self._graphs.rows(size) if self._graphs else None
+        rows = replayed or size
         parts = np.zeros((len(self._stages), 4, steps))
         for i, stage in enumerate(self._stages):
-            parts[i, 0] = stage.linear(size, size)
-            parts[i, 1] = stage.decode_stride(size, context * share, steps, size, part, longest)
-            parts[i, 2] = stage.exchange(size, size)
-            if not self._graphs:
+            parts[i, 0] = stage.linear(rows, size)
+            parts[i, 1] = stage.decode_stride(size, context * share, steps, rows, part, longest)
+            parts[i, 2] = stage.exchange(rows, size)
+            if not replayed:
                 parts[i, 3] = np.maximum(0.0, stage.launch_floor_s - parts[i].sum(axis=0))
         return batches, parts
 

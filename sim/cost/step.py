@@ -8,6 +8,10 @@ step = linear + attention + exchange + launch wait + pipeline wait + host time, 
              graphs in decode steps too
   pipeline   what a GPU waits for other stages (`sim.cost.pipeline`)
 
+A decode step replays a CUDA graph of a captured size (`sim.cost.graphs`): its linear kernels and exchanges run over the
+padded rows too. Attention, which has nothing to read for them, and the output head, whose rows are chosen outside of the
+graph, do not. Steps with prompts are not padded.
+
 Decode attention is charged cold: between two uses of a line of KV every weight of the model passes through L2
 (public tables that repeat one buffer are L2-warm, and must not be used for small contexts). The one exception is KV
 that was prefetched into L2 (`sim.cost.l2_prefetch`), so the size of L2 matters only with a prefetch.
@@ -22,6 +26,7 @@ import numpy as np
 from hw_profiles.models import ModelSpec
 from hw_profiles.profile import Profile
 from sim.cost.bound import Bound
+from sim.cost.graphs import Graphs
 from sim.cost.interference import InterferenceModel
 from sim.cost.kernels import Kernels
 from sim.cost.kv import kv_layout
@@ -48,6 +53,7 @@ class StepCost:
     expert_skew         Zipf exponent of the popularity of experts, 0: uniform (`sim.cost.experts`)
     eager_launch_s      None: decode steps replay CUDA graphs. Else there are none, and each kernel of any step takes so
                         long to launch (see EAGER_LAUNCH_S)
+    graph_sizes         decode batches that graphs are captured of, ascending; None: of every size
 
     `windows` lists the sliding windows of the model's layers; what charges decode attention takes one `Attended` for
     each, in this order, beside the tokens of layers that attend everything.
@@ -63,6 +69,7 @@ class StepCost:
         parallel: Parallel = ONE_GPU,
         expert_skew: float = 0.0,
         eager_launch_s: float | None = None,
+        graph_sizes: Sequence[int] | None = None,
     ) -> None:
         parallel.check()
         self.windows = tuple(sorted({spec.window for spec in model.specs if spec.window is not None}))
@@ -87,7 +94,7 @@ class StepCost:
         self.host_time_s = host_time_s
         self.layers = -(-model.layers // parallel.pp)
         """On a GPU, the most of any."""
-        self._graphs = eager_launch_s is None
+        self._graphs = Graphs(graph_sizes) if eager_launch_s is None else None
         self._pipeline = Pipeline(self.stages, self._graphs)
         self._validity = profile.validity
         self.interference = InterferenceModel.of(profile, kv_layout(model, parallel).lanes)
@@ -107,16 +114,18 @@ class StepCost:
         if stage is None:
             times = self._pipeline.decode_steps(seqs, context, windowed, steps, longest)
             return times._replace(seconds=times.seconds + self.host_time_s)
-        linear, exchange = stage.linear(seqs, seqs), stage.exchange(seqs, seqs)
+        replayed = self._graphs.rows(seqs) if self._graphs else None
+        rows = replayed or seqs
+        linear, exchange = stage.linear(rows, seqs), stage.exchange(rows, seqs)
         fixed = linear + exchange + self.host_time_s
         if steps == 1:
-            attended = stage.decode(seqs, context, seqs, windowed, longest)
-            if self._graphs:
+            attended = stage.decode(seqs, context, rows, windowed, longest)
+            if replayed:
                 return StepTimes(attended + fixed, linear, attended, exchange)
             wait = max(0.0, stage.launch_floor_s - (linear + exchange) - attended)
             return StepTimes(attended + fixed + wait, linear, attended, exchange, wait)
-        attention = stage.decode_stride(seqs, context, steps, seqs, windowed, longest)
-        if self._graphs:
+        attention = stage.decode_stride(seqs, context, steps, rows, windowed, longest)
+        if replayed:
             return StepTimes(attention + fixed, linear, attention, exchange)
         waits = np.maximum(0.0, stage.launch_floor_s - (linear + exchange) - attention)
         return StepTimes(attention + fixed + waits, linear, attention, exchange, waits)
@@ -197,6 +206,8 @@ class StepCost:
         Matrix products split by `gemm_bound`; elementwise kernels and what decode attention reads are HBM time, the
         work of prefill attention is compute time. In a pipeline: the average stage, with its micro-batches as one.
         """
+        if not chunks and self._graphs:
+            tokens = self._graphs.rows(tokens) or tokens
         bounds = [stage.bound(tokens, rows, seqs, context, chunks, windowed) for stage in self.stages]
         if len(bounds) == 1:
             return bounds[0]

@@ -1,9 +1,9 @@
 """Which sequences run: vLLM v1's scheduler over one replica's queue, batch and cache.
 
-Each step has a token budget. Running sequences come first, then waiting ones in order of arrival, or of priority; blocks
-are allocated as they fill, and when HBM is full the most recently admitted sequence, or the last by priority, is
-preempted and recomputed later (vllm/v1/core/sched/scheduler.py; sim.engine.queue). A sequence whose prefix lies in a lower tier waits for its load while others run
-(WAITING_FOR_REMOTE_KVS).
+Each step has a token budget. Running sequences come first, then waiting ones in order of arrival, or of priority;
+blocks are allocated as they fill, and when HBM is full the most recently admitted sequence, or the last by priority, is
+preempted and recomputed later (vllm/v1/core/sched/scheduler.py; sim.engine.queue). A sequence whose prefix lies in a
+lower tier waits for its load while others run (WAITING_FOR_REMOTE_KVS).
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ class Batch:
             hit = sum(f.tokens for f in found)
             chunk = min(seq.known - hit, budget)
             need = cache.blocks_of(hit + chunk) - cache.blocks_of(hit)
-            if need * cache.block_bytes > cache.hbm.available - cache.newly_pinned(found):
+            if need * cache.block_bytes > cache.hbm.available - cache.newly_pinned(seq, found):
                 return False
         if not cache.admit(seq, found):
             return False

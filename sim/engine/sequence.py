@@ -146,6 +146,11 @@ class Sequence:
         """When its last token came, if it was preempted after it."""
 
     @property
+    def carried(self) -> bool:
+        """True if the next turn of its conversation has its blocks, with those of its output, in its prompt."""
+        return bool(self.said)
+
+    @property
     def own_key(self) -> int:
         """Key of the block that holds what no other request can hit: its output, if no next turn has it."""
         return -1 - self.index

@@ -91,14 +91,13 @@ class ReplicaCache:
         hbm = self.hbm
         loads = [f for f in found if f.level]
         size = sum(f.tokens for f in loads) * self.token_bytes
-        if loads and not self._fits(found, size):
+        if loads and not self._fits(seq, found, size):
             return False
         if self._admitted is not None:
             self._admitted(seq.index)
         last = None
         for f in found:
-            if not f.level and not f.block.pins and f.tokens < f.block.tokens:
-                # What it cannot use it computes again, into this memory.
+            if not f.level and not f.block.pins and self._kept(seq, f) < f.block.tokens:
                 hbm.shrink(f.block, f.tokens, f.tokens * self.token_bytes)
             if f.block is not last:
                 last = f.block
@@ -122,15 +121,23 @@ class ReplicaCache:
         self._here.hit([f.block for f in found if not f.level])
         return True
 
-    def _fits(self, found: list[Found], size: int) -> bool:
+    def _kept(self, seq: Seq, found: Found) -> int:
+        """Tokens that a block of HBM, in nobody's use, keeps: what the sequence cannot use of its own prompt it computes
+        again, into this memory; what follows that prompt in the block is another turn's."""
+        block = found.block
+        if found.tokens < block.tokens <= self._full_tokens(seq) - block.start:
+            return found.tokens
+        return block.tokens
+
+    def _fits(self, seq: Seq, found: list[Found], size: int) -> bool:
         """True if HBM can have `size` bytes free while what was found there is kept; changes nothing."""
         hbm = self.hbm
-        if size > hbm.available - self.newly_pinned(found):
+        if size > hbm.available - self.newly_pinned(seq, found):
             return False
         if not hbm.leaf_only:
             return True
         kept = [f for f in found if not f.level and not f.block.pins]
-        spare = sum(f.block.tokens - f.tokens for f in kept) * self.token_bytes
+        spare = sum(f.block.tokens - self._kept(seq, f) for f in kept) * self.token_bytes
         for f in kept:
             f.block.pins = 1
         fits = hbm.can_free(size - hbm.free - spare)
@@ -160,9 +167,9 @@ class ReplicaCache:
         self.hbm.counters.stored_bytes += block.size
         return block
 
-    def newly_pinned(self, found: list[Found]) -> int:
-        """Bytes of HBM that cannot be evicted any more once the blocks found there are used."""
-        return sum(f.tokens for f in found if not f.level and not f.block.pins) * self.token_bytes
+    def newly_pinned(self, seq: Seq, found: list[Found]) -> int:
+        """Bytes of HBM that cannot be evicted any more once the sequence uses the blocks found there."""
+        return sum(self._kept(seq, f) for f in found if not f.level and not f.block.pins) * self.token_bytes
 
     # ---- allocation
 

@@ -32,6 +32,7 @@ class Request:
     index: int = 0
     input_tokens: int = 30
     turn: int = -1
+    carried: bool = False
 
 
 class Cache:
@@ -92,6 +93,8 @@ class TestNextTurn:
             found = plan(policy, FINISHED, Request(think_s=think_s), Cache())
             assert found == [Fetch((1, 2), "hbm", after_s)]
         assert plan(policy, ARRIVED, Request(think_s=60.0), Cache()) == []
+        (fetch,) = plan(policy, FINISHED, Request(think_s=60.0, carried=True), Cache())
+        assert fetch.keys == (1, 2, 3)  # the last block too, which the next turn has as it is
 
     def test_no_fetch_for_a_last_turn_that_the_trace_knows(self) -> None:
         assert plan(NextTurn(), FINISHED, Request(think_s=None), Cache()) == []

@@ -47,6 +47,8 @@ MOE = {**LARGE, "model": "mixtral-8x7b", "hardware": {"profile": "h100-sxm", "re
 
 
 SLIDING = {**LARGE, "model": "gpt-oss-120b", "hardware": {"profile": "h100-sxm", "replicas": 2, "tp": 2}}
+SINGLE = {"trace": {"generate": {**CHAT, "turns": 1}}}
+"""No conversations: what a turn finds of the one before depends on which of them is faster."""
 SHORT_FIRST = {
     "trace": {"generate": CHAT, "priority": {"by": "output_tokens", "limits": [30, 60, 120]}},
     "engine": {"max_num_seqs": 2},
@@ -177,7 +179,8 @@ KNOBS = [
     Knob("engine.num_gpu_blocks", (1000, 2000, 8000), up="hits hit.hbm capacity.hbm", down="ttft", sections=LARGE),
     Knob("engine.block_tokens", (16, 512), down="transfers.copies", sections=TWO),
     Knob("engine.host_time", ("0 s", "1 ms", "4 ms"), up="ttft tpot"),
-    Knob("engine.l2_prefetch", ("0 B", "4 MB"), down="tpot", sections=LARGE),
+    Knob("engine.l2_prefetch", ("0 B", "4 MB"), down="tpot", sections=LARGE | SINGLE),
+    Knob("engine.graph_batch_sizes", ([1, 2, 4, 8, 16, 32], [8, 32], [64]), up="tpot", sections=LARGE | SINGLE),
     Knob("engine.graphs", (True, False), up="tpot", sections=LARGE),
     Knob(
         "engine.eager_launch",

@@ -69,7 +69,7 @@ def test_dearer_stores_are_fewer(run):
         result = run(trace={"generate": load}, blocks=500, dram="100 GiB", policies=policies, links=links)
         return result.summary["tiers"]["dram"]["stored_bytes"]
 
-    by_weight = [bytes_for(weight=weight) for weight in (0, 1.0, 4.0, 16.0)]
+    by_weight = [bytes_for(weight=weight) for weight in (0, 2.0, 4.0, 16.0)]
     assert sorted(set(by_weight), reverse=True) == by_weight
     by_rate = [bytes_for(rate, weight=1.0) for rate in ("50 GB/s", "12 GB/s", "3 GB/s")]
     assert sorted(set(by_rate), reverse=True) == by_rate

@@ -128,7 +128,7 @@ def test_smaller_batches_trade_queue_for_tpot(chat):
 
 
 def test_smaller_token_budget_lowers_the_longest_gap(chat):
-    small, large = (chat(engine={"max_num_batched_tokens": n}) for n in (512, 8192))
+    small, large = (chat(blocks=12000, engine={"max_num_batched_tokens": n}) for n in (512, 8192))  # no preemption
     assert small.summary["itl_ms"]["max"] < large.summary["itl_ms"]["max"]
     assert small.frames["steps"].prefill_tokens.max() <= 512 < large.frames["steps"].prefill_tokens.max()
 

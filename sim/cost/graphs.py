@@ -1,0 +1,35 @@
+"""CUDA graphs of decode steps: which batch sizes are captured, and what a batch between two of them runs as."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+LARGEST = 512
+"""Sequences of the largest graph that vLLM captures by default."""
+
+
+def captured_sizes(max_num_seqs: int, max_num_batched_tokens: int) -> tuple[int, ...]:
+    """The sizes that vLLM captures by default: 1, 2, 4, then every 8th below 256, then every 16th.
+
+    Up to twice `max_num_seqs`, at most LARGEST, and no more than a step has tokens. SOURCE: vLLM, VllmConfig's
+    _set_cudagraph_sizes (vllm/config/vllm.py).
+    """
+    most = min(2 * max_num_seqs, LARGEST, max_num_batched_tokens)
+    return tuple(size for size in (1, 2, 4, *range(8, 256, 8), *range(256, LARGEST + 1, 16)) if size <= most)
+
+
+class Graphs:
+    """Decode steps that replay graphs of the captured `sizes`, ascending; None: one for every size."""
+
+    def __init__(self, sizes: Sequence[int] | None = None) -> None:
+        self._padded: list[int] | None = None
+        if sizes is not None:
+            self._padded = [size for below, size in pairwise((-1, *sizes)) for _ in range(size - below)]
+
+    def rows(self, seqs: int) -> int | None:
+        """Rows of the graph that a batch of `seqs` sequences replays; None above the largest: its kernels are launched
+        one by one."""
+        if self._padded is None:
+            return seqs
+        return self._padded[seqs] if seqs < len(self._padded) else None
