@@ -315,8 +315,8 @@ class RequestView(Protocol):
 
     @property
     def keys(self) -> Sequence[int]:
-        """Chained hashes of its prompt's blocks, in order; the last block may be partial. When it has ended and the next
-        turn carries its answer, those of the answer too."""
+        """Chained hashes of its prompt's blocks, in order; the last block may be partial. When it has ended and the
+        next turn carries its answer, those of the answer too."""
 
     @property
     def carried(self) -> bool:

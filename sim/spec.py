@@ -84,8 +84,8 @@ class EngineSpec(Spec):
     kv_dtype         number format of the cache; None: the checkpoint's
     hybrid_kv_cache  sliding layers keep no more than their window, where the model has others too
     graphs           decode steps replay CUDA graphs; false: kernels are launched one by one (vLLM's enforce_eager)
-    graph_batch_sizes  decode batches that graphs are captured of, ascending; smaller ones are padded to the next, larger
-                     ones launched one by one. None: vLLM's (sim.cost.graphs)
+    graph_batch_sizes  decode batches that graphs are captured of, ascending; others are padded to the next, kernels of
+                     larger ones launched one by one. None: vLLM's (sim.cost.graphs)
     eager_launch     host time per kernel without graphs
     expert_skew      Zipf exponent of the popularity of experts (sim.cost.experts); 0: all alike
     """

@@ -1,4 +1,4 @@
-"""docs/tiers.md, engine.md and clients.md say what is true: every key, every device, every policy, and what a run gave."""
+"""docs/tiers.md, engine.md and clients.md say what is true: every key, device and policy, and what a run gave."""
 
 from __future__ import annotations
 

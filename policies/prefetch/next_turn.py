@@ -26,9 +26,9 @@ class NextTurn(PrefetchPolicy):
                future, so a bound on what better estimates can bring. "mean": the mean of the times seen so far, from
                the end of a request to the arrival of its conversation's next; it fetches for last turns too, in vain
 
-    Where the next turn carries the answer, that is brought back with the prompt. Else the answer is not in the request's
-    blocks, and the prompt's last block is left where it is: as a rule it is partial, and the next turn has another block
-    in its place, which holds more.
+    Where the next turn carries the answer, that is brought back with the prompt. Else the answer is not among the
+    request's blocks, and the prompt's last block is left where it is: as a rule it is partial, and the next turn has
+    another block in its place, which holds more.
 
     Source: the idea of CachedAttention (B. Gao et al., USENIX ATC 2024), which fetches for the requests in its queue,
     and KVFlow (Z. Pan et al., arXiv 2507.07400), which fetches for the agents that its workflow runs next, carried over

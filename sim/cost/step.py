@@ -9,8 +9,8 @@ step = linear + attention + exchange + launch wait + pipeline wait + host time, 
   pipeline   what a GPU waits for other stages (`sim.cost.pipeline`)
 
 A decode step replays a CUDA graph of a captured size (`sim.cost.graphs`): its linear kernels and exchanges run over the
-padded rows too. Attention, which has nothing to read for them, and the output head, whose rows are chosen outside of the
-graph, do not. Steps with prompts are not padded.
+padded rows too. Attention, which has nothing to read for them, and the output head, whose rows are chosen outside of
+the graph, do not. Steps with prompts are not padded.
 
 Decode attention is charged cold: between two uses of a line of KV every weight of the model passes through L2
 (public tables that repeat one buffer are L2-warm, and must not be used for small contexts). The one exception is KV

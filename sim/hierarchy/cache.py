@@ -122,8 +122,8 @@ class ReplicaCache:
         return True
 
     def _kept(self, seq: Seq, found: Found) -> int:
-        """Tokens that a block of HBM, in nobody's use, keeps: what the sequence cannot use of its own prompt it computes
-        again, into this memory; what follows that prompt in the block is another turn's."""
+        """Tokens that a block of HBM, in nobody's use, keeps: what the sequence cannot use of its own prompt it
+        computes again, into this memory; what follows that prompt in the block is another turn's."""
         block = found.block
         if found.tokens < block.tokens <= self._full_tokens(seq) - block.start:
             return found.tokens

@@ -98,7 +98,10 @@ class Hand:
         return self.layers * (t0 + per_token * sum(n for n, _ in chunks) + work / flops)
 
     def decode_step(self, seqs: int, context: int) -> float:
-        return self.linear(seqs, seqs) + self.decode_attention(seqs, context)
+        """Replays a graph of 1, 2, 4, 8 or another eight sequences, up to 256; the head has a row for each that is there."""
+        padded = next(size for size in (1, 2, 4, *range(8, 257, 8)) if size >= seqs)
+        head = self.head(seqs)
+        return self.linear(padded, 0) + head + self.decode_attention(seqs, context)
 
     def mixed_step(self, chunks: Iterable[tuple[int, int]], sampled: int, seqs: int = 0, context: int = 0) -> float:
         """A step with prefill `chunks` (tokens, prefix); `sampled` of the chunks end their prompt."""

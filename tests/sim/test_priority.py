@@ -184,5 +184,5 @@ def test_rules_need_what_they_look_at(scenario, prompt, rule, missing):
 
 
 def test_bad_priorities_of_a_trace_are_named(run, prompt):
-    with pytest.raises(InputError, match="priority: found 1.5"):
+    with pytest.raises(InputError, match=r"priority: found 1\.5"):
         run([(0, 100, 2, prompt(0, 100), 1.5)])
