@@ -98,7 +98,7 @@ class Hand:
         return self.layers * (t0 + per_token * sum(n for n, _ in chunks) + work / flops)
 
     def decode_step(self, seqs: int, context: int) -> float:
-        """Replays a graph of 1, 2, 4, 8 or another eight sequences, up to 256; the head has a row for each that is there."""
+        """Replays a graph of 1, 2, 4, 8, 16, 24, ... sequences; the head has a row for each that is there."""
         padded = next(size for size in (1, 2, 4, *range(8, 257, 8)) if size >= seqs)
         head = self.head(seqs)
         return self.linear(padded, 0) + head + self.decode_attention(seqs, context)

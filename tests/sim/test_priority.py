@@ -45,7 +45,7 @@ def cases(draw):
 
 @CHECKED
 @given(case=cases())
-def test_limits_hold_nobody_is_lost_and_strides_are_exact(run, case):
+def test_limits_hold_nobody_is_lost_and_strides_are_exact(run, same_requests, case):
     rows, keywords = case
     result = run(rows, **keywords)
     engine, steps, requests = keywords["engine"], result.frames["steps"], result.frames["requests"]
@@ -56,7 +56,8 @@ def test_limits_hold_nobody_is_lost_and_strides_are_exact(run, case):
     assert (hits + requests.computed_tokens - requests.recomputed_tokens == requests.input_tokens).all()
     assert requests.get("priority", 0 * requests.replica).tolist() == [row[4] for row in rows]
     singles = run(rows, **keywords, single_step=True)
-    for name in ("requests", "transfers", "preemptions"):
+    same_requests(result, singles)
+    for name in ("transfers", "preemptions"):
         pd.testing.assert_frame_equal(result.frames[name], singles.frames[name], check_exact=True)
 
 
