@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +15,10 @@ from kvsim.cli._progress import count_bar
 from kvsim.cli._run_dir import may_make
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sim.whatif.sweep import Executor, Row
+    from sim.whatif.sweep_file import Search, Sweep
     from sim.whatif.variants import Variant
 
 NO = 1
@@ -40,35 +44,41 @@ def sweep(
             "--address", metavar="ADDR", help="Of the cluster: auto, host:port, ray://host:port. [default: here]"
         ),
     ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option("--samples", metavar="N", help="Runs drawn from SWEEP's ranges, or chosen by its search."),
+    ] = None,
     strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run every combination of SWEEP's lists. DIR gets sweep.parquet: a row for each run, failed ones with their error.
+    """Run every combination of SWEEP's lists, samples of its ranges, or a search in them.
+
+    DIR gets sweep.parquet: a row for each run, failed ones with their error.
 
     Kill it at any moment: --resume goes on, and a run whose scenario, policy or trace has changed since is run again.
     """
     from sim.whatif.pool import worker_count
-    from sim.whatif.sweep import count_kept, load_sweep, run_sweep
+    from sim.whatif.sweep import chosen_and_run, count_kept
+    from sim.whatif.sweep_file import load_sweep
 
     if executor not in EXECUTORS:
         raise InputError("", where="--executor", found=executor, allowed=EXECUTORS, near=EXECUTORS)
     if address is not None and executor != "ray":
         raise InputError("needs --executor ray", where="--address", found=address)
-    variants = load_sweep(file)
+    found = load_sweep(file, samples)
     many = worker_count(workers)
     folder = out or Path("out") / file.stem
     if dry_run:
-        _plan(variants, as_json=as_json)
+        _plan(found, as_json=as_json)
         return
     may_make(folder)
     if folder.exists() and any(folder.iterdir()) and not (folder / "rows").is_dir():
         raise InputError("is not empty and holds no sweep; name another folder with --out", where=folder)
     if count_kept(folder) and not resume:
         raise InputError("has runs of a sweep: go on with --resume, or name another folder with --out", where=folder)
-    with count_bar(not as_json, "runs") as progress:
-        run_all = _on_ray(address, many) if executor == "ray" else None
-        rows = run_sweep(
-            variants, folder, workers=many, executor=run_all, resume=resume, strict=strict, progress=progress
+    with count_bar(not as_json, "runs") as progress, _executor(executor, address, many) as run_all:
+        variants, rows = chosen_and_run(
+            found, folder, workers=many, executor=run_all, resume=resume, strict=strict, progress=progress
         )
     failed = sum(row["error"] is not None for row in rows)
     if as_json:
@@ -80,27 +90,53 @@ def sweep(
         )
     else:
         _show(variants, rows)
+        if found.search is not None:
+            _say_best(found.search, variants, rows)
     said = f"{len(rows)} runs, {failed} failed; table: {folder / 'sweep.parquet'}"
     (_print.note if as_json else _print.line)(said)
     if failed == len(rows):
         raise typer.Exit(NO)
 
 
-def _on_ray(address: str | None, workers: int) -> Executor:
+@contextmanager
+def _executor(name: str, address: str | None, workers: int) -> Iterator[Executor | None]:
+    """What runs the jobs: None for the processes of this machine."""
+    if name == "local":
+        yield None
+        return
     from functools import partial
 
-    from sim.whatif.ray_pool import run_on_ray
+    from sim.whatif.ray_pool import cluster, run_on_ray
 
-    return partial(run_on_ray, address=address, workers=workers)
+    with cluster(address, workers):  # once, however many batches follow
+        yield partial(run_on_ray, address=address, workers=workers)
 
 
-def _plan(variants: list[Variant], *, as_json: bool) -> None:
+def _plan(found: Sweep, *, as_json: bool) -> None:
     if as_json:
-        _print.document([{"label": variant.label, "settings": dict(variant.settings)} for variant in variants])
+        _print.document([{"label": variant.label, "settings": dict(variant.settings)} for variant in found.variants])
+    else:
+        for variant in found.variants:
+            _print.line(variant.label)
+    if found.search is not None:
+        _print.note(f"{found.runs} runs, which the search will choose one batch after another")
+    elif not as_json:
+        _print.line(f"{len(found.variants)} runs")
+
+
+def _say_best(search: Search, variants: list[Variant], rows: list[Row]) -> None:
+    """What the search was for."""
+    from reports.text import number
+    from sim.whatif.search import best
+
+    index = best(search, rows)
+    way = "largest" if search.largest else "least"
+    if index is None:
+        _print.line(f"no run {'meets the SLO' if search.meet_slo else f'has {search.metric}'}")
         return
-    for variant in variants:
-        _print.line(variant.label)
-    _print.line(f"{len(variants)} runs")
+    met = " of runs that meet the SLO" if search.meet_slo else ""
+    value = number(rows[index]["metrics"][search.metric])
+    _print.line(f"{way} {search.metric}{met}: {value}, at {variants[index].label}")
 
 
 def _show(variants: list[Variant], rows: list[Row]) -> None:

@@ -49,7 +49,7 @@ def run_on_ray(
         return []
     bundle, sent = pack(jobs), [travelling(job) for job in jobs]
     answers: dict[int, Answer] = {}
-    with _cluster(address, workers, bundle) as ray:
+    with cluster(address, workers, room=sum(map(len, bundle.files.values()))) as ray:
         try:
             for index, answer in _answers(ray, work, sent, bundle, lost):
                 answers[index] = answer
@@ -135,8 +135,8 @@ def _unpacked(reference: _Reference) -> Path:
 
 
 @contextmanager
-def _cluster(address: str | None, workers: int | None, bundle: Bundle) -> Iterator[Any]:
-    """Ray, connected; what was started here is stopped."""
+def cluster(address: str | None, workers: int | None, *, room: int = 0) -> Iterator[Any]:
+    """Ray, connected, unless this process is already; what was started here is stopped. `room`: bytes of bundles."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
@@ -146,15 +146,18 @@ def _cluster(address: str | None, workers: int | None, bundle: Bundle) -> Iterat
         raise InputError(text, where="--executor", found="ray") from None
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
-        room = STORE_BYTES + 2 * sum(map(len, bundle.files.values()))
-        settings |= {"address": "local", "num_cpus": workers, "include_dashboard": False, "object_store_memory": room}
+        store = STORE_BYTES + 2 * room
+        settings |= {"address": "local", "num_cpus": workers, "include_dashboard": False, "object_store_memory": store}
     else:
         settings["address"] = address
-        _knock(address)
     ours = not ray.is_initialized()
     try:
+        if ours and address is not None:
+            _knock(address)
         if ours:
             ray.init(**settings)
+    except InputError:
+        raise
     except Exception as error:  # noqa: BLE001 -- Ray raises what its transport raises
         raise InputError(f"no Ray cluster: {_line(error)}", where="--address", found=address or "local") from None
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,21 +19,17 @@ import pyarrow.parquet as pq
 
 from hw_profiles.errors import InputError
 from hw_profiles.files import write_atomic
-from hw_profiles.yaml_io import load_yaml
 from sim.run import config_sha256, simulate
-from sim.scenario import Scenario
 from sim.whatif.pool import run_all
 from sim.whatif.runs import Job
 from sim.whatif.shared import shared_inputs
-from sim.whatif.variants import Variant, expand, value_label
+from sim.whatif.sweep_file import Sweep
+from sim.whatif.variants import Variant, value_label
 
-SCHEMA = "kvsim-sweep/1"
-ROW = "kvsim-sweep-row/1"
-KEYS = ("schema", "scenario", "set", "vary")
-LATER = ("sample", "search", "executor")
+ROW = "kvsim-sweep-row/2"
 
 Row = dict[str, Any]
-"""schema, config_sha256 (None if it could not be made), error (None if it ran), metrics by key."""
+"""schema, config_sha256 (None if it could not be made), error (None if it ran), metrics by key, targets of the SLO."""
 
 
 class Executor(Protocol):
@@ -49,33 +45,8 @@ class Executor(Protocol):
     ) -> list[Row]: ...
 
 
-def load_sweep(path: Path) -> list[Variant]:
-    """The runs of a sweep file, in order. Raises InputError, one line, before anything runs."""
-    document = load_yaml(path)
-    for key in document:
-        if key in LATER:
-            raise InputError("is not available in this version", where=path, path=key, allowed=KEYS)
-        if key not in KEYS:
-            raise InputError("unknown key", where=path, found=key, allowed=KEYS, near=KEYS)
-    if document.get("schema") != SCHEMA:
-        raise InputError("", where=path, path="schema", found=document.get("schema"), allowed=SCHEMA)
-    name = document.get("scenario")
-    if not isinstance(name, str):
-        raise InputError("", where=path, path="scenario", found=name, allowed="the path of a scenario file")
-    scenario = Scenario.load(path.parent / name)
-    for setting, value in _mapping(document, "set", path).items():
-        scenario = scenario.set(setting, value)
-    vary = _mapping(document, "vary", path)
-    if not vary:
-        raise InputError("", where=path, path="vary", found=document.get("vary"), allowed="{a.b: [x, y]}")
-    for key, values in vary.items():
-        if not isinstance(values, list) or not values:
-            raise InputError("", where=path, path=f"vary.{key}", found=values, allowed="a list of one value or more")
-    return expand(scenario, list(vary.items()), where=str(path))
-
-
 def run_sweep(
-    variants: Sequence[Variant],
+    sweep: Sweep | Sequence[Variant],
     out: Path,
     *,
     workers: int = 1,
@@ -90,32 +61,76 @@ def run_sweep(
     fails is a row with its error. `resume`: rows that are there already are taken. Raises InputError where results
     cannot be written.
     """
-    rows = out / "rows"
-    jobs = [Job.of(v.label, v.scenario, strict=strict) for v in variants]
+    return chosen_and_run(
+        sweep, out, workers=workers, executor=executor, resume=resume, strict=strict, progress=progress
+    )[1]
+
+
+def chosen_and_run(
+    sweep: Sweep | Sequence[Variant],
+    out: Path,
+    *,
+    workers: int = 1,
+    executor: Executor | None = None,
+    resume: bool = False,
+    strict: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[Variant], list[Row]]:
+    """The same, with the variants: those that a search chose, if the sweep is one."""
+    folder = out / "rows"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write: {error.strerror or error}", where=folder) from None
+    execute = partial(run_all, workers=workers) if executor is None else executor
+    total = sweep.runs if isinstance(sweep, Sweep) and sweep.search else None
+    before = 0
+
+    def run(variants: Sequence[Variant]) -> list[Row]:
+        nonlocal before
+        jobs = [Job.of(v.label, v.scenario, strict=strict) for v in variants]
+        offset, whole = before, total or len(jobs)
+        told = None if progress is None else lambda done, _: progress(offset + done, whole)
+        before += len(jobs)
+        return _run_rows(jobs, folder, execute, resume=resume or total is not None, progress=told)
+
+    if isinstance(sweep, Sweep) and sweep.search:
+        from sim.whatif.search import run_search
+
+        variants, rows = run_search(sweep, run)
+    else:
+        variants = list(sweep.variants if isinstance(sweep, Sweep) else sweep)
+        rows = run(variants)
+    buffer = io.BytesIO()
+    pq.write_table(table(variants, rows), buffer, compression="zstd")
+    write_atomic(out / "sweep.parquet", buffer.getvalue())
+    return variants, rows
+
+
+def _run_rows(
+    jobs: Sequence[Job],
+    folder: Path,
+    execute: Executor,
+    *,
+    resume: bool,
+    progress: Callable[[int, int], None] | None,
+) -> list[Row]:
+    """The row of each job, from `folder` or by running it; written there when it comes."""
     found: dict[int, Row] = {}
     if resume:
-        kept = ((index, _kept(job, rows)) for index, job in enumerate(jobs))
+        kept = ((index, _kept(job, folder)) for index, job in enumerate(jobs))
         found = {index: row for index, row in kept if row is not None}
     left = [index for index in range(len(jobs)) if index not in found]
 
     def done(place: int, row: Row) -> None:
         if row["error"] is None:
-            write_atomic(rows / f"{row['config_sha256']}.json", json.dumps(row) + "\n")
+            write_atomic(folder / f"{row['config_sha256']}.json", json.dumps(row) + "\n")
         found[left[place]] = row
         if progress is not None:
             progress(len(found), len(jobs))
 
-    try:
-        rows.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write: {error.strerror or error}", where=rows) from None
-    executor = partial(run_all, workers=workers) if executor is None else executor
-    executor(run_row, [jobs[index] for index in left], lost=_lost, done=done)
-    ordered = [found[index] for index in range(len(jobs))]
-    buffer = io.BytesIO()
-    pq.write_table(table(variants, ordered), buffer, compression="zstd")
-    write_atomic(out / "sweep.parquet", buffer.getvalue())
-    return ordered
+    execute(run_row, [jobs[index] for index in left], lost=_lost, done=done)
+    return [found[index] for index in range(len(jobs))]
 
 
 def run_row(job: Job) -> Row:
@@ -129,7 +144,7 @@ def run_row(job: Job) -> Row:
     except Exception as error:  # noqa: BLE001 -- the sweep goes on
         return _failed(sha, str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}")
     metrics = {metric["key"]: metric["value"] for metric in summary["metrics"]}
-    return {"schema": ROW, "config_sha256": sha, "error": None, "metrics": metrics}
+    return {"schema": ROW, "config_sha256": sha, "error": None, "metrics": metrics, "slo": summary["slo"]["targets"]}
 
 
 def _kept(job: Job, rows: Path) -> Row | None:
@@ -142,13 +157,15 @@ def _kept(job: Job, rows: Path) -> Row | None:
 
 
 def table(variants: Sequence[Variant], rows: Sequence[Row]) -> pa.Table:
-    """One row per run: each path that varies, config_sha256, error, and a column for each metric that any run has."""
+    """One row per run: each path that varies, config_sha256, error, if it met its SLO, each metric that any run has."""
     paths = list(variants[0].settings) if variants else []
     columns: dict[str, list[Any]] = {path: _column([v.settings[path] for v in variants]) for path in paths}
     columns["config_sha256"] = [row["config_sha256"] for row in rows]
     columns["error"] = [row["error"] for row in rows]
     text = ("config_sha256", "error")
     data = {name: pa.array(values, pa.string() if name in text else None) for name, values in columns.items()}
+    if any(row["slo"] for row in rows):
+        data["slo_met"] = pa.array([_met(row) for row in rows], pa.bool_())
     for key in dict.fromkeys(key for row in rows for key in row["metrics"]):
         data[key] = pa.array([_number(row["metrics"].get(key)) for row in rows], pa.float64())
     return pa.table(data)
@@ -159,13 +176,6 @@ def count_kept(out: Path) -> int:
     return len(list((out / "rows").glob("*.json")))
 
 
-def _mapping(document: Mapping[str, Any], key: str, where: Path) -> dict[str, Any]:
-    found = document.get(key) or {}
-    if not isinstance(found, dict):
-        raise InputError("", where=where, path=key, found=found, allowed="a mapping of dotted paths to values")
-    return found
-
-
 def _read(file: Path) -> Row | None:
     """The row in a file; None if there is none, or it is not whole."""
     try:
@@ -173,7 +183,7 @@ def _read(file: Path) -> Row | None:
     except (OSError, ValueError):
         return None
     whole = isinstance(row, dict) and row.get("schema") == ROW and row.get("config_sha256") == file.stem
-    return row if whole and isinstance(row.get("metrics"), dict) else None
+    return row if whole and isinstance(row.get("metrics"), dict) and isinstance(row.get("slo"), dict) else None
 
 
 def _lost(job: Job, why: str) -> Row:
@@ -181,7 +191,11 @@ def _lost(job: Job, why: str) -> Row:
 
 
 def _failed(sha: str | None, error: str) -> Row:
-    return {"schema": ROW, "config_sha256": sha, "error": " ".join(error.split()), "metrics": {}}
+    return {"schema": ROW, "config_sha256": sha, "error": " ".join(error.split()), "metrics": {}, "slo": {}}
+
+
+def _met(row: Row) -> bool | None:
+    return all(target["met"] for target in row["slo"].values()) if row["slo"] else None
 
 
 def _column(values: Sequence[Any]) -> list[Any]:

@@ -61,19 +61,20 @@ def expand(scenario: Scenario, lists: Sequence[tuple[str, Sequence[Any]]], *, wh
         twice = next((text for text in shown if shown.count(text) > 1), None)
         if twice is not None:
             raise InputError("the same value twice", where=where, path=path, found=twice)
-    names = short_paths(paths)
-    variants = []
-    for values in product(*(values for _, values in lists)):
-        settings = dict(zip(paths, values, strict=True))
-        found = scenario
-        for path, value in settings.items():
-            found = found.set(path, value)
-        check_policies(found)
-        texts = [value_label(value) for value in values]
-        one = len(lists) == 1 and not all(isinstance(value, int | float) for value in lists[0][1])
-        pairs = texts if one else [f"{names[path]}={text}" for path, text in zip(paths, texts, strict=True)]
-        variants.append(Variant(", ".join(pairs) or "as it stands", found, settings))
-    return variants
+    plain = len(lists) == 1 and not all(isinstance(value, int | float) for value in lists[0][1])
+    combinations = product(*(values for _, values in lists))
+    return [settled(scenario, dict(zip(paths, values, strict=True)), plain=plain) for values in combinations]
+
+
+def settled(scenario: Scenario, settings: Mapping[str, Any], *, plain: bool = False) -> Variant:
+    """The variant with a value on each path; `plain`: called by the values alone. Raises InputError."""
+    found = scenario
+    for path, value in settings.items():
+        found = found.set(path, value)
+    check_policies(found)
+    names = short_paths(list(settings))
+    texts = [value_label(value) if plain else f"{names[path]}={value_label(value)}" for path, value in settings.items()]
+    return Variant(", ".join(texts) or "as it stands", found, settings)
 
 
 def check_policies(scenario: Scenario) -> None:

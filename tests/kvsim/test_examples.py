@@ -61,11 +61,12 @@ def test_fetching_before_the_next_turn_halves_the_median_ttft():
 
 
 def test_the_sweep_runs(tmp_path):
-    from sim.whatif.sweep import load_sweep, run_sweep
+    from sim.whatif.sweep import run_sweep
+    from sim.whatif.sweep_file import load_sweep
     from sim.whatif.variants import Variant
 
     scenario("compare_eviction.yaml")  # skips without the trace
-    variants = load_sweep(next(path for path in FILES if path.name == "sweep_policies.yaml"))
+    variants = load_sweep(next(path for path in FILES if path.name == "sweep_policies.yaml")).variants
     assert len(variants) == 12
     short = [Variant(v.label, v.scenario.set("trace.limit", FEW), v.settings) for v in variants[:2]]
     rows = run_sweep(short, tmp_path, workers=1)

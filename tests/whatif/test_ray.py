@@ -51,7 +51,7 @@ def scenario(tmp_path: Path) -> Scenario:
 def ray():
     """Ray with two processes of this machine."""
     module = pytest.importorskip("ray", reason=MISSING)
-    with ray_pool._cluster(None, 2, pack([])) as started:
+    with ray_pool.cluster(None, 2) as started:
         yield started
     assert not module.is_initialized()
 

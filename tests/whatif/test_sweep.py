@@ -13,7 +13,8 @@ import pytest
 from hw_profiles.errors import InputError
 from kvsim import Scenario
 from sim.whatif import sweep
-from sim.whatif.sweep import load_sweep, run_sweep
+from sim.whatif.sweep import run_sweep
+from sim.whatif.sweep_file import load_sweep
 from sim.whatif.variants import expand
 
 SCENARIO = """\
@@ -41,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_row_for_each_combination_is_what_a_run_says(folder):
-    variants = load_sweep(folder / "sweep.yaml")
+    variants = load_sweep(folder / "sweep.yaml").variants
     run_sweep(variants, folder / "out", workers=1)
     found = pq.read_table(folder / "out" / "sweep.parquet").to_pylist()
     assert [(row["policies.eviction"], row["hardware.replicas"]) for row in found] == [
@@ -55,7 +56,7 @@ def test_a_row_for_each_combination_is_what_a_run_says(folder):
 
 
 def test_processes_give_the_same_table(folder):
-    variants = load_sweep(folder / "sweep.yaml")
+    variants = load_sweep(folder / "sweep.yaml").variants
     for workers in (1, 2):
         run_sweep(variants, folder / str(workers), workers=workers)
     assert (folder / "1" / "sweep.parquet").read_bytes() == (folder / "2" / "sweep.parquet").read_bytes()
@@ -95,7 +96,7 @@ def test_a_run_that_fails_is_a_row(folder):
 
 
 def test_a_full_disk_ends_the_sweep_and_keeps_what_was_written(folder, monkeypatch):
-    variants = load_sweep(folder / "sweep.yaml")
+    variants = load_sweep(folder / "sweep.yaml").variants
     write, written = sweep.write_atomic, []
 
     def full(path, data):
@@ -125,7 +126,7 @@ def test_killed_at_any_moment_it_goes_on(folder):
     process.wait()
     kept = {file: file.stat().st_mtime_ns for file in rows.glob("*.json")}
     assert kept
-    run_sweep(load_sweep(folder / "many.yaml"), folder / "out", workers=1, resume=True)
+    run_sweep(load_sweep(folder / "many.yaml").variants, folder / "out", workers=1, resume=True)
     assert all(file.stat().st_mtime_ns == when for file, when in kept.items())
     found = pq.read_table(folder / "out" / "sweep.parquet")
     assert (len(found), set(found["error"].to_pylist())) == (8, {None})
@@ -141,7 +142,8 @@ def test_killed_at_any_moment_it_goes_on(folder):
         (SWEEP.replace("hardware.replicas", "hardware.replica"), "unknown key"),
         (SWEEP.replace("small.yaml", "smal.yaml"), "file not found"),
         (SWEEP.replace("lru,", "lruu,"), "did you mean 'lru'"),
-        (SWEEP.replace("set:", "search: {}\nset:"), "not available in this version"),
+        (SWEEP.replace("set:", "search: {}\nset:"), "search: needs ranges"),
+        (SWEEP.replace("vary:", "sample: {}\nvary:"), "either lists or ranges"),
         ("schema: kvsim-sweep/1\nscenario: small.yaml\n", "vary"),
     ],
 )
