@@ -175,11 +175,11 @@ def constants(layout: Layout, tokens: int = TOKENS) -> dict[str, int]:
 
 def check(place: Place, layout: Layout) -> float:
     """Ragged lengths, one shorter than a part, over scattered pages."""
-    lengths = [2050, 33, 700] if place.full_size else [150, 7]
+    lengths, parts = ([2050, 33, 700], 4) if place.full_size else ([100, 7], 2)
     pages = sum(math.ceil(length / layout.page) for length in lengths) + 5
     queries = place.random(len(lengths), layout.heads, layout.head_dim, seed=7)
     cache = make_cache(layout, lengths, pages, queries)
-    out, work = place.poison(*queries.shape), scratch(len(lengths), layout.heads, layout.head_dim, 4, place.device)
+    out, work = place.poison(*queries.shape), scratch(len(lengths), layout.heads, layout.head_dim, parts, place.device)
     attend(queries, cache, out, work)
     reference = torch.cat([attention_reference(queries[i : i + 1], cache, i) for i in range(len(lengths))])
     return relative_error(out, reference)

@@ -23,7 +23,7 @@ from calibration.mini_engine.workload import draw
 from calibration.suite.lab import Lab
 from hw_profiles.errors import InputError
 
-WARM_UP_REQUESTS = 6
+WARM_UP_REQUESTS = 24
 DEVICE_SHARE, PINNED_SHARE = 0.9, 0.5
 """Of the free memory of the device that weights and pages may take; of the host's that may be pinned."""
 
@@ -55,11 +55,10 @@ class Bench:
         load = self.setting.load
         trace = draw(load if requests is None else replace(load, requests=requests))
         scheduler = self.setting.scheduler(variant, self.page_bytes)
-        executor = DeviceExecutor(
-            self.model, self.runner(variant.l2_prefetch), method=variant.method, synchronous=variant.synchronous
-        )
-        executor.keep = True
-        with _no_collection():
+        runner = self.runner(variant.l2_prefetch)
+        with _no_collection():  # from before the executor's clock starts
+            executor = DeviceExecutor(self.model, runner, method=variant.method, synchronous=variant.synchronous)
+            executor.keep = True
             log = engine.run(trace, scheduler, executor)
         wrong, checked = self._compare_pages(scheduler)
         host = statistics.median(executor.host_s)

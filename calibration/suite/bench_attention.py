@@ -10,7 +10,7 @@ import torch
 from calibration.kernels.kv_cache import Layout
 from calibration.suite import ops
 from calibration.suite.lab import Lab
-from calibration.suite.plan_attention import HEAD_DIM
+from calibration.suite.plan_attention import HEAD_DIM, skewed
 from calibration.suite.timing import Kernel, Trial
 
 
@@ -28,22 +28,6 @@ def decode_skew(lab: Lab, key: dict[str, Any]) -> Trial:
     spread = math.sqrt(sum((length - mean) ** 2 for length in lengths) / len(lengths)) / mean
     trial.extra = {"cv": spread, "longest": float(max(lengths))}
     return trial
-
-
-def skewed(name: str, batch: int, mean: int) -> list[int]:
-    """Lengths of a batch that sum to batch x mean: even; uniform from 0 to 2 x mean; half short and half long; one that
-    holds half of all tokens; each 0.7 times the one before."""
-    total = batch * mean
-    weights = {
-        "even": [1.0] * batch,
-        "uniform": [i + 0.5 for i in range(batch)],
-        "bimodal": [1.0 if i % 2 else 0.1 for i in range(batch)],
-        "one_long": [float(batch - 1), *[1.0] * (batch - 1)],
-        "geometric": [0.7**i for i in range(batch)],
-    }[name]
-    lengths = [max(1, int(total * weight / sum(weights))) for weight in weights]
-    lengths[0] += total - sum(lengths)
-    return lengths
 
 
 def from_host(lab: Lab, key: dict[str, Any]) -> Trial:

@@ -67,6 +67,22 @@ def skew_points(costs: Costs) -> Iterator[Point]:
         yield point(costs, "decode_skew", seconds, {"skew": skew, "batch": batch, "seq": 4096}, priority=2)
 
 
+def skewed(name: str, batch: int, mean: int) -> list[int]:
+    """Lengths of a batch that sum to batch x mean: even; uniform from 0 to 2 x mean; half short and half long; one that
+    holds half of all tokens; each 0.7 times the one before."""
+    total = batch * mean
+    weights = {
+        "even": [1.0] * batch,
+        "uniform": [i + 0.5 for i in range(batch)],
+        "bimodal": [1.0 if i % 2 else 0.1 for i in range(batch)],
+        "one_long": [float(batch - 1), *[1.0] * (batch - 1)],
+        "geometric": [0.7**i for i in range(batch)],
+    }[name]
+    lengths = [max(1, int(total * weight / sum(weights))) for weight in weights]
+    lengths[0] += total - sum(lengths)
+    return lengths
+
+
 def mla_points(costs: Costs, facts: Facts, heads: int = 128) -> Iterator[Point]:
     """A latent of 512 + 64 numbers per token, all heads."""
     for batch, seq in (*MLA, *MLA_HELDOUT):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import pytest
+
 KERNELS = Path(__file__).parents[3] / "calibration/kernels"
 WRONG = """
 from calibration.kernels import verify
@@ -21,17 +23,20 @@ for check in (off, empty, broken):
 """
 
 
-def test_every_kernel_agrees_with_torch(json_rows):
-    rows = json_rows("calibration.kernels.verify", interpret=True)
+@pytest.fixture(scope="module")
+def rows(json_rows):
+    return json_rows("calibration.kernels.verify", interpret=True)
+
+
+def test_every_kernel_agrees_with_torch(rows):
     assert [row for row in rows if not row["ok"]] == []
     checked = {row["kernel"] for row in rows}
     assert {"stream_copy", "decode_gqa4", "decode_int2", "mla_decode", "prefill_prefix", "digest_score"} <= checked
     assert {row["dtype"] for row in rows} == {"f32", "f16", "bf16"}
 
 
-def test_rounding_grows_with_the_type(json_rows):
+def test_rounding_grows_with_the_type(rows):
     """bf16 operands of tensor products are really used: their error is that of 8 bits, and no more."""
-    rows = json_rows("calibration.kernels.verify", "decode_gqa4", "prefill", interpret=True)
     for kernel in ("decode_gqa4", "prefill"):
         errors = {row["dtype"]: row["error"] for row in rows if row["kernel"] == kernel}
         assert errors["f32"] < 1e-6 < errors["f16"] < 1e-3 < errors["bf16"] < 1e-2

@@ -38,22 +38,6 @@ def test_what_may_go_wrong_on_a_gpu_is_handled(gpu_python, tmp_path):
     assert len(done.stdout.splitlines()) == 10
 
 
-def test_skewed_batches_have_the_same_tokens(gpu_python):
-    code = """
-from calibration.suite.bench_attention import skewed
-from calibration.suite.plan_attention import SKEWS
-for name in SKEWS:
-    lengths = skewed(name, 8, 4096)
-    assert sum(lengths) == 8 * 4096 and min(lengths) > 0, lengths
-    print(name, max(lengths) / 4096)
-"""
-    done = gpu_python("-c", code)
-    assert done.returncode == 0, done.stderr
-    longest = dict(line.split() for line in done.stdout.splitlines())
-    assert longest["even"] == "1.0"
-    assert float(longest["one_long"]) == pytest.approx(4.0, rel=0.01)
-
-
 def test_a_run_on_the_cpu_is_killed_and_resumed(gpu_python, tmp_path):
     """What was measured is kept; the rest is measured by the run that goes on, once."""
     arguments = ["-m", "kvsim", "calibrate", "run", "--device", "cpu", "--out", str(tmp_path), "--only", "copy,launch"]

@@ -5,9 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from calibration.mini_engine.engine import StepRecord
+from calibration.mini_engine.setting import PAGE, VARIANTS
+from calibration.mini_engine.teacher import Links, teach
+from calibration.mini_engine.verdict import layer_glue
 from hw_profiles.loader import load_profile
+from hw_profiles.models import load_model
+from sim.cost.step import StepCost
 
 
 @pytest.mark.slow
@@ -16,12 +23,12 @@ def test_the_side_of_the_gpu_computes_what_torch_does(gpu_python):
     done = gpu_python(str(Path(__file__).parent / "engine_rehearsal.py"), interpret=True)
     assert done.returncode == 0, done.stderr[-2000:]
     rows = {row["variant"]: row for row in map(json.loads, done.stdout.splitlines())}
-    assert list(rows) == ["C", "D", "E"]
+    assert list(rows) == ["D", "E"]
     for row in rows.values():
         assert (row["outputs"], row["unlike"], row["wrong_pages"]) == (4, 0, 0)
         assert row["loaded_pages"] >= 32
         assert row["replayed"] == row["decode_steps"] > 0
-    assert rows["C"]["prefetches"] == 0 < rows["E"]["prefetches"]
+    assert rows["D"]["prefetches"] == 0 < rows["E"]["prefetches"]
 
 
 @pytest.fixture(scope="module")
@@ -59,19 +66,51 @@ def test_variants_compute_the_same(verdict):
 
 
 def test_the_simulator_agrees_with_the_engine(verdict):
-    """Told the steps, it is right about their times as far as this machine repeats itself; left alone, about what is
-    shared and moved. A machine that others use at the same time has other caches when it measures than when it runs.
+    """Told the steps, it is right about their times as far as this machine repeats itself; left alone, about waiting,
+    and about what is shared and moved.
+
+    Times are those of one thread on a machine with other work: from one minute to the next they move by a tenth, as
+    `repeat` says of minutes that are near each other, or by a quarter where neighbours fill the caches. A queue that is
+    busy for 0.4 of the time makes 1 / (1 - 0.4) times as much of it.
     """
     document, _ = verdict
     rows = {(row["variant"], row["what"]): row for row in document["rows"]}
+    slack = max(0.25, 2 * document["repeat"])
     for name in ("A", "B", "C"):
-        assert abs(rows[name, "steps, all: bias"]["error"]) < max(0.25, 2 * document["repeat"])
+        assert abs(rows[name, "steps, all: bias"]["error"]) < slack
     for name in ("A", "C"):
         assert abs(rows[name, "alone, hits in hbm"]["error"]) < 0.05
+        for quantity in ("tpot p50", "ttft p50"):
+            assert abs(rows[name, f"alone, {quantity}"]["error"]) < slack / 0.6, (name, quantity)
     assert rows["C", "alone, hits in dram"]["measured"] > 0
     assert abs(rows["C", "alone, hits in dram"]["error"]) < 0.05
     assert abs(rows["C", "alone, pages h2d"]["error"]) < 0.3
     assert abs(rows["C", "alone, pages d2h"]["error"]) < 0.1
+
+
+@pytest.mark.parametrize("name", ["A", "C"])
+def test_long_steps_are_told_from_short_ones(verdict, name):
+    """Whatever the machine's speed was: the model misses by less than half of what a step of always the same length
+    does, and what it takes for long is long."""
+    document, folder = verdict
+    lesson = _lesson(folder, document["host_s"], name)
+    ratio = lesson.predicted / lesson.measured
+    missed = np.mean(np.abs(ratio / np.median(ratio) - 1))
+    same_length = np.mean(np.abs(np.median(lesson.measured) / lesson.measured - 1))
+    assert len(ratio) > 100
+    assert missed < 0.5 * same_length
+    assert np.corrcoef(np.log(lesson.predicted), np.log(lesson.measured))[0, 1] > 0.9
+
+
+def _lesson(folder, host_s, name):
+    profile, model = load_profile(folder / "profile.yaml"), load_model(str(folder / "engine/config.json"))
+    rows = map(json.loads, (folder / f"engine/engine_{name}.jsonl").read_text().splitlines())
+    steps = [
+        StepRecord(**row | {"chunks": tuple(map(tuple, row["chunks"]))}) for row in rows if row.pop("type") == "step"
+    ]
+    glue = layer_glue(model, profile, folder / "profile.yaml") * model.layers
+    links = Links(profile, VARIANTS[name], PAGE * model.kv_bytes_per_token)
+    return teach(steps, StepCost(model, profile, host_s + glue), links, VARIANTS[name])
 
 
 def test_logs_are_kept(verdict):
