@@ -14,8 +14,12 @@ from traces.catalog import CATALOG, load_trace
 from traces.clients import ClientsSpec, converse
 from traces.closed_loop import ClosedLoopSpec, close_loop
 from traces.generate import GenerateSpec, generate
+from traces.prefixes import PrefixesSpec, with_prefixes
 from traces.priority import PrioritySpec, prioritize
 from traces.request import Trace
+
+SOURCES = ("name", "path", "generate", "prefixes", "clients")
+"""Where the requests of a trace may come from."""
 
 
 def is_path(text: str) -> bool:
@@ -24,7 +28,7 @@ def is_path(text: str) -> bool:
 
 
 class TraceSpec(BaseModel):
-    """One of `name` (catalog), `path` (file), `generate` or `clients`, and what is done to its arrivals.
+    """One of `name` (catalog), `path` (file), `generate`, `prefixes` or `clients`, and what is done to its arrivals.
 
     `sessions`: the n conversations that begin first. `limit`: the first n requests. `rate_scale`: 2 makes arrivals
     and users twice as fast. `spread_arrivals` (s): each arrival moves by its own share of this window (see
@@ -38,6 +42,7 @@ class TraceSpec(BaseModel):
     name: str | None = None
     path: str | None = None
     generate: GenerateSpec | None = None
+    prefixes: PrefixesSpec | None = None
     clients: ClientsSpec | None = None
     arrival_rate: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)] | None = None
     stagger_sessions: Seconds | None = None
@@ -61,9 +66,9 @@ class TraceSpec(BaseModel):
 
     @model_validator(mode="after")
     def _one_source(self) -> TraceSpec:
-        given = [key for key in ("name", "path", "generate", "clients") if getattr(self, key) is not None]
+        given = [key for key in SOURCES if getattr(self, key) is not None]
         if len(given) != 1:
-            text = f"needs exactly one of name, path, generate and clients, has {' and '.join(given) or 'none'}"
+            text = f"needs exactly one of {', '.join(SOURCES)}, has {' and '.join(given) or 'none'}"
             raise InputError(text)
         if self.clients is not None:
             for key in ("arrival_rate", "stagger_sessions", "closed_loop"):
@@ -102,6 +107,8 @@ def build(spec: TraceSpec, seed: int, base_dir: str | Path = ".", *, strict: boo
         trace = converse(spec.clients, seed)
     elif spec.generate is not None:
         trace = generate(spec.generate, seed)
+    elif spec.prefixes is not None:
+        trace = with_prefixes(spec.prefixes, seed)
     elif spec.name is not None:
         trace = load_trace(spec.name, strict=strict)
     else:
