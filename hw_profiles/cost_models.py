@@ -40,10 +40,17 @@ class GemmModel:
     residual: Residual | None = None
     tile_rows: int = 1
 
-    def seconds(self, nbytes: Number, flops: Number, shape: tuple[Number, Number, Number] | None = None) -> Number:
+    def seconds(
+        self,
+        nbytes: Number,
+        flops: Number,
+        shape: tuple[Number, Number, Number] | None = None,
+        by_rows: Curve | None = None,
+    ) -> Number:
         """Time of a product that moves `nbytes` (2 * (m*k + k*n + m*n) in bf16), does `flops` = 2*m*n*k.
 
         shape: (m, n, k) of [m, k] x [k, n]; without it the formula alone, without tiles and table.
+        by_rows: the table at this n and k, from `rows_at`, which is sooner (m is a number then).
         """
         p = self.p
         if shape is None:
@@ -57,7 +64,11 @@ class GemmModel:
         if self.residual is None:
             return seconds
         large = np.where(m > tile, rows, m) if isinstance(m, np.ndarray) else rows if m > tile else m
-        return seconds * self.residual.at(large, n, k)
+        return seconds * (self.residual.at(large, n, k) if by_rows is None else by_rows.at(large))
+
+    def rows_at(self, n: float, k: float) -> Curve | None:
+        """The table of products with one weight [k, n], by rows; None without a table."""
+        return None if self.residual is None else self.residual.along(0, (n, k))
 
 
 @dataclass(frozen=True)

@@ -39,10 +39,8 @@ class Block:
 
     __slots__ = (
         "ahead",
-        "children",
         "key",
         "late",
-        "locked",
         "members",
         "pageable",
         "parent",
@@ -64,8 +62,6 @@ class Block:
         self.key = key
         self.parent = parent
         self.turn = turn
-        self.children = 0
-        self.locked = True
         self.start = start
         self.tokens = tokens
         self.size = size

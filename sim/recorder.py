@@ -124,24 +124,27 @@ class Recorder:
         if seconds > self._itl_max:
             self._itl_max = seconds
 
-    def gaps(self, seconds: np.ndarray, weight: int, *, even: bool = True) -> None:
-        """`weight` gaps of each length in `seconds`; even: they are monotone (a stride's context only grows)."""
-        if not even:
-            np.add.at(self._itl, self._edges.searchsorted(seconds, side="right"), weight)
-            self._itl_sum += float(np.add.reduce(seconds)) * weight
-            self._itl_max = max(self._itl_max, float(seconds.max()))
-            return
-        first, last = float(seconds[0]), float(seconds[-1])
+    def gaps(self, ends: np.ndarray, weight: int, *, grow: bool) -> None:
+        """`weight` gaps between each two of the ascending times `ends`: float64[n], n >= 2.
+
+        grow: no gap is shorter than the one before it, as in a stride that no copy slows.
+        """
+        first, last = float(ends[1] - ends[0]), float(ends[-1] - ends[-2])
+        self._itl_sum += float(ends[-1] - ends[0]) * weight
+        self._itl_max = max(self._itl_max, first, last)
         low, high = bisect_right(self._edge_list, first), bisect_right(self._edge_list, last)
-        if low >= high:
-            self._itl[low] += weight * len(seconds)
-        else:
-            passed = seconds.searchsorted(self._edges[low:high])
+        if grow and low >= high:  # or they differ by rounding alone
+            self._itl[low] += weight * (len(ends) - 1)
+            return
+        gaps = ends[1:] - ends[:-1]
+        if grow:
+            passed = gaps.searchsorted(self._edges[low:high])
             self._itl[low] += weight * passed[0]
             self._itl[low + 1 : high] += weight * (passed[1:] - passed[:-1])
-            self._itl[high] += weight * (len(seconds) - passed[-1])
-        self._itl_sum += float(np.add.reduce(seconds)) * weight
-        self._itl_max = max(self._itl_max, first, last)
+            self._itl[high] += weight * (len(gaps) - passed[-1])
+        else:
+            np.add.at(self._itl, self._edges.searchsorted(gaps, side="right"), weight)
+            self._itl_max = max(self._itl_max, float(gaps.max()))
 
     def itl_quantiles(self, quantiles: list[float]) -> tuple[float, list[float], float]:
         """Mean, quantiles and maximum of the gaps in seconds (NaN when there are none); quantiles to 0.05 %."""

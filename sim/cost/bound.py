@@ -18,6 +18,9 @@ class Bound(NamedTuple):
         return Bound(count * self.hbm_s, count * self.compute_s)
 
 
+NOTHING = Bound(0.0, 0.0)
+
+
 def gemm_bound(model: GemmModel, nbytes: float, flops: float) -> Bound:
     """How a product's time t0 + (m^p + c^p)^(1/p) splits, m = bytes / bandwidth, c = flops / rate.
 

@@ -86,6 +86,8 @@ class Interference:
         self._model = model
         self._links = list(links)
         self._before: list[tuple[float, float]] = []
+        self.takes_sms = any(sms for _, _, sms in self._links)
+        """True if copies take multiprocessors, so that arithmetic waits for them too."""
         self.quiet = True
         """True while no copy has run since the step began."""
 

@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from hw_profiles.attention import MLA
 from hw_profiles.cost_models import DecodeCurve, GemmModel
+from hw_profiles.curve import Curve
 from hw_profiles.geometry import Gemm, LayerSpec
 from hw_profiles.kernel_groups import BASE_KV_HEADS
-from sim.cost.bound import Bound, gemm_bound
+from sim.cost.bound import NOTHING, Bound, gemm_bound
 from sim.cost.experts import ExpertLoad
 from sim.cost.kernels import Kernels
 
@@ -25,24 +26,30 @@ FUSED = ("activation", "combine")
 
 
 class Work(NamedTuple):
-    """One kernel call: its model, bytes, FLOP, and the shape (m, n, k) that a residual table is asked for, if any."""
+    """One kernel call: its model, bytes, FLOP, and the shape (m, n, k) that a residual table is asked for, if any.
+
+    by_rows: that table at this n and k, if it is known.
+    """
 
     model: GemmModel
     nbytes: float
     flops: float
     shape: tuple[float, float, float] | None
+    by_rows: Curve | None = None
 
     @property
     def seconds(self) -> float:
         """Time."""
-        return self.model.seconds(self.nbytes, self.flops, self.shape)
+        return self.model.seconds(self.nbytes, self.flops, self.shape, self.by_rows)
 
     @property
     def bound(self) -> Bound:
         """What of the time waits for HBM, and what for arithmetic."""
         bound = gemm_bound(self.model, self.nbytes, self.flops)
         table = self.model.residual
-        return bound if table is None or self.shape is None else bound.times(table.at(*self.shape))
+        if table is None or self.shape is None:
+            return bound
+        return bound.times(table.at(*self.shape) if self.by_rows is None else self.by_rows.at(self.shape[0]))
 
 
 class Product(NamedTuple):
@@ -55,18 +62,19 @@ class Product(NamedTuple):
     in_bytes: float
     out_bytes: int
     expert: bool
+    by_rows: Curve | None
 
     @classmethod
     def of(cls, gemm: Gemm, layer: LayerSpec, kernels: Kernels) -> Product:
         """The product of one of the layer's matrices."""
         read = kernels.input_bytes(gemm.format, layer.base)
-        model = kernels.gemm(gemm.format)
-        return cls(model, gemm.n, gemm.k, gemm.weight_bytes, read, layer.act_bytes, gemm.expert)
+        model, n, k = kernels.gemm(gemm.format), gemm.n, gemm.k
+        return cls(model, n, k, gemm.weight_bytes, read, layer.act_bytes, gemm.expert, model.rows_at(n, k))
 
     def work(self, rows: float) -> Work:
         """[rows, k] x [k, n]: weight and input are read, the output written."""
         nbytes = self.weight_bytes + rows * (self.k * self.in_bytes + self.n * self.out_bytes)
-        return Work(self.model, nbytes, 2.0 * rows * self.n * self.k, (rows, self.n, self.k))
+        return Work(self.model, nbytes, 2.0 * rows * self.n * self.k, (rows, self.n, self.k), self.by_rows)
 
     def grouped(self, rows: float, experts: float) -> Work:
         """`rows` rows in all by `experts` different weights."""
@@ -177,7 +185,7 @@ class LayerCost:
         curve = self._decode_at(seqs)
         ratio = curve.ratio(self.decode_bytes * attended)
         if seconds / ratio <= curve.floor:
-            return Bound(0.0, 0.0)
+            return NOTHING
         work = ratio * max(0.0, seconds / ratio - curve.fixed)
         return Bound(0.0, work) if self._arithmetic else Bound(work, 0.0)
 
@@ -196,11 +204,13 @@ class LayerCost:
         seconds = self._prefill.seconds(tokens, flops)
         return seconds + self._expand.work(prefixes).seconds if self._expand and prefixes else seconds
 
-    def prefill_bound(self, chunks: Sequence[Chunk]) -> Bound:
-        """What of that time waits for HBM, and what for arithmetic."""
+    def prefill_bound(self, chunks: Sequence[Chunk], *, arithmetic: bool = True) -> Bound:
+        """What of that time waits for HBM, and what for arithmetic (0 if that does not matter)."""
+        if not arithmetic and self._expand is None:
+            return NOTHING
         tokens, flops, prefixes = self._prefill_work(chunks)
         compute = self._prefill.seconds(tokens, flops) - self._prefill.t0
-        expand = self._expand.work(prefixes).bound if self._expand and prefixes else Bound(0.0, 0.0)
+        expand = self._expand.work(prefixes).bound if self._expand and prefixes else NOTHING
         return Bound(expand.hbm_s, max(0.0, compute) + expand.compute_s)
 
     def _prefill_work(self, chunks: Sequence[Chunk]) -> tuple[int, float, int]:

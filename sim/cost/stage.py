@@ -184,7 +184,15 @@ class StageCost:
         return seconds
 
     def bound(
-        self, tokens: int, rows: int, seqs: float, context: float, chunks: Sequence[Chunk], windowed: Sequence[Attended]
+        self,
+        tokens: int,
+        rows: int,
+        seqs: float,
+        context: float,
+        chunks: Sequence[Chunk],
+        windowed: Sequence[Attended],
+        *,
+        arithmetic: bool = True,
     ) -> Bound:
         """How much of a step's kernel time waits for HBM, and how much for arithmetic; see StepCost.bound."""
         hbm_s, compute_s = self._linear_bound(tokens, rows)
@@ -199,7 +207,7 @@ class StageCost:
                 hbm, compute = kind.decode_bound(seqs, attended, seconds)
                 hbm_s, compute_s = hbm_s + kind.count * hbm, compute_s + kind.count * compute
             if chunks:
-                hbm, compute = kind.prefill_bound(chunks)
+                hbm, compute = kind.prefill_bound(chunks, arithmetic=arithmetic)
                 hbm_s, compute_s = hbm_s + kind.count * hbm, compute_s + kind.count * compute
         return Bound(hbm_s, compute_s)
 

@@ -199,8 +199,10 @@ class StepCost:
         context: int,
         chunks: Sequence[Chunk],
         windowed: Sequence[Attended] = (),
+        *,
+        arithmetic: bool = True,
     ) -> Bound:
-        """How much of a step's kernel time on a GPU waits for HBM, and how much for arithmetic.
+        """How much of a step's kernel time on a GPU waits for HBM, and (with `arithmetic`) how much for arithmetic.
 
         tokens, rows as in `linear`; seqs, context, windowed as in `decode`; chunks: (tokens, prefix) of each prefill.
         Matrix products split by `gemm_bound`; elementwise kernels and what decode attention reads are HBM time, the
@@ -208,9 +210,10 @@ class StepCost:
         """
         if not chunks and self._graphs:
             tokens = self._graphs.rows(tokens) or tokens
-        bounds = [stage.bound(tokens, rows, seqs, context, chunks, windowed) for stage in self.stages]
-        if len(bounds) == 1:
-            return bounds[0]
+        if self._only is not None:
+            return self._only.bound(tokens, rows, seqs, context, chunks, windowed, arithmetic=arithmetic)
+        work = tokens, rows, seqs, context, chunks, windowed
+        bounds = [stage.bound(*work, arithmetic=arithmetic) for stage in self.stages]
         return Bound(sum(b.hbm_s for b in bounds), sum(b.compute_s for b in bounds)).times(1 / len(bounds))
 
     def extrapolated(self, seqs: int, context: int, chunks: Sequence[Chunk]) -> bool:

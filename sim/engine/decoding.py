@@ -83,14 +83,19 @@ class DecodeGroup:
 
     def blocks(self, steps: int) -> int:
         """Blocks that the next `steps` steps fill for the first time."""
+        block, residues = self._block, self._residues
+        first = -self._done % block  # a step needs a block for each sequence of its residue; the next has one less
         if steps == 1:
-            return self._residues[-self._done % self._block]
-        cycles, rest = divmod(steps, self._block)
-        done, block, residues = self._done, self._block, self._residues
-        return cycles * self.count + sum(residues[-(done + i) % block] for i in range(rest))
+            return residues[first]
+        cycles, rest = divmod(steps, block)
+        last = first - rest + 1
+        begun = sum(residues[last : first + 1]) if last >= 0 else sum(residues[: first + 1]) + sum(residues[last:])
+        return cycles * self.count + begun
 
-    def steps_within(self, blocks: int) -> int:
-        """Steps for which `blocks` free blocks, beside those that the first step already has, are enough."""
+    def steps_within(self, blocks: int, most: int) -> int:
+        """Steps, `most` at most, for which `blocks` free blocks are enough beside those that the first step has."""
+        if blocks >= self.count * -(-most // self._block):
+            return most
         blocks += self.blocks(1)
         cycles = blocks // self.count
         left = blocks - cycles * self.count
@@ -98,7 +103,7 @@ class DecodeGroup:
         while True:
             left -= self._residues[-(self._done + steps) % self._block]
             if left < 0:
-                return steps
+                return min(steps, most)
             steps += 1
 
     def steps_to_finish(self) -> int:
@@ -108,7 +113,7 @@ class DecodeGroup:
 
     def steps_as_planned(self) -> float:
         """Steps for which `windowed` grows as it says; then a sequence fills a window."""
-        return min((window.steps_to_full(self._done) for window in self._windows), default=inf)
+        return min([window.steps_to_full(self._done) for window in self._windows]) if self._windows else inf
 
     def advance(self, steps: int) -> list[Sequence]:
         """`steps` steps have run; the sequences that finished, with their counts brought up to date.

@@ -299,7 +299,7 @@ class Replica:
             # Every decoding sequence got its previous token when the step before this stride ended.
             self._recorder.gap(stride.first_end - self._last_end, stride.decode_seqs)
             if stride.ends is not None:
-                self._recorder.gaps(stride.ends[1:] - stride.ends[:-1], stride.decode_seqs, even=not stride.slowed)
+                self._recorder.gaps(stride.ends, stride.decode_seqs, grow=not stride.slowed)
         self._record(stride, steps, now)
         for seq in batch.decoding.advance(steps):
             self._finish(seq, now)

@@ -81,17 +81,18 @@ class Stride:
             return False
         before = steps - 1
         start = self.start if self.ends is None or not before else float(self.ends[before - 1])
-        extra = interference.extra_s(now, now - start, partial(self._bound, cost, before))
+        extra = interference.extra_s(now, now - start, partial(self._bound, cost, before, interference.takes_sms))
         slowed = max(0.0, extra - at(self.times.launch, before))
         self.slowed += slowed
         self._postpone(before, slowed)
         return slowed > 0
 
-    def _bound(self, cost: StepCost, before: int) -> Bound:
-        """What the step after `before` others waits for."""
-        context = self.context + self.decode_seqs * before
+    def _bound(self, cost: StepCost, before: int, arithmetic: bool) -> Bound:
+        """What the step after `before` others waits for: HBM, and `arithmetic` if that matters."""
+        seqs, shapes = self.decode_seqs, self.shapes()
+        context = self.context + seqs * before
         windowed = [Attended(now + growing * before, growing) for now, growing in self.windowed]
-        return cost.bound(self.tokens, self.rows, self.decode_seqs, context, self.shapes(), windowed)
+        return cost.bound(self.tokens, self.rows, seqs, context, shapes, windowed, arithmetic=arithmetic)
 
     def _postpone(self, before: int, seconds: float) -> None:
         """Let the step after `before` others end later; the ends of those after it are the same sums from there on."""
@@ -162,5 +163,5 @@ def _stride_length(batch: Batch, group: DecodeGroup) -> int:
     cache = batch.cache
     # An eviction may start a copy that the step must wait for, or let the head of the queue in.
     blocks = cache.free_blocks if cache.evicting_copies or batch.waiting else cache.available_blocks
-    steps = min(group.steps_to_finish(), MAX_STRIDE, group.steps_within(blocks))
+    steps = group.steps_within(blocks, min(group.steps_to_finish(), MAX_STRIDE))
     return max(1, int(min(steps, group.steps_as_planned())))

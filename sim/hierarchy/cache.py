@@ -108,9 +108,10 @@ class ReplicaCache:
         if loads:
             ensure(self._here.make_room(size), f"{hbm.label}: no room for a load that was admitted")
         seq.held = [self._load_target(seq, i, f) if f.level else f.block for i, f in enumerate(found)]
-        for f in found:
-            if not f.level:
-                self.mover.join(seq, f.block)
+        here = [f.block for f in found if not f.level]
+        for block in here:
+            if block.waiters is not None:
+                self.mover.join(seq, block)
         seq.computed = seq.published = sum(f.tokens for f in found)
         seq.covered = seq.computed * self.token_bytes
         self._count_hits(seq, found)
@@ -118,7 +119,7 @@ class ReplicaCache:
             items = self._loads(found, seq.held, level)
             if items:
                 self.mover.load(seq, level, items)
-        self._here.hit([f.block for f in found if not f.level])
+        self._here.hit(here)
         return True
 
     def _kept(self, seq: Seq, found: Found) -> int:
@@ -227,19 +228,23 @@ class ReplicaCache:
 
     def _count_hits(self, seq: Seq, found: list[Found]) -> None:
         """Count what is reused for the first time: after a preemption, only what the sequence did not have before."""
-        end = 0
-        for f in found:
-            start, end = end, end + f.tokens
-            seq.hit_tokens[f.level] += max(0, end - max(start, seq.reached))
-        seq.reached = max(seq.reached, end)
+        end, reached = 0, seq.reached
+        for level, _, tokens in found:
+            start, end = end, end + tokens
+            if end > reached:
+                seq.hit_tokens[level] += end - max(start, reached)
+        seq.reached = max(reached, end)
 
     def _touch(self, seq: Seq, found: list[Found]) -> None:
         """Tell every tier's policy of the hits and misses, children before parents."""
+        reused, tokens = [], 0
         for f in reversed(found):
             f.block.turn = seq.turn
             if not f.level:
-                self.hbm.hit(f.block)
-                self.hbm.counters.loaded_bytes += f.tokens * self.token_bytes
+                reused.append(f.block)
+                tokens += f.tokens
+        self.hbm.hit_all(reused)
+        self.hbm.counters.loaded_bytes += tokens * self.token_bytes
         self.hbm.missed(seq.keys)
         for low in self.lower:
             keys = low.tier.ends(seq.keys)
@@ -262,35 +267,35 @@ class ReplicaCache:
 
     def _to_publish(self, seq: Seq, upto: int) -> Iterator[Block]:
         """The new ones among those blocks, each inserted before the next is looked for; those that are there grow."""
-        hbm, held, keys, token_bytes = self.hbm, self.hbm.blocks, seq.keys, self.token_bytes
-        filled, published, stored = seq.filled, seq.published, 0
-        while published < upto:
-            index = published // self.hash_tokens
-            start = index * self.hash_tokens
-            tokens = min(self.hash_tokens, upto - start)
-            key, size = keys[index], tokens * token_bytes
-            block = held.get(key)
+        hbm, present, keys, token_bytes = self.hbm, self.hbm.blocks, seq.keys, self.token_bytes
+        hash_tokens, held, filled, new, grown = self.hash_tokens, seq.held, seq.filled, 0, 0
+        first = seq.published // hash_tokens
+        parent = keys[first - 1] if first else None
+        for start in range(first * hash_tokens, upto, hash_tokens):
+            key, tokens = keys[start // hash_tokens], min(hash_tokens, upto - start)
+            size = tokens * token_bytes
+            block = present.get(key)
             if block is None:
-                block = Block(key, start, tokens, size, 0, keys[index - 1] if index else None, seq.turn)
+                block = Block(key, start, tokens, size, 0, parent, seq.turn)
                 block.pins = 1
-                seq.held.append(block)
+                held.append(block)
                 filled.append(block)
-                stored += size
-                hbm.publish(size)
+                new += size
                 yield block
             elif block.tokens < tokens and block.waiters is None and block.start == start:
-                stored += size - block.size
+                grown += size - block.size
                 hbm.publish(size - block.size)
-                if not (seq.held and seq.held[-1] is block):
+                if not (held and held[-1] is block):
                     hbm.pin(block)
-                    seq.held.append(block)
+                    held.append(block)
                 hbm.grow(block, tokens, size)
                 filled.append(block)
             # else another sequence has computed the same block meanwhile: our copy stays private, as in vLLM
-            published = start + tokens
-        seq.published = published
-        seq.covered += stored
-        hbm.counters.stored_bytes += stored
+            parent = key
+        hbm.publish(new)
+        seq.published = upto
+        seq.covered += new + grown
+        hbm.counters.stored_bytes += new + grown
 
     def _publish_said(self, seq: Seq) -> None:
         """Put the output's full blocks into the prefix cache too, where the next turn will look for them.

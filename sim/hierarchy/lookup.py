@@ -42,14 +42,18 @@ class Lookup:
         (vLLM: KVCacheManager.get_computed_blocks).
         """
         limit = (seq.known - 1) // self._block_tokens * self._block_tokens
+        prompt, hash_tokens, hbm = min(full, limit), self._hash_tokens, self._tiers[0].blocks
         found: list[Found] = []
         start = 0
         for key in (*seq.keys, seq.own_key):
-            private = key < 0
-            whole = limit - start if private else min(self._hash_tokens, full - start)
-            want = min(whole, limit - start)
+            want = limit - start if key < 0 else min(hash_tokens, prompt - start)
             if want <= 0:
                 break
+            near = hbm.get(key)
+            if near is not None and near.start == start and near.tokens >= want:  # HBM has it all
+                found.append(Found(0, near, want))
+                start += want
+                continue
             hit = self._nearest(key, seq.keys, start, want, full, None, seq.fetch_level is None)
             if hit is None:
                 break

@@ -92,20 +92,27 @@ class Offload:
         try:
             plan: dict[str, list[Block]] = {}
             for block, to in moves:
-                if to not in self._targets:
-                    raise self._broken(f"a move to {to!r}, expected one of {', '.join(self._targets)}")
-                if not isinstance(block, Block) or block.key < 0:
-                    raise self._broken(f"a move of {block!r}, which is not one of the blocks that it was given")
-                if to not in plan:
-                    plan[to] = []
-                plan[to].append(block)
-            if any(len({block.key for block in chosen}) < len(chosen) for chosen in plan.values()):
-                raise self._broken("the same move twice")
+                try:
+                    plan[to].append(block)
+                except KeyError:
+                    plan[to] = [block]
+            for to, chosen in plan.items():
+                self._check(to, chosen)
         except (TypeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
             raise self._broken(f"plan() must return moves: {error}") from None
         return plan
+
+    def _check(self, to: str, chosen: list[Block]) -> None:
+        """Raises InputError for a tier that is not behind this one, and for what is no block that may go there once."""
+        if to not in self._targets:
+            raise self._broken(f"a move to {to!r}, expected one of {', '.join(self._targets)}")
+        for block in chosen:
+            if not isinstance(block, Block) or block.key < 0:
+                raise self._broken(f"a move of {block!r}, which is not one of the blocks that it was given")
+        if len({block.key for block in chosen}) < len(chosen):
+            raise self._broken("the same move twice")
 
     def _broken(self, what: str) -> InputError:
         return InputError(f"offload policy {type(self._policy).__name__} broke its contract in {self._label}: {what}")

@@ -247,22 +247,25 @@ class Tier:
         block.tokens = block.ready = tokens
         block.size = size
 
-    def hit(self, block: Block) -> None:
-        """A request reuses the block."""
-        self.used_ahead(block)
-        block.uses += 1
-        self.policy.touch(block)
+    def hit_all(self, blocks: Sequence[Block]) -> None:
+        """A request reuses the blocks; the policy hears of them in their order."""
+        for block in blocks:
+            block.uses += 1
+            if block.ahead:
+                self.used_ahead(block)
+        self.policy.touch_all(blocks)
 
     def touch(self, keys: Iterable[int]) -> None:
         """Tell the policy that a request used those of the prefix blocks that are here, whichever tier it hit."""
-        held = self.blocks
-        self.policy.touch_all([held[key] for key in keys if key in held])
+        self.policy.touch_all(self._here(keys))
 
     def released(self, keys: Iterable[int]) -> None:
         """Tell the policy that a request is done with those of the prefix blocks that are here."""
         if self._hears_release:
-            held = self.blocks
-            self.policy.release_all([held[key] for key in keys if key in held])
+            self.policy.release_all(self._here(keys))
+
+    def _here(self, keys: Iterable[int]) -> list[Block]:
+        return [block for block in map(self.blocks.get, keys) if block is not None]
 
     def brought_ahead(self, block: Block) -> None:
         """A prefetch brings the block here."""

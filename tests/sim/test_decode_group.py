@@ -111,7 +111,8 @@ def compare(group, slow, everyone):
         assert group.blocks(steps) == slow.blocks(steps), steps
     for free in (0, 1, 3, 10, 50):
         # the first step has its blocks already; `free` more must do for the steps after it
-        steps = group.steps_within(free)
+        steps = group.steps_within(free, 10_000)
+        assert [group.steps_within(free, most) for most in (1, steps, steps + 1)] == [min(1, steps), steps, steps]
         assert slow.blocks(steps) - slow.blocks(1) <= free < slow.blocks(steps + 1) - slow.blocks(1)
 
 
