@@ -64,7 +64,7 @@ class GemmModel:
         if self.residual is None:
             return seconds
         large = np.where(m > tile, rows, m) if isinstance(m, np.ndarray) else rows if m > tile else m
-        return seconds * (self.residual.at(large, n, k) if by_rows is None else by_rows.at(large))
+        return seconds * (self.residual.at(large, n, k) if by_rows is None else by_rows.at(float(large)))
 
     def rows_at(self, n: float, k: float) -> Curve | None:
         """The table of products with one weight [k, n], by rows; None without a table."""

@@ -106,8 +106,10 @@ def _pareto(u: Floats, shape: float, most: int) -> Ints:
     """Whole parts, from 0 on, of Pareto variables between 1 and `most` + 1, less 1: the inverse of their distribution
     at u in [0, 1)."""
     cut = 1.0 - (most + 1.0) ** -shape
-    return np.minimum((1.0 - u * cut) ** (-1.0 / shape), float(most)).astype(np.int64) - 1
+    ranks: Ints = np.minimum((1.0 - u * cut) ** (-1.0 / shape), float(most)).astype(np.int64)
+    return ranks - 1
 
 
 def _between(u: Floats, bounds: Range) -> Ints:
-    return bounds.min + np.floor(u * (bounds.max - bounds.min + 1)).astype(np.int64)
+    steps: Ints = np.floor(u * (bounds.max - bounds.min + 1)).astype(np.int64)
+    return bounds.min + steps
