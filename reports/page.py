@@ -12,6 +12,7 @@ from reports.figures.latency import latency_figures
 from reports.figures.links import link_figures
 from reports.figures.load import engine_time, load_figures
 from reports.figures.prefetch import prefetch_figures
+from reports.figures.replica_time import replica_time
 from reports.load import RunData, section
 from reports.provenance import provenance, trust_line
 from reports.tables import bound_tables, link_tables, part_tables, prefetch_table, tier_table, time_table
@@ -30,7 +31,7 @@ def render(run: RunData) -> str:
     sections = [
         Section("latency", "Latency", latency_figures(run, axis), part_tables(run)),
         Section("load", "Load", load_figures(run, axis)),
-        Section("time", "Replica time", [engine_time(run, axis)], [time_table(run)]),
+        Section("time", "Replica time", [replica_time(run), engine_time(run, axis)], [time_table(run)]),
         Section("cache", "Cache", cache_figures(run, axis), [tier_table(run), *bound_tables(run)]),
         *([Section("prefetch", "Prefetch", prefetch_figures(run, axis), [prefetches])] if prefetches else []),
         Section("links", "Links", link_figures(run, axis), link_tables(run)),

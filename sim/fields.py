@@ -87,6 +87,24 @@ TIME = (
     Field("idle_s", "idle", "s", "No request to serve."),
 )
 
+REPLICA_TIME = (
+    Field("compute_s", "arithmetic", "s", "Kernels, as far as arithmetic bounds them; all attention of prompts."),
+    Field("hbm_s", "HBM", "s", "Kernels, as far as reading and writing HBM bounds them."),
+    Field(
+        "link_wait_s",
+        "links",
+        "s",
+        "GPUs exchanging, waits for KV to be loaded or copied away, and what copies added to steps.",
+    ),
+    Field("launch_s", "launches", "s", "Fixed times of kernels, waits for launches, host time per step."),
+    Field("idle_s", "idle", "s", "No request to serve, or a stage of a pipeline waiting for another."),
+)
+
+QUEUE = (
+    Field("waiting", "waiting", "requests", "Arrived or preempted and not yet in a step, loads included."),
+    Field("running", "running", "requests", "In the batches, from the first chunk on."),
+)
+
 ATTRIBUTION = (
     Field(
         "queue", "in the queue", "ms", "From its arrival until its first chunk, but for loads and its own prefetches."
@@ -153,6 +171,8 @@ GROUPS: dict[str, tuple[Field, ...]] = {
     "tiers": TIERS,
     "links": LINKS,
     "time": TIME,
+    "replica_time": REPLICA_TIME,
+    "queue": QUEUE,
     "attribution": ATTRIBUTION,
     "prefetch": PREFETCH,
     "turns": TURNS,

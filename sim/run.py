@@ -184,7 +184,7 @@ def _simulate(
     if cluster.trace.priorities is not None:
         requests = with_columns(requests, {"priority": cluster.trace.priorities[numbers(requests, "request_id")]})
     checks.check_end(cluster, requests)
-    summary = summarize(cluster, requests, config_sha256(scenario, inputs), installed_version())
+    summary = summarize(cluster, requests, steps, config_sha256(scenario, inputs), installed_version())
     if bound:
         from sim.cache.run_bound import bound_of_run
 

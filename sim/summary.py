@@ -18,19 +18,24 @@ from sim.hierarchy.tier import Tier
 from sim.link_inputs import GPU_LINKS, own_links
 from sim.provenance import profile_summary
 from sim.quantiles import latency_ms, pick
+from sim.queues import queue_lengths
 from sim.tables import numbers
+from sim.time_split import time_split
 from sim.turns import by_turn
 
 SCHEMA = "kvsim-summary/1"
 
 
-def summarize(cluster: Cluster, requests: pa.Table, config_sha256: str, version: str) -> dict[str, Any]:
+def summarize(
+    cluster: Cluster, requests: pa.Table, steps: pa.Table, config_sha256: str, version: str
+) -> dict[str, Any]:
     """The summary of a finished run; latencies in ms, everything else in SI units. `simulator` is added by the run."""
     spec, inputs = cluster.scenario.spec, cluster.inputs
     columns = {name: numbers(requests, name) for name in requests.column_names if name not in ("status", "reason")}
     finished = ~np.isnan(columns["finish_s"])
     count = int(finished.sum())
     duration = _duration(columns)
+    span = duration + float(columns["arrival_s"].min(initial=0.0))
     by_name = dict(zip(cluster.tier_names, cluster.tiers, strict=True))
     summary: dict[str, Any] = {
         "schema": SCHEMA,
@@ -51,7 +56,9 @@ def summarize(cluster: Cluster, requests: pa.Table, config_sha256: str, version:
         "prefix": _prefix(cluster, columns, finished),
         "tiers": {tier.name: _tier(by_name[tier.name]) for tier in spec.tiers},
         "links": _links(cluster, duration),
-        "time": _time(cluster, duration + float(columns["arrival_s"].min(initial=0.0))),
+        "time": _time(cluster, span),
+        "replica_time": time_split(steps, cluster.cost, [r.times.load_wait_s for r in cluster.replicas], span),
+        "queue": queue_lengths(requests, cluster.preemptions, span),
         "preemptions": sum(len(r.batch.preemptions) for r in cluster.replicas),
     }
     prefetch = spec.policies.prefetch

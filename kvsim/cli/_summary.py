@@ -49,6 +49,8 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         if summary["attribution"]:
             line(_parts(summary, name))
     line(_time(summary["time"]))
+    line(_split(summary))
+    line(_queue(summary["queue"]))
     turns = _turns(summary["prefix"])
     if turns:
         line(turns)
@@ -124,6 +126,20 @@ def _time(time: Mapping[str, float]) -> str:
     names = {key: key.removesuffix("_s").replace("_", " ") for key in time}
     parts = [f"{_plain(percent(spent / whole))} {names[key]}" for key, spent in time.items() if whole and spent]
     return f"replica time: {', '.join(parts)}"
+
+
+def _split(summary: Mapping[str, Any]) -> str:
+    """What bounded the replicas' time."""
+    split, fields = summary["replica_time"], summary["definitions"]["replica_time"]
+    whole = sum(split[key] for key in fields)
+    parts = [f"{_plain(percent(split[key] / whole))} {fields[key]['label']}" for key in fields if whole and split[key]]
+    return f"replica time by what bounds it: {', '.join(parts)}"
+
+
+def _queue(queue: Mapping[str, Mapping[str, float]]) -> str:
+    """Requests that wait and run at a time."""
+    parts = [f"{number(level['mean'])} {name} (at most {number(level['max'])})" for name, level in queue.items()]
+    return f"requests at a time, mean: {', '.join(parts)}"
 
 
 def _turns(prefix: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ from reports.figures.base import (
     time_layout,
     y_axis,
 )
-from reports.load import Floats, RunData
+from reports.load import Floats, RunData, section
 from reports.text import number, percent
 
 STEP_PARTS = (
@@ -120,7 +120,12 @@ def queue_length(run: RunData, axis: TimeAxis) -> Figure:
         peaks.append(f"{number(float(total.max()))} {metric}")
     if not data:
         return Figure(key, title, read, empty="This run holds no samples of its replicas.")
-    return Figure(key, title, read, f"Highest of the samples: {', '.join(peaks)}.", data, time_layout(axis, "requests"))
+    finding = f"Highest of the samples: {', '.join(peaks)}."
+    levels = section(run.summary, "queue")
+    if levels:
+        each = [f"{number(level['mean'])} {name}" for name, level in levels.items()]
+        finding = f"{' and '.join(each)} on average, at most {number(levels['waiting']['max'])} waiting. {finding}"
+    return Figure(key, title, read, finding, data, time_layout(axis, "requests"))
 
 
 def engine_time(run: RunData, axis: TimeAxis) -> Figure:

@@ -156,6 +156,10 @@ class StepCost:
         launch = max(0.0, stage.launch_floor_s - linear - exchange - attended)
         return StepTimes(linear + attended + exchange + launch + self.host_time_s, linear, attended, exchange, launch)
 
+    def decode_rows(self, seqs: int) -> int:
+        """Rows that the linear kernels of a decode step run over."""
+        return (self._graphs.rows(seqs) if self._graphs else None) or seqs
+
     def recompute_s(self, tokens: int, prefix: int) -> float:
         """Time to compute `tokens` tokens of a prompt after `prefix` cached ones, in a step of their own."""
         chunks = [(tokens, prefix)]
@@ -208,8 +212,8 @@ class StepCost:
         Matrix products split by `gemm_bound`; elementwise kernels and what decode attention reads are HBM time, the
         work of prefill attention is compute time. In a pipeline: the average stage, with its micro-batches as one.
         """
-        if not chunks and self._graphs:
-            tokens = self._graphs.rows(tokens) or tokens
+        if tokens == seqs:
+            tokens = self.decode_rows(seqs)
         if self._only is not None:
             return self._only.bound(tokens, rows, seqs, context, chunks, windowed, arithmetic=arithmetic)
         work = tokens, rows, seqs, context, chunks, windowed

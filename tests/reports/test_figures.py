@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from reports.figures.latency import latency_figures
 from reports.figures.links import link_figures
 from reports.figures.load import engine_time, load_figures
 from reports.figures.parts import split_groups
+from reports.figures.replica_time import MOST_BARS, replica_time
 from reports.load import load_run
+from sim.time_split import PARTS
 
 KV_BYTES = 131072
 
@@ -155,3 +158,19 @@ def test_gaps_are_null_and_digits_are_few():
 
 def test_plot_text_shows_markup_as_text():
     assert plot_text("<b>&") == "&lt;b&gt;&amp;"
+
+
+@pytest.mark.parametrize("count", [1, 3, 40])
+def test_bars_of_replica_time_add_up(run, count):
+    parts = [(1.0 + i, 2.0, 0.5, 0.5, 6.0 - i % 5) for i in range(count)]
+    rows = [dict(zip(PARTS, row, strict=True)) for row in parts]
+    split = {part: sum(row[part] for row in rows) for part in PARTS} | {"replicas": rows}
+    figure = replica_time(replace(run, summary={**run.summary, "replica_time": split}))
+    bars = np.array([trace["x"] for trace in figure.data])
+    assert bars.shape == (5, 1 if count == 1 else 1 + min(count, MOST_BARS))
+    assert bars.sum(axis=0) == pytest.approx(100, abs=0.01)
+    assert ("have a bar" in figure.finding) == (count > MOST_BARS)
+
+
+def test_a_summary_without_replica_time_has_no_bars(run):
+    assert replica_time(replace(run, summary={})).empty
