@@ -54,6 +54,9 @@ def robust_fit(
     predict: Predict, start: Array, least: Array, measured: Array, rows: Rows, most: Array | None = None
 ) -> Array:
     """Parameters in `least`..`most` that minimise soft-L1 of log(predict(x, rows) / measured[rows]); start > 0."""
+    start = np.maximum(start, least)
+    if most is not None:
+        start = np.minimum(start, most)
 
     def residual(z: Array) -> Array:
         return np.log(np.maximum(predict(z * start, rows), 1e-30) / measured[rows])

@@ -5,7 +5,7 @@ Fitted are only the points that `calibration.split` gives to fits; what is writt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import NamedTuple
@@ -164,7 +164,7 @@ def _grid(points: Points) -> tuple[list[Array], Axes]:
         rows = np.where(m > TILE_ROWS, -(-m // TILE_ROWS) * TILE_ROWS, m)
         grids = [np.array([x for x in M_GRID if x <= m.max()], dtype=np.float64)]
         sizes = NK_GRID if points.name == "gemm_bf16" else NK_GRID[::2]
-        grids += [np.array([x for x in sizes if axis.min() <= x <= axis.max()], dtype=np.float64) for axis in (n, k)]
+        grids += [_within(sizes, axis) for axis in (n, k)]
         return [rows, n, k], list(zip("mnk", grids, strict=True))
     if points.kind == "moe":
         places = [shape[name] for name in "mnk"]
@@ -180,6 +180,12 @@ def _grid(points: Points) -> tuple[list[Array], Axes]:
     if points.kind == "allreduce":
         return [shape["bytes"]], [("bytes", np.unique(shape["bytes"]))]
     return [], []
+
+
+def _within(sizes: Sequence[int], values: Array) -> Array:
+    """The sizes among the values; the values' ends where there is none."""
+    inside = [x for x in sizes if values.min() <= x <= values.max()]
+    return np.array(inside, dtype=np.float64) if inside else np.unique([values.min(), values.max()])
 
 
 def _bytes_grid(points: Points) -> Array:

@@ -101,8 +101,8 @@ def _both_ways(part: Part, readings: Readings) -> None:
         first, last = min(times), max(times)
         slower = "h2d" if times[0] >= times[1] else "d2h"
         alone = _rate(part, slower)
-        # the slower one finishes alone, at the rate of one direction
-        joint = (2 * each - (alone or each / last) * (last - first)) / first
+        # the slower one finishes alone, at the rate of one direction; at least all bytes over all the time
+        joint = max((2 * each - (alone or each / last) * (last - first)) / first, 2 * each / last)
         table["+".join(methods)] = round(1e-9 * joint, 2)
         if methods in part_names:
             part.sources["both_ways"] = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -42,10 +43,14 @@ def fit(
     fitted = fit_samples(found, resamples)
     path = out or found.path.parent / "profile.yaml"
     called = name or _slug(str(found.env["device"]["name"]))
-    write_atomic(path, profile_text(fitted, called, raw_sha256(found.path.read_bytes())))
-    profile = load_profile(path)  # what was written can be read
+    text = profile_text(fitted, called, raw_sha256(found.path.read_bytes()))
+    with TemporaryDirectory() as folder:  # what is written can be read
+        draft = Path(folder) / path.name
+        draft.write_text(text, encoding="utf-8")
+        load_profile(draft)
+    write_atomic(path, text)
     if as_json:
-        _print.document(_document(fitted, path, profile.name))
+        _print.document(_document(fitted, path, called))
     else:
         _show(fitted, path)
     if fitted.missed:

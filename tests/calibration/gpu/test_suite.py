@@ -12,24 +12,48 @@ from pathlib import Path
 import pytest
 
 from calibration.suite.samples import read_samples
+from hw_profiles.loader import load_profile
+from kvsim.cli.main import run
 
 HERE = Path(__file__).parent
 
 
-def test_every_bench_runs_through(gpu_python, tmp_path):
+@pytest.fixture(scope="module")
+def rehearsed(gpu_python, tmp_path_factory):
     """Kernels interpreted, CUDA played: what is not seen is time."""
-    done = gpu_python(str(HERE / "rehearsal.py"), str(tmp_path), interpret=True)
+    folder = tmp_path_factory.mktemp("rehearsed")
+    done = gpu_python(str(HERE / "rehearsal.py"), str(folder), interpret=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [row for row in rows if not row["ok"]] == []
-    assert len({row["bench"] for row in rows}) >= 21
-    assert list(tmp_path.iterdir()) == []  # the disk's file is gone
-    decode = {row["key"]["format"]: row["nbytes"] for row in rows if row["bench"] == "decode"}
+    assert json.loads(done.stdout) == {"copies_arrive": True}
+    return folder
+
+
+def test_every_bench_runs_through(rehearsed):
+    found = read_samples(rehearsed)
+    assert found.problems == ()
+    assert found.complete
+    assert len({record["bench"] for record in found.samples}) >= 21
+    assert [path.name for path in rehearsed.iterdir() if path.suffix == ".tmp"] == []  # the disk's file is gone
+    shape = {"batch": 2, "seq": 40}
+    decode = {record["key"]["format"]: record["nbytes"] for record in found.of("decode", **shape)}
     tokens, numbers = 2 * 40, 2 * 2 * 128  # sequences x context; keys and values x KV heads x head
     assert decode["bf16"] == tokens * numbers * 2
     assert decode["int8"] == tokens * (numbers + 2 * 2 * 2)  # a scale of 2 bytes per token, head and side
     assert decode["int4"] == tokens * (numbers / 2 + 2 * 2 * 4)
     assert decode["int2"] == tokens * (numbers / 4 + 2 * 4 * (128 / 32 + 128 / 32))
+
+
+def test_what_benches_write_is_what_fits_read(rehearsed, tmp_path, capsys):
+    """The whole way to a profile that can be read; its numbers are the interpreter's."""
+    out = tmp_path / "profile.yaml"
+    assert run(["calibrate", "fit", str(rehearsed), "--out", str(out), "--resamples", "0", "--json"]) == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    profile = load_profile(out)
+    assert {"interference.h2d", "interference.d2h_kernel", "caps.pcie_joint_kernel"} <= set(profile.entries)
+    assert profile.copy_methods("pcie_h2d") == ("loop", "batch")
+    assert set(results["interference"]["stream_read"]) == {"h2d", "both", "d2h_kernel", "d2d"}
+    assert {"fit_decode_attn", "torch_sdpa_per_ours", "triton_gemm_per_torch", "behind_64MiB_us"} <= set(results)
+    assert {"latency_host_ns", "sync_us", "layer_us", "nvme_GBps", "pin_GBps", "host_memcpy_GBps"} <= set(results)
 
 
 def test_what_may_go_wrong_on_a_gpu_is_handled(gpu_python, tmp_path):
