@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-import hw_profiles
+from hw_profiles.documents import PROFILES, find, read_document
 from hw_profiles.errors import InputError
 from sim.run import Result
 from sim.scenario import Scenario
@@ -43,6 +43,7 @@ NEVER_HIT_FIRST: dict[str, Any] = {**TIGHT, "policies": {"eviction": "gdsf"}}
 MEMORY: dict[str, Any] = {"tiers": [{"name": "hbm"}, {"name": "cxl", "capacity": "512 GiB"}]}
 C2C: dict[str, Any] = {"tiers": [{"name": "hbm"}, {"name": "c2c", "capacity": "512 GiB"}]}
 SSD: dict[str, Any] = {"tiers": [{"name": "hbm"}, {"name": "ssd", "capacity": "2 TiB", "shared": "node"}]}
+POOL: dict[str, Any] = {"tiers": [{"name": "hbm"}, {"name": "remote", "capacity": "2 TiB"}]}
 OWN: dict[str, Any] = {
     "tiers": [{"name": "hbm"}, {"name": "dram", "capacity": "256 GiB"}],
     "policies": {"offload": "write_back"},
@@ -53,10 +54,11 @@ SLOW_LINK: dict[str, Any] = {**TWO, "links": {"pcie_h2d": {"bandwidth": "3 GB/s"
 MOE: dict[str, Any] = {**TWO, "model": "mixtral-8x7b", "hardware": {**BASE["hardware"], "replicas": 2, "tp": 2}}
 SLIDING: dict[str, Any] = {**TWO, "model": "gpt-oss-120b", "hardware": {**BASE["hardware"], "replicas": 2, "tp": 2}}
 TALK: dict[str, Any] = {
-    "trace": {"clients": {"clients": 120, "rounds": 5, "first_input_tokens": 8000, "think_time": "20 s"}},
-    "tiers": [{"name": "hbm", "capacity": "24 GiB"}, {"name": "dram", "capacity": "1 TiB", "shared": "node"}],
+    "trace": {"clients": {"clients": 30, "rounds": 5, "first_input_tokens": 8000, "think_time": "20 s"}},
+    "hardware": {**BASE["hardware"], "replicas": 1},
+    "tiers": [{"name": "hbm", "capacity": "24 GiB"}, {"name": "dram", "capacity": "1 TiB"}],
 }
-"""Closed-loop conversations: only those know when the next turn comes."""
+"""Closed-loop conversations, which know when the next turn comes, of one replica, which is where it comes."""
 PROFILE = "hardware.profile"
 
 
@@ -85,25 +87,25 @@ KNOBS: tuple[Knob, ...] = (
     Knob("tiers.c2c.capacity", ("128 GiB", "512 GiB"), C2C),
     # links
     Knob("links.pcie_h2d.bandwidth", ("50 GB/s", "12.5 GB/s", "3 GB/s")),
-    Knob("links.pcie_d2h.bandwidth", ("50 GB/s", "12.5 GB/s", "3 GB/s")),
+    Knob("links.pcie_d2h.bandwidth", ("50 GB/s", "12.5 GB/s", "1 GB/s")),
     Knob("links.pcie_h2d.latency", ("0 s", "10 us", "100 us")),
-    Knob("links.pcie_d2h.latency", ("0 s", "100 us", "1 ms")),
+    Knob("links.pcie_d2h.latency", ("0 s", "1 ms", "30 ms")),
     Knob("links.pcie_joint.bandwidth", ("80 GB/s", "10 GB/s")),
     Knob("links.host_root.bandwidth", ("400 GB/s", "25 GB/s")),
     Knob("links.dram.bandwidth", ("400 GB/s", "25 GB/s", "6 GB/s")),
     Knob("links.ssd_read.bandwidth", ("25 GB/s", "6 GB/s", "1.5 GB/s")),
     Knob("links.ssd_write.bandwidth", ("25 GB/s", "6 GB/s", "1.5 GB/s")),
     Knob("links.ssd_read.latency", ("0 s", "10 ms", "100 ms")),
-    Knob("links.ssd_write.latency", ("0 s", "10 ms", "100 ms")),
+    Knob("links.ssd_write.latency", ("0 s", "100 ms", "1 s")),
     Knob("links.remote_read.bandwidth", ("25 GB/s", "6 GB/s", "1.5 GB/s")),
     Knob("links.remote_write.bandwidth", ("25 GB/s", "6 GB/s", "1.5 GB/s")),
     Knob("links.remote_read.latency", ("0 s", "10 ms", "100 ms")),
-    Knob("links.remote_write.latency", ("0 s", "10 ms", "100 ms")),
+    Knob("links.remote_write.latency", ("0 s", "100 ms", "1 s")),
     Knob("links.cxl_read.bandwidth", ("50 GB/s", "12.5 GB/s"), MEMORY),
-    Knob("links.cxl_write.bandwidth", ("50 GB/s", "3 GB/s"), MEMORY),
+    Knob("links.cxl_write.bandwidth", ("50 GB/s", "1 GB/s"), MEMORY),
     Knob("links.cxl_read.latency", ("0 s", "10 us"), MEMORY),
     Knob("links.c2c_read.bandwidth", ("400 GB/s", "50 GB/s"), C2C),
-    Knob("links.c2c_write.bandwidth", ("400 GB/s", "3 GB/s"), C2C),
+    Knob("links.c2c_write.bandwidth", ("400 GB/s", "1 GB/s"), C2C),
     Knob("links.pcie_h2d.chunk", ("1 GiB", "1 MiB", "64 KiB")),
     # what tiers are made of, and how they share
     Knob("tiers.ssd.device", ("nvme-gen4", "nvme-gen5-raid4")),
@@ -111,7 +113,7 @@ KNOBS: tuple[Knob, ...] = (
     Knob("tiers.ssd.block_tokens", (16, 512), SSD),
     Knob("tiers.remote.device", ("rdma-100g", "rdma-200g", "rdma-400g")),
     Knob("tiers.dram.shared", ("private", "node"), TWO),
-    Knob("tiers.remote.shared", ("private", "node", "cluster"), NODES),
+    Knob("tiers.remote.shared", ("private", "node", "cluster"), {**POOL, **NODES}),
     Knob("tiers.dram.inclusive", (True, False), OWN),
     Knob("tiers.hbm.leaf_only + tiers.dram.leaf_only", (False, True), NEVER_HIT_FIRST),
     # copies
@@ -171,11 +173,10 @@ def turned(knob: Knob, value: Any, trace: Mapping[str, Any], folder: Path) -> Sc
 
 def profile_with(path: str, factor: float, name: str, folder: Path) -> str:
     """A copy of a profile with another factor of interference; its path."""
-    source = Path(name) if name.endswith(".yaml") else Path(hw_profiles.__file__).parent / "profiles" / f"{name}.yaml"
-    raw = yaml.safe_load(source.read_text())
+    raw, _ = read_document(find(name, PROFILES, "profile"))
     raw["interference"][path.partition(".")[2]] |= {"v": factor, "lo": 0.0, "hi": max(10.0, factor)}
-    made = folder / f"{source.stem}-{path}-{factor}.yaml"
-    made.write_text(yaml.safe_dump(raw))
+    made = folder / f"{Path(name).stem}-{path}-{factor}.yaml"
+    made.write_text(yaml.safe_dump(raw, sort_keys=False))
     return str(made)
 
 

@@ -8,9 +8,9 @@
     result = kvsim.load("out/one-tib")        # the same again, from its folder
     result.frames["requests"]                 # a pandas frame; result.tables has pyarrow tables
 
-A policy of your own subclasses `kvsim.EvictionPolicy`, `AdmissionPolicy`, `OffloadPolicy` or `PrefetchPolicy` (`kvsim
-new policy` writes one to start from); `kvsim.check_policy` tests whether it keeps the contract of its family, and
-raises `kvsim.ContractError`. A router of your own subclasses `kvsim.Router`.
+A policy of your own subclasses `kvsim.EvictionPolicy`, `AdmissionPolicy`, `OffloadPolicy`, `PrefetchPolicy` or `Router`
+(`kvsim new policy` writes one to start from); `kvsim.check_policy` tests whether it keeps the contract of its family,
+and raises `kvsim.ContractError`.
 
 The names below are the public ones; they load on first use, so `import kvsim` itself costs nothing.
 """

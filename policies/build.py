@@ -42,6 +42,8 @@ def policy_class(family: str, name: str, *, base_dir: Path, path: str) -> type:
                     found=name,
                     allowed="a policy such as lru, in a tier with a capacity such as '1 PiB'",
                 )
+            if name.endswith(".py"):
+                raise InputError("which class of the file?", path=path, found=name, allowed=f'"{name}:MyPolicy"')
             raise InputError(
                 f"unknown {family} policy",
                 path=path,
@@ -56,14 +58,13 @@ def policy_class(family: str, name: str, *, base_dir: Path, path: str) -> type:
     module = _load(source, base_dir, path)
     found = getattr(module, attribute, None)
     if not (inspect.isclass(found) and issubclass(found, BASES[family])):
-        classes = [k for k, v in vars(module).items() if inspect.isclass(v) and issubclass(v, BASES[family])]
-        raise InputError(
-            f"no {family} policy of that name in {source}",
-            path=path,
-            found=attribute,
-            allowed=[c for c in classes if c != BASES[family].__name__] or f"a subclass of {BASES[family].__name__}",
-            near=classes,
-        )
+        base = BASES[family]
+        classes = [k for k, v in vars(module).items() if inspect.isclass(v) and issubclass(v, base) and v is not base]
+        what = f"no {family} policy of that name in {source}"
+        if inspect.isclass(found):
+            what = f"that class in {source} is no {family} policy: it does not subclass {base.__name__}"
+        allowed = classes or f"a subclass of {base.__name__}"
+        raise InputError(what, path=path, found=attribute, allowed=allowed, near=classes)
     return found
 
 
@@ -141,5 +142,7 @@ def _load(source: str, base_dir: Path, path: str) -> Any:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a user's file raises is reported in one line
-        raise InputError(f"{file.name} failed to load: {type(error).__name__}: {error}", path=path) from None
+        text = f"{file.name} failed to load: {type(error).__name__}: {error}"
+        place = None if isinstance(error, SyntaxError) else place_of(error.__traceback__)  # that says so itself
+        raise InputError(f"{text} ({place})" if place else text, path=path) from None
     return module

@@ -14,6 +14,8 @@ from policies.checks.eviction import check_eviction
 from policies.checks.model_tier import ModelTier
 from policies.checks.offload import check_offload
 from policies.checks.prefetch import check_prefetch
+from policies.checks.routing import check_router
+from policies.routing.base import Router
 
 __all__ = ["ContractError", "ModelTier", "check_policy"]
 
@@ -23,6 +25,7 @@ CHECKS: Mapping[type, Callable[..., None]] = MappingProxyType(
         AdmissionPolicy: check_admission,
         OffloadPolicy: check_offload,
         PrefetchPolicy: check_prefetch,
+        Router: check_router,
     }
 )
 """What checks the policies of each base class."""
@@ -32,9 +35,9 @@ def check_policy(factory: Callable[..., Any], *, seed: int, operations: int) -> 
     """Drive a policy through `operations` random operations and check every rule of its family's contract.
 
     `factory` builds the policy, anew at each call: a class will do, or a function, which gets the tier (TierInfo) for
-    an eviction or admission policy and nothing for an offload or prefetch policy. The family is that of the policy's
-    base class in `policies.base`, whose docstring has the rules. The same seed gives the same operations. Complexity is
-    not checked. Raises ContractError, which names the rule, and TypeError for what makes no policy.
+    an eviction or admission policy and nothing for one of another family. The family is that of the policy's base class
+    (`policies.base`, `policies.routing.base`), whose docstring has the rules. The same seed gives the same operations.
+    Complexity is not checked. Raises ContractError, which names the rule, and TypeError for what makes no policy.
     """
     for base, check in CHECKS.items():
         if _makes(factory, base):

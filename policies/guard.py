@@ -23,6 +23,8 @@ USER_MODULE = "kvsim_user_policy_"
 _END = object()
 _read = attrgetter("key", "start", "tokens", "ready", "size", "pins", "uses", "parent", "turn")
 """What a policy may read of a block, and must not change."""
+_asked = attrgetter("index", "keys", "input_tokens", "turn", "session", "think_s")
+"""The same of a request."""
 
 
 def guard(family: str, policy: Any) -> Any:
@@ -77,8 +79,8 @@ class _Watch:
         text = f"{self._who} failed in {hook}({about}): {type(error).__name__}: {error}"
         return InputError(f"{text} ({place})" if place else text)
 
-    def changed(self, hook: str, block: Block) -> InputError:
-        return self.broke(f"{hook}() changed {block}, which is for reading")
+    def changed(self, hook: str, what: object) -> InputError:
+        return self.broke(f"{hook}() changed {what}, which is for reading")
 
 
 def _eviction(watch: _Watch, policy: Any) -> dict[str, Callable[..., Any]]:
@@ -199,7 +201,10 @@ def _prefetch(watch: _Watch, policy: Any) -> dict[str, Callable[..., Any]]:
 
     def plan(trigger: Trigger, request: Any, cache: Any) -> list[Any]:
         about = f"{trigger.name} of request {request.index}"
+        before = _asked(request)
         fetches = watch.call("plan", _listed, method, trigger, request, cache, about=about)
+        if _asked(request) != before:
+            raise watch.changed("plan", f"request {before[0]}")
         if not isinstance(fetches, list):
             raise watch.broke(f"plan() must return fetches, not {fetches!r}")
         seen: set[tuple[int, str]] = set()
@@ -222,8 +227,27 @@ def _prefetch(watch: _Watch, policy: Any) -> dict[str, Callable[..., Any]]:
     return {"plan": plan}
 
 
+def _routing(watch: _Watch, policy: Any) -> dict[str, Callable[..., Any]]:
+    method = policy.choose
+
+    def choose(request: Any, replicas: Sequence[Any]) -> Any:
+        before, shown = _asked(request), list(replicas)
+        chosen = watch.call("choose", method, request, shown, about=f"request {before[0]}")
+        if _asked(request) != before:
+            raise watch.changed("choose", f"request {before[0]}")
+        return chosen
+
+    return {"choose": choose}
+
+
 GUARDS: Mapping[str, Callable[[_Watch, Any], dict[str, Callable[..., Any]]]] = MappingProxyType(
-    {"eviction": _eviction, "offload": _offload, "admission": _admission, "prefetch": _prefetch}
+    {
+        "eviction": _eviction,
+        "offload": _offload,
+        "admission": _admission,
+        "prefetch": _prefetch,
+        "routing": _routing,
+    }
 )
 """What checks the hooks of each family."""
 

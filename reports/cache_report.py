@@ -47,7 +47,8 @@ def grid(study: Study) -> list[tuple[str, list[Row]]]:
     """A table of capacities by policies: (capacity in words, a row for each of `columns`), unbounded last."""
     curves = [study.curve(name) for name in columns(study)]
     finite = [(text_tokens(rows[0].capacity_tokens or 0), list(rows)) for rows in zip(*curves, strict=True)]
-    return [*finite, (UNBOUNDED, [study.unbounded] * len(curves))]
+    ceilings = {row.policy: row for row in study.ceilings}
+    return [*finite, (UNBOUNDED, [ceilings.get(name, study.unbounded) for name in columns(study)])]
 
 
 def headline(study: Study) -> str:

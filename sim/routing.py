@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
 from hw_profiles.errors import InputError
 from policies.build import build_policy
@@ -70,7 +71,8 @@ class Routing:
         if self._in_turn:
             return self._replicas[seq.index % len(self._replicas)]
         chosen = self._router.choose(seq, self._views)
-        if isinstance(chosen, bool) or not isinstance(chosen, int) or not 0 <= chosen < len(self._replicas):
+        whole = isinstance(chosen, Integral) and not isinstance(chosen, bool)  # numpy's whole numbers included
+        if not whole or not 0 <= chosen < len(self._replicas):
             raise InputError(
                 f"router {self._name} broke its contract: choose() returned {chosen!r} for request {seq.index}, "
                 f"expected the index of a replica, 0 to {len(self._replicas) - 1}"

@@ -149,6 +149,9 @@ class PoliciesSpec(Spec):
         if isinstance(value, list):
             raise refuse(value, None, "a list of policies", ("a mapping by family such as {eviction: lru}",))
         if isinstance(value, dict):
+            if "routing" in value:
+                text = "a router is named beside `policies`, as `routing: least_loaded`"
+                raise InputError(text, path="routing", found=value["routing"])
             for family in value:
                 if family in LATER_FAMILIES:
                     raise refuse(value[family], family, "this policy family", tuple(FAMILIES))

@@ -12,9 +12,14 @@ class Template(NamedTuple):
     test: str
 
 
-def test_file(body: str) -> str:
-    """The test file of a new policy: imports, the contract, a function that runs a scenario, and then `body`."""
-    return _HEAD + _SCENARIO + _CONTRACT + body
+def test_file(body: str, *, chosen: str = '"policies": {"$family": policy}', hardware: str = "") -> str:
+    """The test file of a new policy: imports, the contract, a function that runs a scenario, and then `body`.
+
+    chosen     where a scenario names a policy of the family
+    hardware   more of that section
+    """
+    scenario = _SCENARIO.replace("<chosen>", chosen).replace("<hardware>", hardware)
+    return _HEAD + scenario + _CONTRACT + body
 
 
 _HEAD = '''\
@@ -41,7 +46,7 @@ SCENARIO = {
     "schema": "kvsim-scenario/1",
     "trace": {"name": "quickstart", "limit": 200},
     "model": "llama-3.1-8b",
-    "hardware": {"profile": "h100-sxm"},
+    "hardware": {"profile": "h100-sxm"<hardware>},
     "engine": {"num_gpu_blocks": 12_000},
     "tiers": [{"name": "hbm"}, {"name": "dram", "capacity": "64 GiB"}],
 }
@@ -49,7 +54,7 @@ SCENARIO = {
 
 def run(policy: str | dict[str, Any]) -> dict[str, Any]:
     """The summary of the scenario under a policy."""
-    document = {**SCENARIO, "policies": {"$family": policy}}
+    document = {**SCENARIO, <chosen>}
     scenario = kvsim.Scenario.from_dict(document, base_dir=HERE)
     return scenario.run(check=True).summary
 

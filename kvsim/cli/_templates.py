@@ -10,8 +10,9 @@ from kvsim.cli._template_eviction import EVICTION
 from kvsim.cli._template_offload import OFFLOAD
 from kvsim.cli._template_parts import Template
 from kvsim.cli._template_prefetch import PREFETCH
+from kvsim.cli._template_routing import ROUTING
 
 TEMPLATES: Mapping[str, Template] = MappingProxyType(
-    {"eviction": EVICTION, "admission": ADMISSION, "offload": OFFLOAD, "prefetch": PREFETCH}
+    {"eviction": EVICTION, "admission": ADMISSION, "offload": OFFLOAD, "prefetch": PREFETCH, "routing": ROUTING}
 )
 """Files of a new policy by its family."""

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from string import Template
+from types import MappingProxyType
 from typing import Annotated
 
 import typer
@@ -24,6 +25,8 @@ from kvsim.cli._options import AsJson
 from kvsim.cli._run_dir import may_make
 from kvsim.cli._templates import TEMPLATES
 
+SECTIONS: Mapping[str, str] = MappingProxyType({"routing": "routing"})
+"""Where a scenario names a policy, for families that are not below `policies`."""
 SNAKE_CASE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 IMPORTED = frozenset({"Any", "Cache", "Iterable", "Iterator", "OrderedDict", "Path", "Request", "Sequence", "Tier"})
 """What the files call so besides kvsim's public names."""
@@ -53,7 +56,7 @@ def policy(
     _write_all({path: Template(text).substitute(names) for path, text in files.items()})
 
     source, test = files
-    chosen = f"policies.{family}={source.resolve()}:{cls}"
+    chosen = f"{SECTIONS.get(family, f'policies.{family}')}={source.resolve()}:{cls}"
     tries = [shlex.join(["pytest", str(test)]), shlex.join(["kvsim", "run", "scenario.yaml", "--set", chosen])]
     if family == "eviction":
         tries.insert(1, shlex.join(["kvsim", "cache", "quickstart", "--policy", f"lru,{source}:{cls},belady"]))

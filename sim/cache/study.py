@@ -52,7 +52,8 @@ class Study:
     """Rows of what was asked for, policy by policy, and of the bounds, asked for or not.
 
     `capacities` are those asked for; `unbounded` and `belady` (one row for each finite capacity; empty when it was
-    neither asked for nor wanted) are the bounds.
+    neither asked for nor wanted) are the bounds. `ceilings` are the policies without a limit: what `unbounded` has, but
+    for a policy that drops blocks by their age.
     """
 
     trace: str
@@ -67,6 +68,7 @@ class Study:
     rows: tuple[Row, ...]
     belady: tuple[Row, ...]
     unbounded: Row
+    ceilings: tuple[Row, ...]
 
     def curve(self, policy: str) -> tuple[Row, ...]:
         """Rows of one policy at the finite capacities, smallest first."""
@@ -144,6 +146,7 @@ def run_study(
         rows=tuple(row(policy, size) for policy in specs for size in sizes),
         belady=tuple(row(BELADY, size) for size in sizes if size is not None) if BELADY in hits else (),
         unbounded=row(UNBOUNDED, None),
+        ceilings=tuple(row(policy, None) for policy in specs),
     )
 
 

@@ -13,17 +13,22 @@ import pytest
 import kvsim as package
 from kvsim.cli._templates import TEMPLATES
 from kvsim.cli.main import run
+from kvsim.cli.new import SECTIONS
 from policies.contract import ContractError, check_policy
-from policies.tables import FAMILIES as TABLES
+from policies.tables import EVERY_FAMILY as TABLES
+from policies.tables import FAMILIES as TIER_TABLES
 
 Kvsim = Callable[..., Any]
 ROOT = Path(package.__file__).resolve().parents[1]
+TWO = ("--set", "hardware.replicas=2")
+"""So that a router has a choice."""
 RULES = "A,B,C4,D1,E,ERA,F,I,N,PT,PTH,RUF,SIM,UP,W"
 FAMILIES = {
     "eviction": "lru",
     "admission": "always",
     "offload": "write_through",
     "prefetch": "{name: on_arrival, into: hbm}",
+    "routing": "{name: least_loaded, waiting_weight: 1}",
 }
 """What the skeleton of each family behaves like."""
 
@@ -43,8 +48,10 @@ BROKEN = {
     "admission": ("return True", "return 1"),
     "offload": ("for block in blocks]", "for block in blocks[:0]]"),
     "prefetch": ("cache.tiers[0])]", '"tape")]'),
+    "routing": ("return chosen", "return chosen + 1"),
 }
-"""A scan that leaves a block out, an answer that is no bool, a plan that stores nothing, a tier that is none."""
+"""A scan that leaves a block out, an answer that is no bool, a plan that stores nothing, a tier and a replica that are
+none."""
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +118,8 @@ def test_a_scenario_runs_with_it_as_the_printed_command_says(family: str, kvsim:
     (folder / "elsewhere").mkdir()
     (folder / "elsewhere" / "scenario.yaml").write_text((folder / "small.yaml").read_text())
     mine, shipped = (
-        json.loads(kvsim("run", "elsewhere/scenario.yaml", "--set", chosen, "--json", "--no-report").out)
-        for chosen in (command[4], f"policies.{family}={FAMILIES[family]}")
+        json.loads(kvsim("run", "elsewhere/scenario.yaml", *TWO, "--set", chosen, "--json", "--no-report").out)
+        for chosen in (command[4], f"{SECTIONS.get(family, f'policies.{family}')}={FAMILIES[family]}")
     )
     assert mine["requests"]["finished"] == 60
     assert mine["prefix"] == shipped["prefix"]
@@ -121,6 +128,7 @@ def test_a_scenario_runs_with_it_as_the_printed_command_says(family: str, kvsim:
 
 def test_every_family_has_a_skeleton() -> None:
     assert set(TEMPLATES) == set(FAMILIES) == set(TABLES)
+    assert set(SECTIONS) == set(TABLES) - set(TIER_TABLES)
 
 
 def test_one_document_says_what_was_written(kvsim: Kvsim, folder: Path) -> None:

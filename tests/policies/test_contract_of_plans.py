@@ -1,4 +1,4 @@
-"""check_policy on admission, offload and prefetch policies: each way to break their contracts is found and named."""
+"""check_policy on admission, offload and prefetch policies, and on routers: each way to break their contracts is found and named."""
 
 import random
 from collections.abc import Iterable, Sequence
@@ -22,6 +22,8 @@ from policies.base import (
     Trigger,
 )
 from policies.contract import ContractError, check_policy
+from policies.routing.base import ReplicaView, Router
+from policies.tables import ROUTING
 
 CALLS = count()
 
@@ -218,6 +220,45 @@ class ListensToEvents(Fetches):
     listens: Any = (Event.FILLED,)
 
 
+class Routes(Router):
+    def choose(self, request: RequestView, replicas: Sequence[ReplicaView]) -> int:
+        return self.pick(request, replicas)
+
+    def pick(self, request: RequestView, replicas: Sequence[ReplicaView]) -> Any:
+        return request.index % len(replicas)
+
+
+class RoutesPastTheLast(Routes):
+    def pick(self, request: RequestView, replicas: Sequence[ReplicaView]) -> int:
+        return request.index % (len(replicas) + 1)
+
+
+class RoutesBackwards(Routes):
+    def pick(self, request: RequestView, replicas: Sequence[ReplicaView]) -> int:
+        return -1 - request.index % len(replicas)
+
+
+class RoutesToAView(Routes):
+    def pick(self, request: RequestView, replicas: Sequence[ReplicaView]) -> Any:
+        return replicas[0]
+
+
+class RouterRaises(Routes):
+    def pick(self, request: RequestView, replicas: Sequence[ReplicaView]) -> int:
+        return request.keys[0] % len(replicas)  # a prompt may have no block
+
+
+class RouterWrites(Routes):
+    def pick(self, request: RequestView, replicas: Sequence[ReplicaView]) -> int:
+        replicas[0].waiting += 1  # type: ignore[misc]
+        return 0
+
+
+class RoutesByChance(Routes):
+    def pick(self, request: RequestView, replicas: Sequence[ReplicaView]) -> int:
+        return random.randrange(len(replicas))
+
+
 BROKEN: dict[type, str] = {
     Admits: "admit() returned something that is not a bool (1,",
     AdmitsMaybe: "admit() returned something that is not a bool (None,",
@@ -253,6 +294,12 @@ BROKEN: dict[type, str] = {
     WaitsForever: "timeout_s is not a time in seconds (inf, ",
     WaitsForNoTime: "timeout_s is not a time in seconds (0.0, ",
     ListensToEvents: "listens names something that is not a Trigger",
+    RoutesPastTheLast: "choose() did not return the index of a replica, 0 to 0 (1, ",
+    RoutesBackwards: "choose() did not return the index of a replica, 0 to 0 (-1, ",
+    RoutesToAView: "choose() did not return the index of a replica, 0 to 0 (Seen(index=0, ",
+    RouterRaises: "choose() raised ",
+    RouterWrites: "choose() changed what it was shown",
+    RoutesByChance: "two routers built alike chose different replicas",
 }
 
 
@@ -262,13 +309,13 @@ def test_broken_policies_are_caught(broken: type, seed: int) -> None:
     with pytest.raises(ContractError) as caught:
         check_policy(broken, seed=seed, operations=1_000)
     text = str(caught.value)
-    family = broken.__mro__[-3].__name__.removesuffix("Policy").lower()
+    family = broken.__mro__[-3].__name__.removesuffix("Policy").lower().replace("router", "routing")
     assert text.startswith(f"{family} policy {broken.__name__} broke its contract: ")
     assert any(rule in text for rule in BROKEN[broken].split("|")), text
     assert ", operation " in text
 
 
-@pytest.mark.parametrize("good", [Moves, Fetches])
+@pytest.mark.parametrize("good", [Moves, Fetches, Routes, *ROUTING.values()])
 def test_what_they_are_made_of_is_good(good: type) -> None:
     check_policy(good, seed=0, operations=500)
 

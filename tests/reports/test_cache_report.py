@@ -56,6 +56,12 @@ def test_the_curves_hold_every_policy_and_both_bounds_by_capacity(study: Study) 
     assert "No policy can be above belady" in blocks.read
 
 
+def test_a_policy_that_drops_by_age_has_its_own_figure_without_a_limit(study: Study) -> None:
+    lost = replace(study, ceilings=(Row("lru", None, 0.125, 0), *study.ceilings[1:]))
+    name, rows = grid(lost)[-1]
+    assert (name, [row.hit_ratio for row in rows]) == ("unbounded", [0.125, *2 * [study.unbounded.hit_ratio]])
+
+
 def test_the_finding_names_the_capacity_where_policies_differ_most(study: Study) -> None:
     gaps = {
         rows[0].capacity_tokens: abs(rows[0].hit_ratio - rows[1].hit_ratio)

@@ -130,6 +130,7 @@ BAD = [
     ("policies", "arkvale", f"policies: naming a system {LATER}, found 'arkvale'"),
     ("policies", ["lru", "arkvale"], f"policies: a list of policies {LATER}"),
     ("policies", {"prefetch": "lookahead"}, "policies.prefetch: unknown prefetch policy, found 'lookahead'"),
+    ("policies", {"routing": "least_loaded"}, "policies.routing: a router is named beside `policies`, as `routing: "),
     ("policies", {"selection": "quest"}, f"policies.selection: this policy family {LATER}, found 'quest'"),
     ("trace", {"clients": 8}, "trace.clients: found 8, expected a mapping"),
 ]

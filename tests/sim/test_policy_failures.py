@@ -125,3 +125,10 @@ def test_an_exact_block_count_needs_only_the_memory(scenario, prompt):
 def test_no_memory_for_kv_is_refused(scenario, prompt):
     with pytest.raises(InputError, match="does not fit"):
         simulate(scenario([(0, 100, 1, prompt(1, 100))]).set("tiers.hbm.capacity", "0 B"))
+
+
+def test_a_prefetch_policy_that_changes_a_request_is_named(beside):
+    source = "import kvsim\n\n\nclass Bad(kvsim.PrefetchPolicy):\n    listens = (kvsim.Trigger.FINISHED,)\n\n"
+    source += "    def plan(self, trigger, request, cache):\n        request.think_s = 3.0\n        return ()\n"
+    line = line_of(beside(source, {"prefetch": "my_policy.py:Bad"}, dram="10 GiB"))
+    assert "prefetch policy Bad broke its contract: plan() changed request 0, which is for reading, at 0.0" in line

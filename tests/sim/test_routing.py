@@ -84,9 +84,35 @@ def test_a_router_that_raises_is_named(scenario, prompt, tmp_path):
     (tmp_path / "watch.py").write_text(WATCH.replace("{answer}", "1 // 0"))
     built = scenario([(0, 100, 2, prompt(1, 100))], hardware=TWO, routing=f"{tmp_path}/watch.py:Watch")
     with pytest.raises(
-        InputError, match=r"a policy failed at 0 s: ZeroDivisionError: .*watch.py, line 9, in Watch.choo"
+        InputError,
+        match=r"routing policy Watch failed in choose\(request 0\): ZeroDivisionError: .*"
+        r"\(watch.py, line 9, in Watch.choose\), at 0 s",
     ):
         built.run()
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("def choose(self, request): return 0", r"failed in choose\(request 0\): TypeError: .*positional argument"),
+        ("def choose(self, request, replicas): raise SystemExit(0)", r"failed in choose\(request 0\): SystemExit: 0"),
+        (
+            "def choose(self, request, replicas): request.input_tokens = 1; return 0",
+            r"broke its contract: choose\(\) changed request 0, which is for reading",
+        ),
+    ],
+)
+def test_what_else_a_router_does_wrong_is_named(body, said, scenario, prompt, tmp_path):
+    (tmp_path / "watch.py").write_text(f"import kvsim\n\n\nclass Watch(kvsim.Router):\n    {body}\n")
+    built = scenario([(2.5, 100, 2, prompt(1, 100))], hardware=TWO, routing=f"{tmp_path}/watch.py:Watch")
+    with pytest.raises(InputError, match=rf"routing policy Watch {said}.*, at 2.5 s"):
+        built.run()
+
+
+def test_an_index_may_be_numpys(scenario, prompt, tmp_path):
+    (tmp_path / "watch.py").write_text("import numpy as np\n" + WATCH.replace("{answer}", "np.argmax([0, 1])"))
+    built = scenario([(0, 100, 2, prompt(1, 100))], hardware=TWO, routing=f"{tmp_path}/watch.py:Watch")
+    assert list(built.run().frames["requests"].replica) == [1]
 
 
 def test_the_source_of_a_router_is_part_of_the_configuration(scenario, prompt, tmp_path):

@@ -127,6 +127,15 @@ def test_too_few_victims_are_reported_in_one_line(beside, victims):
             r"mine.yaml: policies.eviction: .*skip must not be negative",
         ),
         ({"eviction": {"name": "lru", "size": 3}}, r"mine.yaml: policies.eviction.size: lru has no such option"),
+        ({"eviction": "my_policy.py"}, r'which class of the file\?, found .my_policy.py., expected "my_policy.py:MyPo'),
+        (
+            {"eviction": "my_policy.py:Block"},
+            "that class in my_policy.py is no eviction policy: it does not subclass EvictionPolicy, found 'Block'",
+        ),
+        (
+            {"eviction": "my_policy.py:EvictionPolcy"},
+            "no eviction policy of that name .*found 'EvictionPolcy', expected MyPolicy$",
+        ),
         ({"eviction": "lur"}, r"mine.yaml: policies.eviction: unknown .*'lur'.*did you mean 'lru'\?"),
         ({"offload": "write_throu"}, r"mine.yaml: policies.offload: .*did you mean 'write_through'\?"),
     ],
@@ -152,7 +161,7 @@ def test_a_policy_in_the_working_directory_is_pointed_to(beside, tmp_path, monke
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("raise RuntimeError('on\\nimport')", "RuntimeError: on import"),
+        ("raise RuntimeError('on\\nimport')", r"RuntimeError: on import \(my_policy.py, line 1, in <module>\)"),
         ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
         ("def broken(:", "SyntaxError"),
     ],

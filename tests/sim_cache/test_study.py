@@ -25,6 +25,13 @@ def test_rows_come_policy_by_policy_and_bounds_beside_them(make_trace):
     assert (study.requests, study.input_tokens, study.accesses, study.distinct_blocks) == (5, 32, 9, 4)
 
 
+def test_what_expires_is_lost_without_a_limit_too(make_trace):
+    """Requests come a second apart; a block that is dropped half a second after its use is never hit."""
+    study = run_study(make_trace(ROWS), [{"name": "ttl", "ttl": "500 ms"}, "lru"], [8])
+    assert [row.hit_ratio for row in study.ceilings] == [0, 18 / 32]
+    assert [row.capacity_tokens for row in study.ceilings] == [None, None]
+
+
 def test_belady_is_run_when_asked_for_or_wanted(make_trace):
     trace = make_trace(ROWS)
     assert run_study(trace, ["lru"], [8], bounds=False).belady == ()

@@ -21,8 +21,8 @@ def workload_aware(policy: WorkloadAware, capacity: int, facts: Facts) -> Pass:
     The queue of a kind holds accesses by their number. One that is not its block's last any more is passed over when it
     comes up: `last[key]` says which is, and stays for what has left.
 
-    A head is ranked in full only when it comes up: until then the probability by the category that decided the last
-    time stands for the greatest of all, which is no less.
+    A head is ranked in full only when it comes up: until then the probability by its own kind alone stands for the
+    greatest of all, which is no less.
     """
     resident, room = bytearray(facts.distinct), capacity
     remembered, window, lasting = policy.remembered, policy.window, policy.interval
