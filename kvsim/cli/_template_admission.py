@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvsim.cli._template_parts import Template, test_file
+from kvsim.cli._template_parts import Template, tests_of
 
 POLICY = '''\
 """An admission policy for kvsim; as it stands, everything may enter."""
@@ -28,7 +28,7 @@ class $cls(AdmissionPolicy):
         return True
 '''
 
-TEST = test_file(
+TEST = tests_of(
     '''\
 def test_it_lets_blocks_in_that_are_loaded_again() -> None:
     summary = run("$name.py:$cls")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvsim.cli._template_parts import Template, test_file
+from kvsim.cli._template_parts import Template, tests_of
 
 POLICY = '''\
 """An eviction policy for kvsim; as it stands, least recently used."""
@@ -55,7 +55,7 @@ class $cls(EvictionPolicy):
         del self._order[block.key]
 '''
 
-TEST = test_file(
+TEST = tests_of(
     '''\
 def test_it_chooses_what_leaves() -> None:
     summary = run("$name.py:$cls")

@@ -1,4 +1,4 @@
-"""check_policy on admission, offload and prefetch policies, and on routers: each way to break their contracts is found and named."""
+"""check_policy on all families but eviction: each way to break their contracts is found and named."""
 
 import random
 from collections.abc import Iterable, Sequence
