@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvsim.cli._template_parts import Template, tests_of
+from kvsim.cli._template_parts import Template, with_contract
 
 POLICY = '''\
 """An admission policy for kvsim; as it stands, everything may enter."""
@@ -28,7 +28,7 @@ class $cls(AdmissionPolicy):
         return True
 '''
 
-TEST = tests_of(
+TEST = with_contract(
     '''\
 def test_it_lets_blocks_in_that_are_loaded_again() -> None:
     summary = run("$name.py:$cls")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvsim.cli._template_parts import Template, tests_of
+from kvsim.cli._template_parts import Template, with_contract
 
 POLICY = '''\
 """An eviction policy for kvsim; as it stands, least recently used."""
@@ -55,7 +55,7 @@ class $cls(EvictionPolicy):
         del self._order[block.key]
 '''
 
-TEST = tests_of(
+TEST = with_contract(
     '''\
 def test_it_chooses_what_leaves() -> None:
     summary = run("$name.py:$cls")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvsim.cli._template_parts import Template, tests_of
+from kvsim.cli._template_parts import Template, with_contract
 
 POLICY = '''\
 """An offload policy for kvsim; as it stands, write-through."""
@@ -40,7 +40,7 @@ class $cls(OffloadPolicy):
         return [Move(block, tier.below) for block in blocks]
 '''
 
-TEST = tests_of(
+TEST = with_contract(
     '''\
 class Tier:
     """A tier with "dram" below it, which holds nothing yet."""

@@ -12,7 +12,7 @@ class Template(NamedTuple):
     test: str
 
 
-def tests_of(body: str, *, chosen: str = '"policies": {"$family": policy}', hardware: str = "") -> str:
+def with_contract(body: str, *, chosen: str = '"policies": {"$family": policy}', hardware: str = "") -> str:
     """The test file of a new policy: imports, the contract, a function that runs a scenario, and then `body`.
 
     chosen     where a scenario names a policy of the family

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvsim.cli._template_parts import Template, tests_of
+from kvsim.cli._template_parts import Template, with_contract
 
 POLICY = '''\
 """A prefetch policy for kvsim; as it stands, a prompt comes when its request does."""
@@ -39,7 +39,7 @@ class $cls(PrefetchPolicy):
         return [Fetch(request.keys, cache.tiers[0])] if request.keys else []
 '''
 
-TEST = tests_of(
+TEST = with_contract(
     '''\
 class Request:
     """The first request, with a prompt of two blocks."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvsim.cli._template_parts import Template, tests_of
+from kvsim.cli._template_parts import Template, with_contract
 
 POLICY = '''\
 """A router for kvsim; as it stands, a request goes where the fewest requests are."""
@@ -39,7 +39,7 @@ class $cls(Router):
         return chosen
 '''
 
-TEST = tests_of(
+TEST = with_contract(
     '''\
 class Asked:
     """The first request, with a prompt of two blocks."""
