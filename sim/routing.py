@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
 
 from hw_profiles.errors import InputError
 from policies.build import build_policy
-from policies.routing.base import Router
+from policies.routing.base import Router, replica_of
 from policies.routing.round_robin import RoundRobin
 from sim.clock import Clock
 from sim.engine.replica import Replica
@@ -71,10 +70,10 @@ class Routing:
         if self._in_turn:
             return self._replicas[seq.index % len(self._replicas)]
         chosen = self._router.choose(seq, self._views)
-        whole = isinstance(chosen, Integral) and not isinstance(chosen, bool)  # numpy's whole numbers included
-        if not whole or not 0 <= chosen < len(self._replicas):
+        index = replica_of(chosen, len(self._replicas))
+        if index is None:
             raise InputError(
                 f"router {self._name} broke its contract: choose() returned {chosen!r} for request {seq.index}, "
                 f"expected the index of a replica, 0 to {len(self._replicas) - 1}"
             )
-        return self._replicas[chosen]
+        return self._replicas[index]

@@ -5,11 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from numbers import Integral
 
 from policies.checks.error import TOKENS, Watch
 from policies.checks.prefetch import Asked
-from policies.routing.base import Router
+from policies.routing.base import Router, replica_of
 
 MOST_REPLICAS = 5
 
@@ -54,8 +53,7 @@ def _check(factory: Callable[[], Router], count: int, seed: int, operations: int
         if (asdict(request), [asdict(replica) for replica in replicas]) != before:
             watch.fail("choose() changed what it was shown", about)
         for index in chosen:
-            whole = isinstance(index, Integral) and not isinstance(index, bool)
-            if not whole or not 0 <= index < count:
+            if replica_of(index, count) is None:
                 watch.fail(f"choose() did not return the index of a replica, 0 to {count - 1}", repr(index))
         if chosen[0] != chosen[1]:
             watch.fail("two routers built alike chose different replicas", about)

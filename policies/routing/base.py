@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, SupportsIndex
 
 from policies.base import RequestView
 
@@ -37,6 +37,15 @@ class ReplicaView(Protocol):
 
         level: of the tier behind which nothing counts (0: in HBM alone). None: all of its tiers, shared ones included.
         """
+
+
+def replica_of(answer: object, count: int) -> int | None:
+    """The index of one of `count` replicas that a router's answer is, numpy's whole numbers included; None if it is
+    none."""
+    if isinstance(answer, bool) or not isinstance(answer, SupportsIndex):
+        return None
+    index = answer.__index__()
+    return index if 0 <= index < count else None
 
 
 class Router(ABC):
