@@ -99,7 +99,8 @@ def _ids(rank: Ints, own: Ints, spec: PrefixesSpec) -> Ints:
     starts = np.cumsum(shared + own) - (shared + own)  # of each prompt
     place = np.arange(starts[-1] + shared + own[-1]) - np.repeat(starts, shared + own)
     new = np.repeat(np.cumsum(own) - own, shared + own) + place - shared + spec.prefixes * shared
-    return np.where(place < shared, np.repeat(rank * shared, shared + own) + place, new)
+    found: Ints = np.where(place < shared, np.repeat(rank * shared, shared + own) + place, new)
+    return found
 
 
 def _pareto(u: Floats, shape: float, most: int) -> Ints:
