@@ -12,12 +12,13 @@ from hw_profiles.files import write_atomic
 
 GPU = Setting(
     model="llama-3.1-8b",
-    # a KV cache of 16k tokens for documents of 60k, of which host memory holds all: 7.5 GiB pinned
-    pages=1024,
+    # a KV cache of 22k tokens for documents of 49k, of which host memory holds all: 7.5 GiB pinned; short prompts and
+    # answers, so that copies move beside many of the steps
+    pages=1400,
     host_pages=3800,
     max_seqs=8,
     max_tokens=512,
-    load=Load(requests=90, rate=14.0, documents=48, document_blocks=2, tail=(40, 300), output=(4, 60)),
+    load=Load(requests=150, rate=25.0, documents=24, document_blocks=4, tail=(20, 80), output=(2, 16)),
 )
 CPU_LOAD = Load(requests=24, rate=8.0, documents=6, document_blocks=1, tail=(40, 200), output=(4, 24))
 CPU_LAYERS, CPU_VOCABULARY = 2, 2048
