@@ -36,8 +36,9 @@ def validate_runs(path: Path | None, *, as_json: bool, show_all: bool, quiet: bo
     host_time = learn_host_time(run)
     rows = compare(run, simulate_run(run, host_time), judged, targets=path is None)
     missed = [row for row in rows if row.missed]
+    loads = [] if path is not None else _maximum_loads(data, note=not (quiet or as_json))
     if as_json:
-        _print.document([row.as_dict() for row in rows])
+        _print.document([row.as_dict() for row in (*rows, *loads)])
     else:
         if not quiet:
             _table(run, rows, int(judged.sum()))
@@ -47,11 +48,48 @@ def validate_runs(path: Path | None, *, as_json: bool, show_all: bool, quiet: bo
             )
             if show_all:
                 _sensitivity(sensitivity(run, judged))
+            if loads:
+                _loads(loads, show_all=show_all)
         if path is None:
             held = sum(row.target is not None for row in rows)
             _print.line(f"{held - len(missed)} of {held} targets met")
     if missed:
         raise typer.Exit(1)
+
+
+def _maximum_loads(data: Path, *, note: bool) -> list[Row]:
+    """The rows of suite trtllm; none where its table is not among the data."""
+    from calibration.validate_trtllm import TABLE, validate_trtllm
+
+    if not (data / TABLE).is_file():
+        _print.note(f"no {TABLE} in {data}: suite trtllm is left out")
+        return []
+    if note:
+        _print.note("trtllm: published maximum loads, about half a minute")
+    return validate_trtllm(data)
+
+
+def _loads(rows: list[Row], *, show_all: bool) -> None:
+    """Errors of suite trtllm by model, GPU and ranks; every row with `show_all`."""
+    import numpy as np
+
+    if show_all:
+        numbers = [_print.Column(name, right=True) for name in ("measured", "simulated", "error")]
+        cells = [(row.metric, f"{row.measured:,.0f}", f"{row.simulated:,.0f}", f"{row.error:+.1%}") for row in rows]
+        _print.table([_print.Column("metric"), *numbers], cells, title="TensorRT-LLM v0.17, maximum load")
+        return
+    groups: dict[str, list[float]] = {}
+    for row in rows:
+        groups.setdefault(" ".join(row.metric.split()[1:4]), []).append(row.error)
+    numbers = [_print.Column(name, right=True) for name in ("loads", "median error", "from", "to")]
+    found = [
+        (name, str(len(errors)), *(f"{error:+.1%}" for error in (np.median(errors), min(errors), max(errors))))
+        for name, errors in groups.items()
+    ]
+    title = (
+        "TensorRT-LLM v0.17, output tokens/s at maximum load with the closest settings: no target (--all: every load)"
+    )
+    _print.table([_print.Column("model, GPU, ranks"), *numbers], found, title=title)
 
 
 def _table(run: MeasuredRun, rows: Iterable[Row], judged: int) -> None:
