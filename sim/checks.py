@@ -23,14 +23,13 @@ def check_state(cluster: Cluster) -> None:
 def check_end(cluster: Cluster, requests: pa.Table) -> None:
     """What holds when every request is done. Raises InvariantError."""
     cluster.arrivals.check()
-    ensure(len(cluster.sequences) == len(cluster.trace), "requests were lost between trace and engine")
-    for seq in cluster.sequences:
-        ensure(
-            seq.status == "finished" or seq.status.startswith("rejected"),
-            f"request {seq.index} is neither finished nor rejected",
-        )
-        if seq.status == "finished":
-            ensure(seq.generated == seq.output_tokens, f"request {seq.index} ended with a wrong number of tokens")
+    served = cluster.served
+    ensure(served.sent == len(cluster.trace) == len(served), "requests were lost between trace and engine")
+    for status in served.statuses[1]:
+        ensure(status == "finished" or status.startswith("rejected"), f"a request ended, but it is {status}")
+    finished = ~np.isnan(served.column("finish_s"))
+    wrong = finished & (served.column("generated") != served.column("output_tokens"))
+    ensure(not wrong.any(), f"requests ended with a wrong number of tokens: {served.column('index')[wrong][:5]}")
     for tiers in cluster.tiers:
         for tier in tiers:
             ensure(not tier.pinned and not tier.reserved, f"tier {tier.label}: memory is still held after the run")
@@ -40,15 +39,15 @@ def check_end(cluster: Cluster, requests: pa.Table) -> None:
 
 def _check_bytes(cluster: Cluster) -> None:
     """Every byte that left one side arrived at the other."""
-    table = cluster.recorder.transfers.arrays()
-    sizes, sources, targets = np.asarray(table["bytes"]), np.asarray(table["src"]), np.asarray(table["dst"])
+    table = cluster.recorder.transfers
+    sizes = table.numbers("bytes")
     ensure(sum(e.bytes for e in cluster.links) == int(sizes.sum()), "the transfer table misses bytes")
     counters = {
         name: [t.counters for t in tiers] for name, tiers in zip(cluster.tier_names, cluster.tiers, strict=True)
     }
     lower = [c for name in cluster.tier_names[1:] for c in counters[name]]
-    arrived = {name: int(sizes[targets == name].sum()) for name in cluster.tier_names}
-    left = {name: int(sizes[sources == name].sum()) for name in cluster.tier_names}
+    arrived = {name: int(sizes[table.among("dst", name)].sum()) for name in (*cluster.tier_names, HOST)}
+    left = {name: int(sizes[table.among("src", name)].sum()) for name in (*cluster.tier_names, HOST)}
     stayed = sum(c.prefetched_bytes for c in lower)
     ensure(
         arrived[cluster.tier_names[0]] + stayed == sum(c.loaded_bytes for c in lower),
@@ -60,8 +59,7 @@ def _check_bytes(cluster: Cluster) -> None:
         ensure(arrived[name] == stored + passed, f"bytes stored in {name} differ from those on the links to it")
         loaded = sum(c.loaded_bytes for c in counters[name])
         ensure(left[name] >= loaded + passed, f"bytes loaded from {name} differ from those on the links from it")
-    through = int(sizes[targets == HOST].sum()) - int(sizes[sources == HOST].sum())
-    ensure(through == 0, "bytes stayed in a bounce buffer")
+    ensure(arrived[HOST] == left[HOST], "bytes stayed in a bounce buffer")
 
 
 def _check_tokens(cluster: Cluster, requests: pa.Table) -> None:
@@ -76,11 +74,11 @@ def _check_tokens(cluster: Cluster, requests: pa.Table) -> None:
         bool((hits + first == columns["input_tokens"])[finished].all()),
         "a prompt was not covered exactly once by reused and computed tokens",
     )
-    steps = cluster.recorder.steps.arrays()
+    steps = cluster.recorder.steps
     ensure(
-        int(np.sum(steps["prefill_tokens"])) == int(columns["computed_tokens"].sum()),
+        int(steps.numbers("prefill_tokens").sum(dtype=np.int64)) == int(columns["computed_tokens"].sum()),
         "prefill tokens of steps and requests differ",
     )
-    decoded = int(np.sum(np.asarray(steps["decode_seqs"]) * np.asarray(steps["count"])))
-    sampled = decoded + sum(1 + s.resumed for s in cluster.sequences if s.status == "finished")
+    decoded = int(np.dot(steps.numbers("decode_seqs").astype(np.int64), steps.numbers("count").astype(np.int64)))
+    sampled = decoded + int(finished.sum() + cluster.served.column("resumed")[finished].sum())
     ensure(sampled == int(columns["output_tokens"][finished].sum()), "output tokens of steps and requests differ")

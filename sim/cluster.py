@@ -15,6 +15,7 @@ from sim.inputs import Inputs
 from sim.recorder import Recorder
 from sim.routing import Routing
 from sim.scenario import Scenario
+from sim.served import Served
 from sim.spec import ScenarioSpec
 from sim.topology import Topology
 from traces.request import Request
@@ -37,8 +38,7 @@ class Cluster:
         self.tier_names = self.topology.tier_names
         self.tiers = self.topology.tiers
         self.links = self.topology.ways.links
-        self.sequences: list[Sequence] = []
-        self.done = 0
+        self.served = Served(len(self.tiers))
         self.trace = inputs.trace
         engine = spec.engine
         limits = EngineLimits(engine.max_num_seqs, engine.max_num_batched_tokens, engine.scheduling)
@@ -65,6 +65,11 @@ class Cluster:
     def preemptions(self) -> list[Preemption]:
         """Every preemption, in order of time."""
         return sorted((p for r in self.replicas for p in r.batch.preemptions), key=lambda p: (p.start_s, p.replica))
+
+    @property
+    def done(self) -> int:
+        """Requests that have ended."""
+        return len(self.served)
 
     # ---- what tiers hold before and after
 
@@ -99,7 +104,7 @@ class Cluster:
 
     def _arrive(self, request: Request) -> None:
         seq = Sequence(request, request.hash_ids, len(self.tiers), request.carried_ids)
-        self.sequences.append(seq)
+        self.served.begin(seq)
         reason = too_long(request, self.inputs, self.scenario.spec.engine.block_tokens)
         if reason:
             seq.status = reason
@@ -110,7 +115,7 @@ class Cluster:
         self.routing.choose(seq).enqueue(seq)
 
     def _ended(self, seq: Sequence) -> None:
-        self.done += 1
+        self.served.add(seq)
         self.arrivals.ended(seq.index)
 
 

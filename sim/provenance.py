@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from hw_profiles.devices import DIRECTIONS, Device
 from hw_profiles.schema import OVERRIDDEN, ProfileValue
 from sim.cluster import Cluster
@@ -121,13 +119,13 @@ def _extrapolated(cluster: Cluster) -> float:
 
 
 def _extrapolated_copies(cluster: Cluster) -> float | None:
-    table = cluster.recorder.transfers.arrays()
-    links, sizes, copies = (np.asarray(table[column]) for column in ("link", "bytes", "copies"))
+    transfers = cluster.recorder.transfers
+    sizes, copies = transfers.numbers("bytes"), transfers.numbers("copies")
     inside = moved = 0
     for tier, device in cluster.inputs.devices.items():
         if device.measured_copies is not None:
             least, most = device.measured_copies
-            own = np.isin(links, [f"{tier}_{way}" for way in DIRECTIONS])
+            own = transfers.among("link", *[f"{tier}_{way}" for way in DIRECTIONS])
             each = sizes[own] / copies[own]
             moved += int(sizes[own].sum())
             inside += int(sizes[own][(each >= least) & (each <= most)].sum())

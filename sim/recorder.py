@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from array import array
 from bisect import bisect_right
-from typing import Any
 
 import numpy as np
 
+from sim.columns import Columns
 from sim.hierarchy.transfer import Transfer
 
 STEP_COLUMNS: dict[str, str] = {
@@ -57,44 +56,6 @@ ITL_BINS_PER_E = 1000
 _ITL_MIN_S = 1e-6
 _ITL_BINS = 21 * ITL_BINS_PER_E
 _LOG_MIN = math.log(_ITL_MIN_S)
-
-ROWS = 4096
-"""Rows that are held as they came before they go into columns: together that is faster, and the columns are compact."""
-
-
-class Columns:
-    """Append-only columns: numbers in compact arrays, strings as they are."""
-
-    def __init__(self, columns: dict[str, str]) -> None:
-        self.types = columns
-        self._data: list[list[Any] | array[Any]] = [
-            [] if t == "str" else array("d" if t.startswith("float") else "q") for t in columns.values()
-        ]
-        self._rows: list[tuple[object, ...]] = []
-
-    def append(self, *row: object) -> None:
-        """Append one row, in the order of the columns."""
-        rows = self._rows
-        rows.append(row)
-        if len(rows) == ROWS:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._rows:
-            for column, values in zip(self._data, zip(*self._rows, strict=True), strict=True):
-                column.extend(values)
-            self._rows.clear()
-
-    def arrays(self) -> dict[str, np.ndarray | list[str]]:
-        """Columns as arrays of their types (strings as lists)."""
-        self._flush()
-        return {
-            name: column if isinstance(column, list) else np.frombuffer(column, column.typecode).astype(kind)
-            for (name, kind), column in zip(self.types.items(), self._data, strict=True)
-        }
-
-    def __len__(self) -> int:
-        return len(self._data[0]) + len(self._rows)
 
 
 class Recorder:

@@ -179,7 +179,7 @@ def _simulate(
     recorder = cluster.recorder
     steps = columns_table(recorder.steps)
     lost = cluster.preemptions
-    requests = requests_table(cluster.sequences, cluster.tier_names)
+    requests = requests_table(cluster.served, cluster.tier_names)
     requests = with_columns(requests, attribute(requests, steps, lost))
     if cluster.trace.priorities is not None:
         requests = with_columns(requests, {"priority": cluster.trace.priorities[numbers(requests, "request_id")]})
@@ -202,7 +202,7 @@ def _simulate(
         "cpu_s": cpu_s,
         "events": cluster.clock.events,
         "steps": sum(r.steps for r in cluster.replicas),
-        "requests_per_cpu_s": len(cluster.sequences) / cpu_s,
+        "requests_per_cpu_s": cluster.done / cpu_s,
     }
     state = None
     if save_cache_state:

@@ -178,14 +178,13 @@ def _prefetch(policy: str, tiers: Iterable[Mapping[str, Any]]) -> dict[str, Any]
 
 
 def _links(cluster: Cluster, duration: float) -> dict[str, Any]:
-    table = cluster.recorder.transfers.arrays()
-    names = np.asarray(table["link"])
-    waited = np.asarray(table["start_s"]) - np.asarray(table["queued_s"])
+    transfers = cluster.recorder.transfers
+    waited = transfers.numbers("start_s") - transfers.numbers("queued_s")
     result = {}
     for name in _link_order(cluster):
         links: list[CopyEngine] = [link for link in cluster.links if link.name == name]
         busy = sum(link.busy_s for link in links)
-        queue = waited[names == name] if len(waited) else waited
+        queue = waited[transfers.among("link", name)]
         result[name] = {
             "count": len(links),
             "bytes": sum(link.bytes for link in links),
@@ -270,7 +269,8 @@ def _warnings(cluster: Cluster, summary: dict[str, Any]) -> list[str]:
             warnings.append(f"warm_start: {left_out} of {total} blocks of {tier} found no room, the coldest ones")
     rejected = summary["requests"]["rejected"]
     if rejected:
-        reasons = sorted({s.status.partition(": ")[2] for s in cluster.sequences if s.status.startswith("rejected")})
+        statuses = cluster.served.statuses[1]
+        reasons = sorted({status.partition(": ")[2] for status in statuses if status.startswith("rejected")})
         warnings.append(f"{rejected} requests were rejected: {' and '.join(reasons)}")
     if not cluster.inputs.trace.block_tokens and len(cluster.tier_names) > 1:
         warnings.append("the trace has no prefix information: nothing can be reused, so lower tiers stay empty")

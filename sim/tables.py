@@ -1,4 +1,4 @@
-"""The tables of a run directory, from sequences and recorded rows."""
+"""The tables of a run directory, from recorded rows."""
 
 from __future__ import annotations
 
@@ -8,36 +8,31 @@ from collections.abc import Sequence as Seq
 import numpy as np
 import pyarrow as pa
 
-from sim.engine.sequence import Preemption, Sequence
-from sim.recorder import Columns
+from sim.columns import Columns
+from sim.engine.sequence import Preemption
+from sim.served import Served
 
 
-def requests_table(sequences: Seq[Sequence], tiers: Seq[str]) -> pa.Table:
+def requests_table(served: Served, tiers: Seq[str]) -> pa.Table:
     """One row per request in order of arrival; times in seconds, NaN if never.
 
     queue_s + load_s + prefill_s = ttft_s; prefetch_wait_s is part of queue_s, and load_<tier>_s add up to load_s.
     """
-    count = len(sequences)
-
-    def column(name: str, kind: str) -> np.ndarray:
-        return np.fromiter((getattr(s, name) for s in sequences), dtype=kind, count=count)
-
-    arrival, admit, load_done = column("arrival_s", "f8"), column("admit_s", "f8"), column("load_done_s", "f8")
-    chunk, first, finish = column("chunk_s", "f8"), column("first_token_s", "f8"), column("finish_s", "f8")
-    inputs, outputs = column("input_tokens", "i8"), column("output_tokens", "i8")
-    hits = np.array([s.hit_tokens for s in sequences], dtype=np.int64).reshape(count, len(tiers))
-    computed, slowest = column("prefilled", "i8"), column("load_level", "i2")
-    finished = ~np.isnan(finish)
+    column = served.column
+    arrival, admit, load_done = column("arrival_s"), column("admit_s"), column("load_done_s")
+    chunk, first, finish = column("chunk_s"), column("first_token_s"), column("finish_s")
+    inputs, outputs, slowest = column("input_tokens"), column("output_tokens"), column("load_level")
+    places, statuses = served.statuses
     ttft, load, prefill = first - arrival, load_done - admit, first - chunk
     with np.errstate(invalid="ignore", divide="ignore"):
         tpot = np.where(outputs > 1, (finish - first) / (outputs - 1), np.nan)
     data: dict[str, np.ndarray | list[str]] = {
-        "request_id": column("index", "i8"),
-        "replica": column("replica", "i2"),
-        "session": column("session", "i8"),
-        "turn": column("turn", "i4"),
-        "status": ["finished" if f else s.status.partition(":")[0] for f, s in zip(finished, sequences, strict=True)],
-        "reason": [s.status.partition(": ")[2] for s in sequences],
+        "request_id": column("index"),
+        "replica": column("replica"),
+        "session": column("session"),
+        "turn": column("turn"),
+        "status": [statuses[place].partition(":")[0] for place in places],
+        "reason": [statuses[place].partition(": ")[2] for place in places],
         "arrival_s": arrival,
         "admit_s": admit,
         "load_done_s": load_done,
@@ -46,17 +41,17 @@ def requests_table(sequences: Seq[Sequence], tiers: Seq[str]) -> pa.Table:
         "finish_s": finish,
         "input_tokens": inputs,
         "output_tokens": outputs,
-        **{f"hit_{tier}_tokens": hits[:, i] for i, tier in enumerate(tiers)},
-        "computed_tokens": computed,
-        "recomputed_tokens": column("recomputed", "i8"),
-        "preemptions": column("preemptions", "i4"),
+        **{f"hit_{tier}_tokens": column(f"reused_{i}") for i, tier in enumerate(tiers)},
+        "computed_tokens": column("prefilled"),
+        "recomputed_tokens": column("recomputed"),
+        "preemptions": column("preemptions"),
         "ttft_s": ttft,
         "tpot_s": tpot,
         "e2e_s": finish - arrival,
         "queue_s": ttft - load - prefill,
         "load_s": load,
         "prefill_s": prefill,
-        "prefetch_wait_s": np.where(np.isnan(admit), np.nan, column("fetched_s", "f8") - arrival),
+        "prefetch_wait_s": np.where(np.isnan(admit), np.nan, column("fetched_s") - arrival),
         **{f"load_{tier}_s": np.where(slowest == i, load, 0.0 * load) for i, tier in enumerate(tiers) if i},
     }
     return _table({name: _text(c) if isinstance(c, list) else _numbers(c) for name, c in data.items()})
@@ -88,8 +83,11 @@ def preemptions_table(lost: Seq[Preemption], tiers: Seq[str]) -> pa.Table:
 
 def columns_table(columns: Columns) -> pa.Table:
     """A table of recorded rows; text columns are dictionary-encoded."""
-    data = columns.arrays()
-    return _table({name: _encoded(c) if isinstance(c, list) else _numbers(c) for name, c in data.items()})
+    data = {}
+    for name, kind in columns.types.items():
+        values = _numbers(columns.numbers(name))
+        data[name] = pa.DictionaryArray.from_arrays(values, _text(columns.texts(name))) if kind == "str" else values
+    return _table(data)
 
 
 # Arrays are made from buffers and read from them: pa.array and to_numpy import pandas, which takes half a small run.

@@ -67,6 +67,7 @@ class Sequence:
         "loss",
         "output_tokens",
         "pending",
+        "place",
         "preemptions",
         "prefilled",
         "priority",
@@ -133,6 +134,8 @@ class Sequence:
         """Prompt tokens that were reused instead of computed, by tier (nearest first)."""
         self.priority = request.priority
         self.queued = 0
+        self.place = 0
+        """Its place in order of sending."""
         """Its place in the queue: lower ones first."""
         self.preemptions = 0
         self.resumed = 0

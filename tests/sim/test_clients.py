@@ -115,7 +115,7 @@ def test_senders_wait_in_all(scenario):
     cluster = Cluster(built, load_inputs(built))
     cluster.clock.drain(None, lambda: None)
     cluster.arrivals.check()
-    first, second, third = (s.finish_s for s in cluster.sequences)
+    first, second, third = cluster.served.column("finish_s")
     assert cluster.arrivals.sender_wait_s == pytest.approx(first + second)
     assert cluster.arrivals.most_under_way == 1
     assert third > second > first
@@ -168,8 +168,8 @@ def test_under_open_load_think_times_change_nothing(scenario):
     for given_inputs in (inputs, longer):
         cluster = Cluster(built, given_inputs)
         cluster.clock.drain(None, lambda: None)
-        assert [s.arrival_s for s in cluster.sequences] == inputs.trace.arrival_s.tolist()
-        found.append([(s.index, s.first_token_s, s.finish_s) for s in cluster.sequences])
+        assert cluster.served.column("arrival_s").tolist() == inputs.trace.arrival_s.tolist()
+        found.append([cluster.served.column(name).tolist() for name in ("index", "first_token_s", "finish_s")])
     assert found[0] == found[1]
 
 

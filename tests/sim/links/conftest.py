@@ -45,9 +45,10 @@ class Bench:
 
     def rows(self) -> dict[str, tuple[float, float, float, int]]:
         """Of each transfer: queued, start, end, bytes."""
-        columns = self.recorder.transfers.arrays()
-        keys = [columns[name] for name in ("queued_s", "start_s", "end_s", "bytes")]
-        return dict(zip(columns["src"], zip(*keys, strict=True), strict=True))
+        table = self.recorder.transfers
+        keys = [table.numbers(name) for name in ("queued_s", "start_s", "end_s", "bytes")]
+        sources = [table.texts("src")[place] for place in table.numbers("src")]
+        return dict(zip(sources, zip(*keys, strict=True), strict=True))
 
 
 @pytest.fixture(scope="session")

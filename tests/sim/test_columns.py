@@ -1,0 +1,32 @@
+"""Columns give back what went in, in its own type, however many rows there are."""
+
+import numpy as np
+import pytest
+
+from sim.columns import ROWS, Columns
+
+
+@pytest.mark.parametrize("rows", [0, 1, ROWS - 1, ROWS, 2 * ROWS + 5])
+def test_rows_come_back_by_column(rows):
+    columns = Columns({"small": "int16", "real": "float64", "text": "str"})
+    words = ["b", "a", "c"]
+    for i in range(rows):
+        columns.append(i % 300, i / 7, words[i % 3])
+        if i == 10:
+            assert len(columns) == 11
+            assert columns.numbers("real").tolist() == [k / 7 for k in range(11)]  # reading does not disturb
+    assert len(columns) == rows
+    assert columns.numbers("small").dtype == np.int16
+    assert columns.numbers("small").tolist() == [i % 300 for i in range(rows)]
+    assert columns.numbers("real").tolist() == [i / 7 for i in range(rows)]
+    texts = columns.texts("text")
+    assert [texts[place] for place in columns.numbers("text")] == [words[i % 3] for i in range(rows)]
+    assert texts == words[: min(rows, 3)]
+    assert columns.among("text", "a", "nowhere").tolist() == [words[i % 3] == "a" for i in range(rows)]
+
+
+def test_a_number_that_does_not_fit_is_refused():
+    columns = Columns({"small": "int16"})
+    columns.append(1 << 15)
+    with pytest.raises(OverflowError):
+        columns.numbers("small")
