@@ -56,6 +56,7 @@ def make_app() -> typer.Typer:
     traces.command("stats")(trace.stats)
     traces.command("fetch")(trace.fetch)
     traces.command("generate")(trace.generate)
+    traces.command("convert")(trace.convert)
     app.add_typer(traces, name="trace")
     starts = typer.Typer(cls=Verbs, help="Files to start from: a policy of your own.")
     starts.callback(invoke_without_command=True)(_bare)

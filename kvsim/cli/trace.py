@@ -1,4 +1,4 @@
-"""`kvsim trace`: statistics of a trace, fetching a public one, generating one."""
+"""`kvsim trace`: statistics of a trace, fetching a public one, generating one, runs from benchmark results."""
 
 from __future__ import annotations
 
@@ -126,3 +126,47 @@ def generate(
         _print.document({"path": str(path), "requests": len(made), "parameters": parameters, "source": made.source})
     else:
         _print.line(f"{path} ({len(made):,} requests; `kvsim trace stats {path}`)")
+
+
+def convert(
+    result: Annotated[
+        Path, typer.Argument(metavar="RESULT", help="JSON of `vllm bench serve --save-result --save-detailed`.")
+    ],
+    profile: Annotated[str, typer.Option("--profile", help="Hardware that it ran on (`kvsim list profiles`).")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="[default: RESULT, ending in .jsonl]")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Model (`kvsim list models`). [default: that of the result]")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Engine argument, such as max_num_seqs=128. May be repeated."),
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the run.")] = None,
+    prefix_caching: Annotated[
+        bool, typer.Option("--prefix-caching/--no-prefix-caching", help="What the server ran with.")
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Turn a benchmark result into a run that `kvsim validate RUN` reads (docs/validation.md)."""
+    from calibration.bench_serve import convert as make
+    from sim.spec import EngineSpec
+
+    tree = EngineSpec().model_dump(mode="json")
+    given = [parse_setting(setting) for setting in settings or ()]
+    for path, text in given:
+        set_path(tree, path, text)
+    engine = {key: tree[key] for key in dict.fromkeys(path.partition(".")[0] for path, _ in given)}
+    validated(EngineSpec, engine, where="--set")
+    target = out if out is not None else result.with_suffix(".jsonl")
+    if target.suffix != ".jsonl":
+        raise InputError("a run is a .jsonl file", path="--out", found=str(target))
+    if target.exists():
+        raise InputError("is already there; choose another --out", where=target)
+    done = make(result, target, profile=profile, model=model, engine=engine, name=name, prefix_caching=prefix_caching)
+    if as_json:
+        _print.document({"path": str(target), **done._asdict()})
+        return
+    left = f", {done.left_out} that failed left out" if done.left_out else ""
+    _print.line(f"{target} ({done.requests:,} requests{left}; `kvsim validate {target}`)")
