@@ -13,7 +13,8 @@ from calibration.mini_engine.setting import Variant
 Outputs = Mapping[tuple[int, int], Any]
 """Hidden numbers (a tensor) of the last token of each prompt, by (request, position)."""
 ALIKE = 0.05
-"""Largest relative difference of hidden numbers between variants: bf16, other batches."""
+"""Largest relative difference of hidden numbers between variants. On a CPU, in bf16, prompts that are cut into other
+chunks differ by 2 % after 32 layers (0.2 % after 2)."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,9 @@ from hw_profiles.schema import REQUIRED, REQUIRED_LINKS
 
 NOISE = 2.0
 """No target asks for less than so many times the spread between the passes."""
+COMMON = 0.5
+"""Of the spread between the passes: what clocks and neighbours do to all points alike. A bootstrap over points does not
+see it, so every interval is wider by so much to either side."""
 BENCH_OF = {
     "tiers.hbm": "stream",
     "kernels.gemm_bf16": "gemm",
@@ -54,6 +57,7 @@ def fit_samples(samples: Samples, resamples: int = RESAMPLES) -> Fitted:
     _check_complete(samples, part)
     hbm = part.values()["tiers.hbm.read"].value
     part.merge(fit_rest.overlap_part(readings, hbm))
+    part.widen(COMMON * readings.spread)
     return Fitted(samples, readings, part, moved)
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration.fitting import Score, robust_fit, score
-from calibration.kernel_fits import KernelFit
+from calibration.kernel_fits import KernelFit, Value
 
 Floats = NDArray[np.float64]
 RESAMPLES = 40
@@ -68,6 +68,19 @@ class Part:
                 path = f"kernels.{fit.points.name}.{name}"
                 found[path] = Entry(path, value, low, high, f"fit_{fit.points.name}")
         return found
+
+    def widen(self, share: float) -> None:
+        """Make every interval wider by a share of its value to either side; those of no width stay."""
+
+        def wider(value: float, low: float, high: float) -> tuple[float, float, float]:
+            slack = share * value if low < high else 0.0
+            return value, max(low - slack, 0.0), high + slack
+
+        self.entries = [Entry(e.path, *wider(e.value, e.low, e.high), e.source) for e in self.entries]
+        self.kernels = [
+            replace(fit, values={name: Value(*wider(*value)) for name, value in fit.values.items()})
+            for fit in self.kernels
+        ]
 
     def merge(self, other: Part) -> None:
         """Take over everything of another part."""

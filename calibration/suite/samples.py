@@ -126,7 +126,7 @@ def _records(path: Path, half_line: bool) -> list[Record]:
         if record is None and last and not whole:
             if half_line:
                 break
-            problem = "cut off in its last line, as by a run that was killed: go on with `kvsim calibrate run --resume`"
+            problem = "cut off in its last line, as by a run that was killed: go on with --resume, or take the line off"
             raise InputError(problem, where=path, path=f"line {number}")
         _check(record, path, number)
         records.append(record)
