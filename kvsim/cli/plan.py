@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,20 +16,23 @@ from kvsim.cli._progress import count_bar
 from kvsim.cli._run_dir import may_make
 
 if TYPE_CHECKING:
-    from sim.whatif.plan import Plan, Point
-    from sim.whatif.prices import Prices
+    from sim.whatif.plan import Plan
+    from sim.whatif.points import Point
+    from sim.whatif.prices import Cost, Prices
 
 NO = 1
+FRONTIER = ("frontier", "per hour", "of its tightest limit")
 
 
 def plan(
     scenario: Annotated[Path, typer.Argument(metavar="SCENARIO", help="A scenario file (YAML).")],
     find: Annotated[
-        str, typer.Option("--find", metavar="WHAT", help="replicas, rate, or the size of a tier: tiers.dram.capacity.")
+        str,
+        typer.Option("--find", metavar="WHAT", help="replicas, rate, gpu, or the size of a tier: tiers.dram.capacity."),
     ],
     slo: Annotated[
         str | None,
-        typer.Option("--slo", metavar="M=T,...", help="ttft_p99=2s,tpot_p95=50ms. [default: the scenario's]"),
+        typer.Option("--slo", metavar="M=T,...", help="ttft_p99=2s,tpot_p95=50ms; ttft=2s,tpot=50ms,attainment=90%."),
     ] = None,
     among: Annotated[str | None, typer.Option("--among", metavar="V,V", help="The values to try: 64GiB,1TiB.")] = None,
     vary: Vary = None,
@@ -45,8 +49,8 @@ def plan(
     from kvsim.cli.compare import set_all
     from sim.scenario import Scenario
     from sim.whatif.grids import search_of
-    from sim.whatif.plan import PlanJob, run_plan, with_slo
-    from sim.whatif.pool import run_all, worker_count
+    from sim.whatif.plan import PlanJob, parse_slo, run_plans, with_slo
+    from sim.whatif.pool import worker_count
     from sim.whatif.prices import load_prices
     from sim.whatif.runs import Job
     from sim.whatif.variants import check_policies, expand, parse_vary, read_list
@@ -59,17 +63,13 @@ def plan(
     values = () if among is None else tuple(read_list("--among", among))
     variants = expand(base, [parse_vary(text) for text in vary or []])
     for variant in variants:
-        search = search_of(find, variant.scenario, values)
+        search = search_of(find, variant.scenario, values, table)
         if search.path in variant.settings:
             raise InputError("is searched for", where="--vary", path=search.path)
-    jobs = [PlanJob(Job.of(v.label, v.scenario, strict=strict), find, values, table) for v in variants]
+    share = None if slo is None else parse_slo(slo)[1]
+    jobs = [PlanJob(Job.of(v.label, v.scenario, strict=strict), find, values, table, share) for v in variants]
     with count_bar(not as_json, "searches") as progress:
-        plans = run_all(
-            run_plan,
-            jobs,
-            workers=worker_count(workers),
-            done=lambda index, _: progress(index + 1, len(jobs)) if progress is not None else None,
-        )
+        plans = run_plans(jobs, workers=worker_count(workers), progress=progress)
     document = _document(plans, table)
     if out is not None:
         from hw_profiles.files import write_atomic
@@ -86,11 +86,17 @@ def plan(
 
 
 def _document(plans: list[Plan], prices: Prices) -> dict[str, Any]:
+    from sim.whatif.plan import frontier
+
     best = _cheapest(plans)
     return {
         "schema": "kvsim-plan/1",
         "plans": [found.document() for found in plans],
         "cheapest": None if best is None else best.label,
+        "frontier": [
+            {"label": plan.label, "shown": point.shown, "met": point.met, "cost": asdict(cost), "of_limit": ratio}
+            for plan, point, cost, ratio in frontier(plans)
+        ],
         "price_sources": prices.sources,
     }
 
@@ -101,7 +107,7 @@ def _cheapest(plans: list[Plan]) -> Plan | None:
 
 
 def _per_token(point: Point | None) -> float:
-    value = None if point is None else point.cost.per_mtok
+    value = None if point is None or point.cost is None else point.cost.per_mtok
     return float("inf") if value is None else value
 
 
@@ -116,10 +122,11 @@ def _show(plans: list[Plan], prices: Prices) -> None:
         best = _cheapest(plans)
         marked = [(text, point, best is not None and point is best.answer) for text, point in rows]
         _print.table(*_table(marked, plans[0].what))
+        _frontier(plans)
     for found in plans:
         name = f"{found.label}: " if len(plans) > 1 else ""
-        if found.answer is not None:
-            _print.line(f"{name}{found.what} to meet the SLO: {found.answer.shown}; {_bill(found.answer)}")
+        if found.answer is not None and found.answer.cost is not None:
+            _print.line(f"{name}{found.what} to meet the SLO: {found.answer.shown}; {_bill(found.answer.cost)}")
         for text in found.notes:
             _print.line(f"{name}{text}")
     for source in prices.sources:
@@ -132,6 +139,9 @@ def _table(rows: list[tuple[str, Point | None, bool]], what: str) -> tuple[list[
     first = next((point for _, point, _ in rows if point is not None), None)
     keys = list(first.targets) if first is not None else []
     heads = [f"{slo_label(k)} (limit {seconds(first.targets[k]['target_ms'] / 1e3)})" for k in keys] if first else []
+    share = next((p.attainment["target"] for _, p, _ in rows if p is not None and p.attainment is not None), None)
+    if share is not None:
+        heads.append(f"attainment (of {number(100 * share)} %)")
     names = [*heads, "SLO", "requests/s", "per hour", "per Mtok out"]
     table = []
     for text, point, mark in rows:
@@ -139,16 +149,36 @@ def _table(rows: list[tuple[str, Point | None, bool]], what: str) -> tuple[list[
             table.append((text, *("" for _ in heads), "missed", "", "", ""))
             continue
         shown = [seconds(None if (v := point.targets[k]["value_ms"]) is None else v / 1e3) for k in keys]
-        money = [f"{number(point.cost.total)} {point.cost.currency}", number(point.cost.per_mtok, 3)]
-        verdict = "met" if point.met else "missed"
+        if share is not None:
+            shown.append("" if point.attainment is None else f"{number(100 * point.attainment['value'])} %")
+        cost = point.cost
+        money = ["", ""] if cost is None else [f"{number(cost.total)} {cost.currency}", number(cost.per_mtok, 3)]
+        verdict = "met" if point.met else "missed" if point.whole else "lost early" if point.stopped else "does not run"
         table.append((f"> {text}" if mark else text, *shown, verdict, number(point.requests_per_s, 3), *money))
     return [what, *(_print.Column(name.replace("\u00a0", " "), right=True) for name in names)], table
 
 
-def _bill(point: Point) -> str:
+def _frontier(plans: list[Plan]) -> None:
+    """What more money buys: runs that nothing cheaper comes as far below its limits as."""
+    from reports.text import number, slo_label
+    from sim.whatif.plan import frontier
+
+    rows = []
+    for plan, point, cost, ratio in frontier(plans):
+        tightest = f"{number(100 * ratio, 3)} % ({slo_label(point.worst[0])})"
+        rows.append((f"{plan.label}: {point.shown}", f"{number(cost.total)} {cost.currency}", tightest))
+    if len(rows) > 1:
+        heads: list[str | _print.Column] = [
+            "frontier",
+            _print.Column("per hour", right=True),
+            _print.Column("of its tightest limit", right=True),
+        ]
+        _print.table(heads, rows)
+
+
+def _bill(cost: Cost) -> str:
     from reports.text import number
 
-    cost = point.cost
     parts = ", ".join(
         f"{name} {number(value, 3)}"
         for name, value in (("GPUs", cost.gpu), ("hosts", cost.host), ("memory", cost.memory))

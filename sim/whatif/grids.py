@@ -9,7 +9,9 @@ from typing import Any
 from hw_profiles.errors import InputError
 from hw_profiles.units import parse_bytes
 from sim.scenario import Scenario
+from sim.whatif.prices import Prices
 
+PATHS = {"replicas": "hardware.replicas", "rate": "trace.rate_scale", "gpu": "hardware.profile"}
 REPLICAS = 64
 GIB = 2**30
 CAPACITIES = (0, *(GIB * size * 2**k for k in range(4, 14) for size in (1, 1.5)))
@@ -27,22 +29,32 @@ class Search:
     values: tuple[Any, ...]
     shown: tuple[str, ...]
     start: int
+    linear: bool = False
+    """Values without an order in what they serve: tried one by one, the cheapest first."""
 
     @property
     def what(self) -> str:
         """The answer in words."""
-        names = {"trace.rate_scale": "highest rate", "hardware.replicas": "fewest replicas"}
+        names = {
+            "trace.rate_scale": "highest rate",
+            "hardware.replicas": "fewest replicas",
+            "hardware.profile": "cheapest GPU",
+        }
         return names.get(self.path, f"least {self.path.removeprefix('tiers.')}")
 
 
-def search_of(find: str, scenario: Scenario, among: Sequence[Any] = ()) -> Search:
-    """The search for `find`: replicas, rate, or tiers.<name>.capacity; `among` replaces the values that are tried.
+def search_of(find: str, scenario: Scenario, among: Sequence[Any] = (), prices: Prices | None = None) -> Search:
+    """The search for `find`: replicas, rate, gpu, or tiers.<name>.capacity; `among` replaces the values that are tried.
+
+    GPUs are hardware profiles, by the hour of one from the cheapest on, those of the price table if `among` has none.
 
     Raises InputError for anything else.
     """
-    path = {"replicas": "hardware.replicas", "rate": "trace.rate_scale"}.get(find, find)
+    path = PATHS.get(find, find)
     sizes = {f"tiers.{tier.name}.capacity": tier for tier in scenario.spec.tiers[1:]}
-    names = ("replicas", "rate", *sizes)
+    names = (*PATHS, *sizes)
+    if path == "hardware.profile" and prices is not None:
+        return _gpus(find, path, among, prices)
     if path not in ("hardware.replicas", "trace.rate_scale", *sizes):
         raise InputError("cannot be searched for", where="--find", found=find, allowed=names, near=names)
     if path in sizes:
@@ -57,6 +69,18 @@ def search_of(find: str, scenario: Scenario, among: Sequence[Any] = ()) -> Searc
     rates = tuple(sorted({_rate(value) for value in among} or set(RATES), reverse=True))
     shown = tuple(f"{value:.4g}x" for value in rates)
     return Search(find, path, rates, shown, _nearest(rates, scenario.spec.trace.rate_scale))
+
+
+def _gpus(find: str, path: str, among: Sequence[Any], prices: Prices) -> Search:
+    for name in among:
+        if name not in prices.gpu:
+            raise InputError(
+                "no price for this GPU", where="--among", found=name, allowed=[*prices.gpu], near=prices.gpu
+            )
+    names = tuple(sorted(dict.fromkeys(among) if among else prices.gpu, key=lambda name: prices.gpu[name]))
+    if not names:
+        raise InputError("the price table has no GPU", where="--prices", path="gpu", allowed="{h100-sxm: 2.5}")
+    return Search(find, path, names, names, 0, linear=True)
 
 
 def _nearest(values: Sequence[float], now: float) -> int:

@@ -2,51 +2,34 @@
 
 Runs of one search share every random stream, so what differs between two of them is the hardware and not luck. A search
 is exact where more hardware never makes the SLO fail. Both neighbours of the answer are run: the one below it misses,
-and if the one above misses too the answer says so.
+and if the one above misses too the answer says so. A run ends early only if nothing could save its SLO any more
+(`sim.whatif.early`), but for the last value, which says by how much an SLO is missed that nothing meets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from hw_profiles.errors import InputError
 from sim.scenario import Scenario
 from sim.whatif.grids import Search, search_of
-from sim.whatif.prices import Cost, Prices, cost
+from sim.whatif.points import Point, PointJob, run_point
+from sim.whatif.pool import run_as_asked
+from sim.whatif.prices import Cost, Prices
 from sim.whatif.runs import Job
 
-
-@dataclass(frozen=True)
-class Point:
-    """One run of a search: the value, each SLO target as the summary has it, and what the hardware costs."""
-
-    index: int
-    shown: str
-    met: bool
-    targets: Mapping[str, Mapping[str, Any]]
-    requests_per_s: float
-    cost: Cost
-
-    @property
-    def worst(self) -> tuple[str, float]:
-        """The target that is nearest to its limit, or furthest beyond it, and value / limit (inf without a value)."""
-
-        def ratio(target: Mapping[str, Any]) -> float:
-            value, limit = target["value_ms"], target["target_ms"]
-            return float("inf") if value is None else float(value / limit)
-
-        # A target may be met by those that were served and missed for those that were not: missed ones come first.
-        key = max(self.targets, key=lambda name: (not self.targets[name]["met"], ratio(self.targets[name])))
-        return key, ratio(self.targets[key])
+ATTAINMENT = "attainment"
+LEAST_SHARE = 0.5
+"""An attainment is above this: a limit of single requests (`ttft=2s`) then holds for the median, as which it runs."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """The answer for one variant: `answer` is None if nothing that was tried meets the SLO.
 
-    points: every run that was made, in the order of the search's values; notes: what to know about the answer.
+    points: every run that the search asked for, in the order of its values; notes: what to know about the answer.
     """
 
     label: str
@@ -62,16 +45,20 @@ class Plan:
 
 @dataclass(frozen=True)
 class PlanJob:
-    """A search to make; it holds what goes to another process."""
+    """A search to make. attainment: least share of requests within every limit, None if not asked for."""
 
     job: Job
     find: str
     among: tuple[Any, ...]
     prices: Prices
+    attainment: float | None = None
 
 
-def parse_slo(text: str) -> dict[str, str]:
-    """`ttft_p99=2s,tpot_p95=50ms` as a mapping. Raises InputError; the scenario checks names and times."""
+def parse_slo(text: str) -> tuple[dict[str, str], float | None]:
+    """`ttft_p99=2s,tpot_p95=50ms`, or `ttft=2s,tpot=50ms,attainment=90%`: limits as a mapping, and the attainment.
+
+    Raises InputError; the scenario checks names and times.
+    """
     found: dict[str, str] = {}
     for part in text.split(","):
         key, equals, value = (word.strip() for word in part.partition("="))
@@ -79,50 +66,136 @@ def parse_slo(text: str) -> dict[str, str]:
             allowed = "METRIC=TIME, each once, such as ttft_p99=2s,tpot_p95=50ms"
             raise InputError("", where="--slo", found=part.strip() or text, allowed=allowed)
         found[key] = value
-    return found
+    share = found.pop(ATTAINMENT, None)
+    if share is None:
+        return found, None
+    return {key if "_" in key else f"{key}_p50": value for key, value in found.items()}, _share(share)
 
 
 def with_slo(scenario: Scenario, text: str | None) -> Scenario:
     """The scenario with the targets in `text` in place of its own. Raises InputError if it then has none."""
     if text is not None:
+        targets, share = parse_slo(text)
         try:
-            scenario = scenario.set("slo", dict(parse_slo(text)))
+            scenario = scenario.set("slo", targets or scenario.document.get("slo", {}))
         except InputError as error:
+            near = (*(error.near or ()), ATTAINMENT) if share is None else error.near
             raise InputError(
-                error.message, where="--slo", found=error.found, allowed=error.allowed, near=error.near
+                error.message, where="--slo", found=error.found, allowed=error.allowed, near=near
             ) from None
     if not scenario.spec.slo:
         raise InputError("no target", where="--slo", allowed="ttft_p99=2s,tpot_p95=50ms, or slo: in the scenario")
     return scenario
 
 
-def run_plan(job: PlanJob, progress: Callable[[Point], None] | None = None) -> Plan:
-    """Search for one scenario. Raises InputError."""
-    scenario = job.job.scenario
-    search = search_of(job.find, scenario, job.among)
-    points: dict[int, Point] = {}
+def run_plan(job: PlanJob) -> Plan:
+    """Search for one scenario, in this process. Raises InputError."""
+    return run_plans([job], workers=1)[0]
 
-    def meets(index: int) -> bool:
-        if index not in points:
-            points[index] = _run(scenario, search, index, job)
-            if progress is not None:
-                progress(points[index])
-        return points[index].met
 
-    found = least(len(search.values), search.start, meets)
-    notes = []
-    if found is None:
-        notes.append(_infeasible(points[len(search.values) - 1]))
-    else:
-        if found == 0:
-            notes.append("it meets the SLO at the end of the range: --among may give values beyond it")
-        if found + 1 < len(search.values) and not meets(found + 1):
-            notes.append(f"{search.shown[found + 1]} misses the SLO again: the margin is thin, so look at every value")
-    unpriced = sorted({name for point in points.values() for name in point.cost.unpriced})
-    if unpriced:
-        notes.append(f"not in the cost, since the price table has no price: {', '.join(unpriced)}")
-    ordered = tuple(points[index] for index in sorted(points))
-    return Plan(job.job.label, search.what, None if found is None else points[found], ordered, tuple(notes))
+def run_plans(
+    jobs: Sequence[PlanJob], *, workers: int, progress: Callable[[int, int], None] | None = None
+) -> list[Plan]:
+    """Search for every scenario on `workers` processes; `progress` is called with (searches that ended, in all).
+
+    A process that has nothing to do makes the run that a search will ask for next if the one under way meets the SLO,
+    or if it misses: answers do not depend on the number of processes. Raises InputError.
+    """
+    searches = [_Searching(job) for job in jobs]
+
+    def ask(busy: set[tuple[int, int]]) -> list[tuple[tuple[int, int], PointJob]]:
+        wanted: list[tuple[int, int]] = []
+        for guess in (None, False, True):
+            for number, search in enumerate(searches):
+                key = (number, search.next({i for n, i in busy if n == number}, guess))
+                if key[1] >= 0 and key not in busy and key not in wanted:
+                    wanted.append(key)
+        if all(search.next(set(), None) < 0 for search in searches):
+            raise StopIteration
+        return [(key, searches[key[0]].job_of(key[1])) for key in wanted]
+
+    def done(key: tuple[int, int], point: Point) -> None:
+        searches[key[0]].points[key[1]] = point
+        if progress is not None:
+            progress(sum(search.next(set(), None) < 0 for search in searches), len(searches))
+
+    run_as_asked(run_point, ask, workers=workers, done=done)
+    return [search.plan() for search in searches]
+
+
+class _Need(Exception):  # noqa: N818 -- how a search asks for a run
+    """The search cannot go on without the point of this index."""
+
+
+class _Searching:
+    """One search: what it knows, and which run it needs next."""
+
+    def __init__(self, job: PlanJob) -> None:
+        self.job = job
+        self.scenario = job.job.scenario
+        self.search: Search = search_of(job.find, self.scenario, job.among, job.prices)
+        self.points: dict[int, Point] = {}
+
+    def next(self, busy: set[int], guess: bool | None) -> int:
+        """Index of the run that it needs next, -1 if none; with a `guess` at the verdict of those that are `busy`."""
+        assumed = {} if guess is None else dict.fromkeys(busy, guess)
+        try:
+            self._answer(assumed)
+        except _Need as need:
+            return int(need.args[0])
+        return -1
+
+    def job_of(self, index: int) -> PointJob:
+        """The run of a value."""
+        job, search = self.job.job, self.search
+        changed = self.scenario.set(search.path, search.values[index])
+        run = Job.of(job.label, changed, strict=job.strict)
+        whole = search.linear or index == len(search.values) - 1
+        shown = search.shown[index]
+        return PointJob(run, index, shown, self.job.prices, self.job.attainment, whole, search.linear)
+
+    def plan(self) -> Plan:
+        """The answer, when no run is needed any more."""
+        index, used = self._answer({})
+        answer = None if index is None else self.points[index]
+        points = tuple(self.points[i] for i in sorted(used))
+        return Plan(self.job.job.label, self.search.what, answer, points, self._notes(answer, points))
+
+    def _answer(self, assumed: Mapping[int, bool]) -> tuple[int | None, set[int]]:
+        """(index of the answer, indices that it took); raises _Need for one that is not known."""
+        used: set[int] = set()
+
+        def meets(index: int) -> bool:
+            used.add(index)
+            if index in self.points:
+                return self.points[index].met
+            if index in assumed:
+                return assumed[index]
+            raise _Need(index)
+
+        count = len(self.search.values)
+        if self.search.linear:
+            found = next((index for index in range(count) if meets(index)), None)
+        else:
+            found = least(count, self.search.start, meets)
+            if found is not None and found + 1 < count:
+                meets(found + 1)
+        return found, used
+
+    def _notes(self, answer: Point | None, points: tuple[Point, ...]) -> tuple[str, ...]:
+        notes = [f"{point.shown}: {point.failed}" for point in points if point.failed is not None]
+        if answer is None:
+            notes.append(_infeasible(points[-1]))
+        elif not self.search.linear:
+            if answer.index == 0:
+                notes.append("it meets the SLO at the end of the range: --among may give values beyond it")
+            above = self.points.get(answer.index + 1)
+            if above is not None and not above.met:
+                notes.append(f"{above.shown} misses the SLO again: the margin is thin, so look at every value")
+        unpriced = sorted({name for point in points if point.cost is not None for name in point.cost.unpriced})
+        if unpriced:
+            notes.append(f"not in the cost, since the price table has no price: {', '.join(unpriced)}")
+        return tuple(notes)
 
 
 def least(count: int, start: int, meets: Callable[[int], bool]) -> int | None:
@@ -155,20 +228,44 @@ def least(count: int, start: int, meets: Callable[[int], bool]) -> int | None:
     return high
 
 
-def _run(scenario: Scenario, search: Search, index: int, job: PlanJob) -> Point:
-    changed = scenario.set(search.path, search.values[index])
-    summary = changed.run(strict=job.job.strict).summary
-    price = cost(summary, changed.spec.hardware.gpus_per_node, job.prices)
-    slo = summary["slo"]
-    rate = float(summary["throughput"]["requests_per_s"])
-    return Point(index, search.shown[index], bool(slo["met"]), slo["targets"], rate, price)
+def frontier(plans: Sequence[Plan]) -> list[tuple[Plan, Point, Cost, float]]:
+    """Runs that nothing cheaper comes as far below its limits as, the cheapest first, with cost and value / limit."""
+    runs = [(plan, point, point.cost, point.worst[1]) for plan in plans for point in plan.points if point.whole]
+    priced = [(plan, point, cost, ratio) for plan, point, cost, ratio in runs if cost is not None]
+    found: list[tuple[Plan, Point, Cost, float]] = []
+    for run in sorted(priced, key=lambda run: (run[2].total, run[3])):
+        if not found or run[3] < found[-1][3]:
+            found.append(run)
+    return found
 
 
 def _infeasible(last: Point) -> str:
+    if last.failed is not None:
+        return "no value tried meets the SLO"
     key, ratio = last.worst
+    if last.attainment is not None and not last.attainment["met"]:
+        shares = {name: float(target.get(ATTAINMENT, 1)) for name, target in last.targets.items()}
+        tightest = min(shares, key=lambda name: shares[name])
+        text = f"at {last.shown} {100 * last.attainment['value']:.4g} % of the requests are within every limit, "
+        text += f"{100 * last.attainment['target']:.4g} % were asked for; "
+        limit = last.targets[tightest]["target_ms"] / 1e3
+        text += f"{tightest.partition('_')[0]} binds: {100 * shares[tightest]:.4g} % are within {limit:.4g} s"
+        return f"no value tried meets the SLO; {text}"
+    text = f"no value tried meets the SLO; at {last.shown} {key} binds: "
     target = last.targets[key]
     if target["value_ms"] is None:
         return f"no value tried meets the SLO; at {last.shown} no request has a {key}"
-    text = f"no value tried meets the SLO; at {last.shown} {key} binds: "
     text += f"{target['value_ms'] / 1e3:.4g} s against {target['target_ms'] / 1e3:.4g} s, {ratio:.3g} times the limit"
     return text if ratio > 1 else f"{text}, but requests were rejected, which miss every limit"
+
+
+def _share(text: str) -> float:
+    number, percent = text.removesuffix("%").strip(), text.endswith("%")
+    try:
+        value = float(number) / (100 if percent else 1)
+    except ValueError:
+        value = float("nan")
+    if not LEAST_SHARE < value <= 1:
+        allowed = "a share above 50 % and up to 100 %, such as 95%"
+        raise InputError("", where="--slo", path=ATTAINMENT, found=text, allowed=allowed)
+    return value

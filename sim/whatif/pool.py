@@ -8,12 +8,14 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from hw_profiles.errors import InputError
 
 Job = TypeVar("Job")
 Answer = TypeVar("Answer")
+Key = TypeVar("Key")
 
 WORKERS = "KVSIM_WORKERS"
 """Environment variable with the number of processes; unset: one for each core that this process may use."""
@@ -57,6 +59,38 @@ def run_all(
     return [answers[index] for index in range(len(jobs))]
 
 
+def run_as_asked(
+    work: Callable[[Job], Answer],
+    ask: Callable[[set[Key]], Sequence[tuple[Key, Job]]],
+    *,
+    workers: int,
+    done: Callable[[Key, Answer], None],
+) -> None:
+    """`work` on jobs that depend on the answers of others, on at most `workers` processes; with one, in this process.
+
+    ask    given the keys of jobs that are under way, (key, job) of further ones, the most wanted first; StopIteration
+           when all is known, and what is still under way is given up
+    done   called with (key, answer) as each one ends
+    Raises InputError when a process dies; no process outlives the call.
+    """
+    if workers <= 1:
+        with suppress(StopIteration):
+            while True:
+                key, job = ask(set())[0]
+                done(key, work(job))
+        return
+    with _pool(workers) as pool, suppress(StopIteration):
+        running: dict[Future[Answer], Key] = {}
+        try:
+            while True:
+                for key, job in ask(set(running.values()))[: workers - len(running)]:
+                    running[pool.submit(work, job)] = key
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    done(running.pop(future), future.result())
+        except BrokenProcessPool:
+            raise InputError(LOST) from None
+
+
 def _answers(
     work: Callable[[Job], Answer], jobs: Sequence[Job], workers: int, lost: Callable[[Job, str], Answer] | None
 ) -> Iterator[tuple[int, Answer]]:
@@ -83,10 +117,7 @@ def _pooled(
     work: Callable[[Job], Answer], jobs: Sequence[Job], indices: Sequence[int], workers: int
 ) -> Iterator[tuple[int, Answer]]:
     """(index, answer) of the jobs as they end; stops early, without an error, when a process dies."""
-    before = set(multiprocessing.active_children())
-    context = multiprocessing.get_context("spawn")  # not fork: libraries of this process hold threads
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet)
-    try:
+    with _pool(workers) as pool, suppress(BrokenProcessPool):
         waiting = iter(indices)
         running: dict[Future[Answer], int] = {}
         while True:
@@ -98,13 +129,19 @@ def _pooled(
                 break
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 yield running.pop(future), future.result()
-    except BrokenProcessPool:
-        pass
-    except BaseException:
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool of processes that ends with the block, work that is under way with it."""
+    before = set(multiprocessing.active_children())
+    context = multiprocessing.get_context("spawn")  # not fork: libraries of this process hold threads
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet)
+    try:
+        yield pool
+    finally:
         for child in set(multiprocessing.active_children()) - before:
             child.terminate()
-        raise
-    finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 

@@ -5,7 +5,7 @@ import pytest
 from hw_profiles.errors import InputError
 from kvsim import Scenario
 from sim.whatif.grids import search_of
-from sim.whatif.plan import PlanJob, least, parse_slo, run_plan, with_slo
+from sim.whatif.plan import PlanJob, frontier, least, parse_slo, run_plan, run_plans, with_slo
 from sim.whatif.prices import Prices, cost, load_prices
 from sim.whatif.runs import Job
 
@@ -22,9 +22,13 @@ SCENARIO = Scenario.from_dict(
 )
 
 
+def plan_job(find, slo, *among, prices=PRICES):
+    return PlanJob(Job.of("it", with_slo(SCENARIO, slo)), find, among, prices, parse_slo(slo)[1])
+
+
 def plan(find, slo, *among):
-    scenario = with_slo(SCENARIO, slo)
-    return scenario, run_plan(PlanJob(Job.of("it", scenario), find, among, PRICES))
+    job = plan_job(find, slo, *among)
+    return job.job.scenario, run_plan(job)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 16])
@@ -93,6 +97,56 @@ def test_cost_is_gpus_hosts_and_memory():
     assert point.requests_per_s > 0
 
 
+def test_attainment_is_that_of_an_exhaustive_search():
+    rates = (2, 1, 0.5, 0.25)
+    shares = []
+    for rate in rates:
+        frame = SCENARIO.set("trace.rate_scale", rate).run().frames["requests"]
+        shares.append(float(((frame["ttft_s"] <= 0.6) & ~(frame["tpot_s"] > 0.05)).mean()))
+    assert shares == sorted(shares)
+    assert shares[0] < 0.9 < shares[-1]
+    _, found = plan("rate", "ttft=600ms,tpot=50ms,attainment=90%", *rates)
+    wanted = next(index for index, share in enumerate(shares) if share >= 0.9)
+    assert found.answer.index == wanted
+    assert found.answer.attainment == {"value": shares[wanted], "target": 0.9, "met": True}
+    _, none = plan("rate", "ttft=1us,attainment=95%", 2, 1)
+    assert (
+        "0 % of the requests are within every limit, 95 % were asked for; ttft binds: 0 % are within 1e-06 s"
+        in none.notes[0]
+    )
+
+
+def test_the_cheapest_gpu_that_serves_is_found():
+    prices = Prices("USD", {"h100-sxm": 3.0, "a100-80": 2.0, "h100-pcie-none": 9.0}, 0, {}, ())
+    both = [SCENARIO.set("hardware.profile", name).run().summary["ttft_ms"]["p95"] for name in ("a100-80", "h100-sxm")]
+    assert both[0] > both[1]  # the cheaper one is slower
+    for limit, answer in ((2 * both[0], "a100-80"), ((both[0] + both[1]) / 2, "h100-sxm")):
+        found = run_plan(plan_job("gpu", f"ttft_p95={limit}ms", "h100-sxm", "a100-80", prices=prices))
+        assert found.answer.shown == answer
+    found = run_plan(plan_job("gpu", "ttft_p95=1us", prices=Prices("USD", {"rtx-9999": 1.0}, 0, {}, ())))
+    assert found.answer is None
+    assert "rtx-9999" in found.notes[0]
+    with pytest.raises(InputError, match="did you mean 'h100-sxm'"):
+        run_plan(plan_job("gpu", "ttft_p95=1s", "h100-sxn"))
+
+
+def test_processes_do_not_change_the_answer():
+    jobs = [plan_job("rate", f"ttft_p95={limit}ms", 0.25, 0.5, 1, 2, 4) for limit in (200, 500)]
+    assert run_plans(jobs, workers=1) == run_plans(jobs, workers=2) == [run_plan(job) for job in jobs]
+
+
+def test_the_frontier_is_what_nothing_cheaper_beats():
+    plans = [run_plan(plan_job("replicas", slo, 1, 2, 3, 4)) for slo in ("ttft_p95=1000s", "ttft_p95=500ms")]
+    found = frontier(plans)
+    costs, ratios = [cost.total for *_, cost, _ in found], [ratio for *_, ratio in found]
+    assert costs == sorted(set(costs))
+    assert ratios == sorted(set(ratios), reverse=True)
+    for one in plans:
+        for point in one.points:
+            if point.whole:
+                assert any(cost.total <= point.cost.total and ratio <= point.worst[1] for *_, cost, ratio in found)
+
+
 def test_a_tier_without_a_price_is_named():
     summary = SCENARIO.run().summary
     assert cost(summary, 4, Prices("USD", {"h100-sxm": 1.0}, 0, {}, ())).unpriced == ("dram",)
@@ -129,7 +183,10 @@ def test_wrong_prices(tmp_path, text, words):
     assert str(error.value).startswith(str(file))
 
 
-@pytest.mark.parametrize("text", ["ttft_p99", "ttft_p99=", "ttft_p99=2s,,", "ttft_p99=2s,ttft_p99=3s"])
+@pytest.mark.parametrize(
+    "text",
+    ["ttft_p99", "ttft_p99=", "ttft_p99=2s,,", "ttft_p99=2s,ttft_p99=3s", "ttft=2s,attainment=40%", "attainment=x"],
+)
 def test_wrong_targets(text):
     with pytest.raises(InputError, match="--slo"):
         parse_slo(text)

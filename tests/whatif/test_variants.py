@@ -11,7 +11,7 @@ import pytest
 
 from hw_profiles.errors import InputError
 from kvsim import Scenario
-from sim.whatif.pool import LOST, run_all, worker_count
+from sim.whatif.pool import LOST, run_all, run_as_asked, worker_count
 from sim.whatif.runs import Job, run_jobs
 from sim.whatif.variants import expand, parse_vary, short_paths
 
@@ -146,3 +146,26 @@ def wait_until(condition, seconds=30.0):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_jobs_that_depend_on_answers():
+    """Each job is asked for when what it needs is known; what is under way when all is known is given up."""
+    for workers in (1, 2):
+        known = {}
+
+        def ask(busy, known=known):
+            if len(known) == 3:
+                raise StopIteration
+            return [(n, n) for n in (2, 3, 4) if n not in known and n not in busy and (n < 4 or 3 in known)]
+
+        run_as_asked(double, ask, workers=workers, done=known.__setitem__)
+        assert known == {2: 4, 3: 6, 4: 8}
+
+
+def test_a_killed_process_is_one_line():
+    with pytest.raises(InputError, match="killed"):
+        run_as_asked(double_or_die, lambda busy: [(1, 1)][len(busy) :], workers=2, done=lambda *_: None)
+
+
+def double(job: int) -> int:
+    return 2 * job

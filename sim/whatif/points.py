@@ -1,0 +1,102 @@
+"""One run of a search for the least hardware: does it meet the SLO, what does it cost, what does it draw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hw_profiles.errors import InputError
+from sim.run import simulate
+from sim.whatif.early import Stopped, Watch
+from sim.whatif.prices import Cost, Prices, cost
+from sim.whatif.runs import Job
+from sim.whatif.shared import shared_inputs
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run: the value, each SLO target as the summary has it, and what the hardware costs.
+
+    attainment   share of the requests within every limit, and the least that was asked for; None if none was
+    stopped      why the run ended early, its SLO being lost: then there are no values, but a cost per hour
+    failed       why there was no run: the model does not fit, for example
+    """
+
+    index: int
+    shown: str
+    met: bool
+    targets: Mapping[str, Mapping[str, Any]]
+    requests_per_s: float | None
+    cost: Cost | None
+    attainment: Mapping[str, Any] | None = None
+    stopped: str | None = None
+    failed: str | None = None
+
+    @property
+    def whole(self) -> bool:
+        """True if the run went to its end."""
+        return self.stopped is None and self.failed is None
+
+    @property
+    def worst(self) -> tuple[str, float]:
+        """The target that is nearest to its limit, or furthest beyond it, and value / limit (inf without a value).
+
+        For attainment: requests beyond a limit / those that may be.
+        """
+        found = {key: (not target["met"], _ratio(target)) for key, target in self.targets.items()}
+        if self.attainment is not None:
+            missed, allowed = 1 - self.attainment["value"], 1 - self.attainment["target"]
+            ratio = missed / allowed if allowed else float("inf") if missed else 0.0
+            found["attainment"] = (not self.attainment["met"], ratio)
+        # A target may be met by those that were served and missed for those that were not: missed ones come first.
+        key = max(found, key=lambda name: found[name])
+        return key, found[key][1]
+
+
+@dataclass(frozen=True)
+class PointJob:
+    """A run to make; `whole`: to its end, whatever comes of its SLO. `tolerant`: wrong input is a failed point."""
+
+    job: Job
+    index: int
+    shown: str
+    prices: Prices
+    attainment: float | None
+    whole: bool
+    tolerant: bool
+
+
+def run_point(asked: PointJob) -> Point:
+    """Run, and judge. Raises InputError."""
+    scenario = asked.job.scenario
+    slo = scenario.spec.slo
+    nodes = scenario.spec.hardware.gpus_per_node
+    watch = None if asked.whole else Watch(slo, asked.attainment)
+    unknown = {key: {"target_ms": limit * 1e3, "value_ms": None, "met": False} for key, limit in slo.items()}
+    try:
+        inputs = shared_inputs(scenario, strict=asked.job.strict)
+        summary = simulate(scenario, inputs=inputs, strict=asked.job.strict, watch=watch).summary
+    except Stopped as stopped:
+        text = f"{stopped.missed} of {stopped.requests} requests beyond {stopped.key} after {stopped.at_s:.4g} s"
+        hardware = {**stopped.hardware, "throughput": {"output_tokens_per_s": 0.0}}
+        price = cost(hardware, nodes, asked.prices)
+        return Point(asked.index, asked.shown, False, unknown, None, price, stopped=text)
+    except InputError as error:
+        if not asked.tolerant:
+            raise
+        return Point(asked.index, asked.shown, False, unknown, None, None, failed=str(error))
+    found = summary["slo"]
+    attained = None
+    if asked.attainment is not None:
+        share = float(found["attainment"])
+        attained = {"value": share, "target": asked.attainment, "met": share >= asked.attainment}
+    met = bool(found["met"]) and (attained is None or bool(attained["met"]))
+    rate = float(summary["throughput"]["requests_per_s"])
+    price = cost(summary, nodes, asked.prices)
+    return Point(asked.index, asked.shown, met, found["targets"], rate, price, attainment=attained)
+
+
+def _ratio(target: Mapping[str, Any]) -> float:
+    value, limit = target["value_ms"], target["target_ms"]
+    return float("inf") if value is None else float(value / limit)
