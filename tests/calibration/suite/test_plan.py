@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +29,15 @@ def test_two_passes_take_less_than_four_minutes_on_an_h100(h100):
     assert h100.passes == 2
     assert 60 < h100.seconds < 240
     assert h100.seconds == pytest.approx(h100.overhead_s + 2 * 1.15 * sum(point.seconds for point in h100.points))
+
+
+def test_the_docs_say_what_is_planned(h100):
+    text = (Path(__file__).parents[3] / "docs/calibration.md").read_text()
+    said = {name: int(count) for name, count in re.findall(r"^\| (\w+) \| (\d+) \|", text, re.MULTILINE)}
+    assert said == {"nvme": 0} | {bench: count for bench, count, _, _ in totals(h100.points)}
+    seconds, points_s = map(float, re.search(r"point: (\d+) s, of which (\d+) s are the points", text).groups())
+    assert seconds == pytest.approx(h100.seconds, abs=1)
+    assert points_s == pytest.approx(h100.points_s, abs=1)
 
 
 def test_every_promised_kind_is_there(h100):
