@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def queue_lengths(requests: pa.Table, lost: Sequence[Preemption], span_s: float) -> dict[str, dict[str, float]]:
-    """`summary["queue"]`: mean over `span_s` (from the start to the last finish) and maximum of waiting and running.
+    """`summary["queue"]`: mean over `span_s` (until the last finish) and maximum of waiting and running.
 
     A served request waits from its arrival to its first chunk, loads included, and again from each preemption to the
     first chunk after it; it runs for the rest of its time.
