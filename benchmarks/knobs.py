@@ -59,7 +59,36 @@ TALK: dict[str, Any] = {
     "tiers": [{"name": "hbm", "capacity": "24 GiB"}, {"name": "dram", "capacity": "1 TiB"}],
 }
 """Closed-loop conversations, which know when the next turn comes, of one replica, which is where it comes."""
+SHARED: dict[str, Any] = {**TWO, "trace": {"name": "quickstart", "limit": 800}}
+"""Prompts that begin alike."""
 PROFILE = "hardware.profile"
+NOTES: dict[str, str] = {
+    "tiers.hbm.capacity": "fewer run at a time, so later ones find what earlier ones have finished",
+    "tiers.dram.capacity": "drives of 25 GB/s stand in for it; see `reused` for what comes from where",
+    "tiers.ssd.capacity": "one that is no larger than the host memory before it holds nothing else",
+    "tiers.remote.capacity": "one that is no larger than the drives before it holds nothing else",
+    "links.pcie_d2h": "stores are waited for only when they fall behind: their blocks cannot leave HBM",
+    "links.ssd_write.latency": "copies to drives are on their way at the same time; host memory has the blocks",
+    "links.remote_write.latency": "copies to the pool are on their way at the same time; host memory has the blocks",
+    "links.cxl_write": "stores are waited for only when they fall behind",
+    "links.c2c_write": "stores are waited for only when they fall behind",
+    "tiers.dram.inclusive": "what is loaded is given up, and stored again when HBM evicts it",
+    "policies.prefetch none {name: on_arrival, stop: best_effort}": "nobody queues for long here: what is not there "
+    "yet is computed, where a load would have been waited for",
+    "policies.prefetch none {name: on_arrival, stop: wait_complete}": "fetched whole, then loaded: a load without a "
+    "prefetch is a pipeline over both links",
+    "policies.prefetch none {name: on_arrival, stop: timeout": "between the two above",
+    "policies.prefetch none {name: popularity": "into free HBM only",
+    "policies.eviction lru length_aware": "the first blocks of prompts are many, and cheaper to compute than late ones",
+    "policies.eviction lru workload_aware": "as length_aware",
+    "policies.offload none write_back": "steps wait for the memory of what is being stored",
+    "policies.offload write_back write_through_selective": "few blocks are hit before they leave HBM",
+    "engine.max_num_seqs 32 256": "never so many at a time",
+    "engine.expert_skew": "fewer experts to read per step",
+    "engine.graphs": "steps are longer than their launches",
+    "engine.loading.choose": "over a link of 3 GB/s much is computed sooner than loaded",
+}
+"""What a row is to be read with, by the start of its path and values."""
 
 
 class Knob(NamedTuple):
@@ -89,7 +118,7 @@ KNOBS: tuple[Knob, ...] = (
     Knob("links.pcie_h2d.bandwidth", ("50 GB/s", "12.5 GB/s", "3 GB/s")),
     Knob("links.pcie_d2h.bandwidth", ("50 GB/s", "12.5 GB/s", "1 GB/s")),
     Knob("links.pcie_h2d.latency", ("0 s", "10 us", "100 us")),
-    Knob("links.pcie_d2h.latency", ("0 s", "1 ms", "4 ms")),
+    Knob("links.pcie_d2h.latency", ("0 s", "1 ms", "2 ms")),
     Knob("links.pcie_joint.bandwidth", ("80 GB/s", "10 GB/s")),
     Knob("links.host_root.bandwidth", ("400 GB/s", "25 GB/s")),
     Knob("links.dram.bandwidth", ("400 GB/s", "25 GB/s", "6 GB/s")),
@@ -126,9 +155,9 @@ KNOBS: tuple[Knob, ...] = (
     Knob("policies.prefetch", ("none", {"name": "on_arrival", "stop": "best_effort"})),
     Knob("policies.prefetch", ("none", {"name": "on_arrival", "stop": "wait_complete"})),
     Knob("policies.prefetch", ("none", {"name": "on_arrival", "stop": "timeout", "timeout": "100 ms"})),
-    Knob("policies.prefetch", ("none", {"name": "next_turn", "lead": "2 s"}), TALK),
-    Knob("policies.prefetch", ("none", {"name": "next_turn", "lead": "2 s", "estimate": "mean"}), TALK),
-    Knob("policies.prefetch", ("none", "popularity"), TALK),
+    Knob("policies.prefetch", ("none", {"name": "next_turn", "lead": "500 ms"}), TALK),
+    Knob("policies.prefetch", ("none", {"name": "next_turn", "lead": "500 ms", "estimate": "mean"}), TALK),
+    Knob("policies.prefetch", ("none", {"name": "popularity", "most": 64}), SHARED),
     # policies
     *eviction("fifo lfu clock sieve s3fifo arc 2q lru_k gdsf length_aware workload_aware belady", TIGHT),
     Knob("policies.eviction", ("lru", {"name": "ttl", "ttl": "60 s"}), TWO),
@@ -194,7 +223,7 @@ def cells(result: Result) -> tuple[str, ...]:
     )
 
 
-HEADS = ("knob", "from", "to", "TTFT mean, ms", "TPOT mean, ms", "moved, GiB", "reused, %")
+HEADS = ("knob", "from", "to", "TTFT mean, ms", "TPOT mean, ms", "moved, GiB", "reused, %", "note")
 
 
 def rows(trace: Mapping[str, Any], only: str) -> Iterator[tuple[str, ...]]:
@@ -217,7 +246,9 @@ def rows(trace: Mapping[str, Any], only: str) -> Iterator[tuple[str, ...]]:
             names = [shown(value) for value in knob.values]
             for i in range(1, len(names)):
                 changes = (f"{a} → {b}" if a != b else f"{a}, same" for a, b in zip(*found[i - 1 : i + 1], strict=True))
-                yield (knob.path, names[i - 1], names[i], *changes)
+                row = (knob.path, names[i - 1], names[i])
+                notes = (note for start, note in NOTES.items() if " ".join(row).startswith(start))
+                yield (*row, *changes, next(notes, ""))
 
 
 def shown(value: Any) -> str:

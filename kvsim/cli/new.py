@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import importlib.util
 import keyword
 import os
 import re
@@ -57,15 +58,24 @@ def policy(
 
     source, test = files
     chosen = f"{SECTIONS.get(family, f'policies.{family}')}={source.resolve()}:{cls}"
-    tries = [shlex.join(["pytest", str(test)]), shlex.join(["kvsim", "run", "scenario.yaml", "--set", chosen])]
+    tries = _test_commands(test)
     if family == "eviction":
-        tries.insert(1, shlex.join(["kvsim", "cache", "quickstart", "--policy", f"lru,{source}:{cls},belady"]))
+        tries.append(shlex.join(["kvsim", "cache", "quickstart", "--policy", f"lru,{source}:{cls},belady"]))
+    tries.append(shlex.join(["kvsim", "run", "scenario.yaml", "--set", chosen]))
     if as_json:
         _print.document({"family": family, "class": cls, "policy": str(source), "test": str(test), "next": tries})
         return
     _print.line(f"{source}: {cls}, which works as it stands; change it")
     _print.line(f"{test}: its tests")
     _print.line("\n".join(["next:", *(f"  {command}" for command in tries)]))
+
+
+def _test_commands(test: Path) -> list[str]:
+    """What runs the tests; where pytest is not beside kvsim, also what installs it there."""
+    if importlib.util.find_spec("pytest") is not None:
+        return [shlex.join(["pytest", str(test)])]
+    python = [sys.executable, "-m"]
+    return [shlex.join([*python, "pip", "install", "pytest"]), shlex.join([*python, "pytest", str(test)])]
 
 
 def _write_all(files: Mapping[Path, str]) -> None:

@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,14 @@ def test_one_document_says_what_was_written(kvsim: Kvsim, folder: Path) -> None:
         f"kvsim run scenario.yaml --set policies.eviction={folder}/mine.py:Mine",
     ]
     assert (folder / "mine.py").is_file()
+
+
+def test_without_pytest_it_says_how_to_have_it(kvsim: Kvsim, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the environment that kvsim runs in: another one's pytest could not import it."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "pytest" else find_spec(name))
+    install, test, *_ = json.loads(kvsim("new", "policy", "mine", "--json").out)["next"]
+    assert shlex.split(install) == [sys.executable, "-m", "pip", "install", "pytest"]
+    assert shlex.split(test) == [sys.executable, "-m", "pytest", "test_mine.py"]
 
 
 @pytest.mark.parametrize("there", ["mine.py", "test_mine.py"])
