@@ -120,12 +120,21 @@ class DecodeCurve(NamedTuple):
 
     def along(self, nbytes: Array) -> Array:
         """The same for each of `nbytes`, which ascend: float64[n], the same bits."""
-        seconds: Array = np.maximum(self.floor, self.fixed + nbytes / self.bandwidth)
+        seconds: Array = self.fixed + nbytes / self.bandwidth
+        if seconds[0] < self.floor:
+            seconds = np.maximum(self.floor, seconds)
         return seconds if self.table is None else seconds * self.table.along(nbytes)
 
     def ratio(self, nbytes: float) -> float:
         """Measured / formula at this work, 1 without a table."""
         return 1.0 if self.table is None else self.table.at(nbytes)
+
+    def reading_s(self, nbytes: float) -> float:
+        """What of the time grows with the bytes: none at the floor."""
+        reading = nbytes / self.bandwidth
+        if self.fixed + reading <= self.floor:
+            return 0.0
+        return reading * self.ratio(nbytes)
 
 
 @dataclass(frozen=True)

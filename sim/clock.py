@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heappop, heappush
+from math import inf
 from operator import attrgetter
 from typing import Any
 
@@ -62,12 +63,15 @@ class Clock(simpy.Environment):
 
     def drain(self, every: int | None, hook: Callable[[], None]) -> None:
         """Run until no event is left, calling `hook` after each `every` events (None: never)."""
-        queue, step = self._queue, self.step
-        left = every
+        queue: list[Any] = self._queue
+        left = inf if every is None else every
         while queue:
-            step()
-            if left is not None and every is not None:
-                left -= 1
-                if not left:
-                    left = every
-                    hook()
+            if isinstance(queue[0][3], simpy.Event):
+                self.step()
+            else:
+                self._now, _, _, call = heappop(queue)
+                call()
+            left -= 1
+            if not left and every is not None:
+                left = every
+                hook()

@@ -180,13 +180,17 @@ class LayerCost:
             return both
         return both * self._mixed.ratio(prefill_s, decode_s, seqs * self._kv_heads / BASE_KV_HEADS, attended / seqs)
 
-    def decode_bound(self, seqs: float, attended: float, seconds: float) -> Bound:
-        """What of `seconds` of decode attention waits for HBM, and what for arithmetic."""
-        curve = self._decode_at(seqs)
-        ratio = curve.ratio(self.decode_bytes * attended)
-        if seconds / ratio <= curve.floor:
-            return NOTHING
-        work = ratio * max(0.0, seconds / ratio - curve.fixed)
+    def decode_bound(self, seqs: float, attended: float, seconds: float | None = None) -> Bound:
+        """What of decode attention waits for HBM, and what for arithmetic.
+
+        seconds: all of it, if that is not what `decode` says.
+        """
+        curve, nbytes = self._decode_at(seqs), self.decode_bytes * attended
+        if seconds is None:
+            work = curve.reading_s(nbytes)
+        else:
+            ratio = curve.ratio(nbytes)
+            work = max(0.0, seconds - ratio * curve.fixed) if seconds > ratio * curve.floor else 0.0
         return Bound(0.0, work) if self._arithmetic else Bound(work, 0.0)
 
     def _decode_at(self, seqs: float) -> DecodeCurve:

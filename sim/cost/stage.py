@@ -199,11 +199,10 @@ class StageCost:
         for i, (kind, place) in enumerate(zip(self._kinds, self._places, strict=True)):
             if seqs:
                 attended = context if place is None else windowed[place].tokens
+                seconds = None
                 if self._prefetch:
                     window, nbytes = self._linear_windows(tokens)[i], np.array([kind.decode_bytes * float(attended)])
                     seconds = float(self._prefetch[i].seconds(seqs, nbytes, window)[0])
-                else:
-                    seconds = kind.decode(seqs, attended)
                 hbm, compute = kind.decode_bound(seqs, attended, seconds)
                 hbm_s, compute_s = hbm_s + kind.count * hbm, compute_s + kind.count * compute
             if chunks:

@@ -18,7 +18,7 @@ class Copies:
     rests    where a copy is larger: of each block, the last part of the copy, those before it that are not leaving
     """
 
-    __slots__ = ("blocks", "copies", "ends", "rests", "starts")
+    __slots__ = ("blocks", "copies", "ends", "rests", "starts", "tokens")
 
     def __init__(
         self,
@@ -33,11 +33,8 @@ class Copies:
         self.starts = starts
         self.ends = ends
         self.rests = rests
-
-    @property
-    def tokens(self) -> int:
+        self.tokens = sum(ends) - sum(starts)
         """Tokens that are copied."""
-        return sum(self.ends) - sum(self.starts)
 
     @property
     def grown(self) -> list[Block]:
