@@ -28,7 +28,7 @@ def time_split(steps: pa.Table, cost: StepCost, load_wait_s: Sequence[float], sp
     that is loaded or copied away, and what copies add to steps. Waits of a pipeline's stages for each other are idle.
     load_wait_s: by replica. span_s: what each replica has, from the start to the last finish.
     """
-    column = {name: numbers(steps, name).astype(np.float64) for name in steps.column_names}
+    column = {name: numbers(steps, name).astype(np.float64, copy=False) for name in steps.column_names}
     replica, count = numbers(steps, "replica").astype(np.int64), len(load_wait_s)
     linear, decode = _linear_shares(column, cost), _decode_shares(column, cost)
     attention_s = column["attention_s"]
@@ -53,7 +53,8 @@ def time_split(steps: pa.Table, cost: StepCost, load_wait_s: Sequence[float], sp
 def _linear_shares(column: dict[str, Floats], cost: StepCost) -> Floats:
     """float64[rows, 2]: of the linear kernels' time, what waits for HBM and what for arithmetic."""
     seqs, new = column["decode_seqs"], column["prefill_tokens"]
-    ran = np.where(new > 0, seqs + new, [cost.decode_rows(int(n)) if n else 0 for n in seqs])
+    sizes = [cost.decode_rows(n) if n else 0 for n in range(int(seqs.max(initial=0)) + 1)]
+    ran = np.where(new > 0, _alike(seqs + new), np.array(sizes)[seqs.astype(np.int64)])
     sampled = seqs + column["prefill_seqs"]  # chunks that do not end their prompt are not: a difference in the head
     keys, where = np.unique(np.stack([ran, sampled], axis=1), axis=0, return_inverse=True)
     found = np.zeros((len(keys), 2))
@@ -84,6 +85,12 @@ def _decode_shares(column: dict[str, Floats], cost: StepCost) -> Floats:
         found[i, :2] *= len(cost.stages) / seconds
     found[:, :2] = _no_more(found[:, :2])
     return found[where.reshape(-1)]
+
+
+def _alike(tokens: Floats) -> Floats:
+    """Steps of many tokens that differ by a hundredth share one answer too: long prompts end in any number of them."""
+    rounded = np.round(np.exp2(np.round(np.log2(np.maximum(tokens, 1.0)) * 64) / 64))
+    return np.where(tokens > 256, rounded, tokens)
 
 
 def _no_more(shares: Floats) -> Floats:
