@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from calibration.mini_engine.layer import Chunk
 from calibration.mini_engine.model import DeviceModel
@@ -15,6 +17,7 @@ from calibration.mini_engine.sequence import Sequence, StepPlan
 from calibration.suite.lab import Lab
 from traces.mooncake import BLOCK_TOKENS
 
+Numbers = NDArray[np.int64]
 _ALIGNED_WORDS = 16
 """Each tensor starts at a multiple of 128 bytes, and page tables have rows of whole 16 bytes: kernels that are compiled
 for aligned pointers are not compiled again."""
@@ -48,11 +51,11 @@ class Inputs:
     def __getitem__(self, name: str) -> torch.Tensor:
         return self._views[name]
 
-    def fill(self, **values: list[int] | list[list[int]]) -> None:
+    def fill(self, **values: Numbers | list[int] | list[list[int]]) -> None:
         """Write values to the fronts of the tensors, and hand everything to the device."""
         for name, new in values.items():
             target = self._written[name]
-            source = torch.tensor(new, dtype=target.dtype)
+            source = torch.as_tensor(new, dtype=target.dtype)
             if source.dim() == 2:
                 target[: source.shape[0], : source.shape[1]].copy_(source)
             else:
@@ -83,41 +86,43 @@ def _split(flat: torch.Tensor, shapes: dict[str, tuple[torch.dtype, tuple[int, .
 
 def fill_decodes(model: DeviceModel, inputs: Inputs, decodes: tuple[Sequence, ...]) -> None:
     """Inputs of a step that only decodes."""
-    pairs = [(sequence, sequence.computed - 1) for sequence in decodes]
-    inputs.fill(**_places(model, pairs), **_tables(model, list(decodes)))
+    spans = [(sequence, sequence.computed - 1, sequence.computed) for sequence in decodes]
+    inputs.fill(**_places(model, spans), **_tables(model, list(decodes)))
 
 
 def fill_mixed(model: DeviceModel, inputs: Inputs, plan: StepPlan) -> tuple[int, tuple[Chunk, ...]]:
     """Inputs of a step with prompts; its tokens and its chunks."""
-    pairs = [(sequence, sequence.computed - 1) for sequence in plan.decodes]
-    rows = list(range(len(pairs)))
+    spans = [(sequence, sequence.computed - 1, sequence.computed) for sequence in plan.decodes]
+    end = len(spans)
+    rows = list(range(end))
     chunks: list[Chunk] = []
     for chunk in plan.chunks:
-        first = len(pairs)
-        pairs += [(chunk.sequence, chunk.start + place) for place in range(chunk.tokens)]
-        chunks.append(Chunk(first, len(pairs), len(plan.decodes) + len(chunks), chunk.start))
+        spans.append((chunk.sequence, chunk.start, chunk.start + chunk.tokens))
+        first, end = end, end + chunk.tokens
+        chunks.append(Chunk(first, end, len(plan.decodes) + len(chunks), chunk.start))
         if not chunk.sequence.prompt_left:
-            rows.append(len(pairs) - 1)
+            rows.append(end - 1)
     everyone = [*plan.decodes, *(chunk.sequence for chunk in plan.chunks)]
-    inputs.fill(**_places(model, pairs), **_tables(model, everyone), rows=rows or [0])
-    return len(pairs), tuple(chunks)
+    inputs.fill(**_places(model, spans), **_tables(model, everyone), rows=rows or [0])
+    return end, tuple(chunks)
 
 
-def token_of(sequence: Sequence, position: int, vocabulary: int) -> int:
-    """The token at a position of a request: any number, but the same in every variant. Shared prefixes share theirs."""
-    block = position // BLOCK_TOKENS
-    ids = sequence.request.hash_ids
-    source = ids[block] if block < len(ids) else -1 - sequence.request.index
-    return (source * 7919 + position * 104729) % vocabulary
+def tokens_of(sequence: Sequence, positions: Numbers, vocabulary: int) -> Numbers:
+    """The tokens at positions of a request: any numbers, the same in every variant. Shared prefixes share theirs."""
+    sources = np.array([*sequence.request.hash_ids, -1 - sequence.request.index], dtype=np.int64)
+    blocks = np.minimum(positions // BLOCK_TOKENS, len(sources) - 1)
+    return (sources[blocks] * 7919 + positions * 104729) % vocabulary
 
 
-def _places(model: DeviceModel, pairs: list[tuple[Sequence, int]]) -> dict[str, list[int]]:
+def _places(model: DeviceModel, spans: list[tuple[Sequence, int, int]]) -> dict[str, Numbers]:
+    """Of all tokens of spans (sequence, first position, end): what they are, and where they and their KV are."""
     page, sides = model.shape.layer.page, 2 * model.shape.layers
-    return {
-        "tokens": [token_of(sequence, position, model.shape.vocabulary) for sequence, position in pairs],
-        "positions": [position for _, position in pairs],
-        "slots": [seq.pages[position // page] * sides * page + position % page for seq, position in pairs],
-    }
+    ranges = [np.arange(first, end) for _, first, end in spans]
+    held = [np.array(sequence.pages, dtype=np.int64) for sequence, _, _ in spans]
+    tokens = [tokens_of(span[0], at, model.shape.vocabulary) for span, at in zip(spans, ranges, strict=True)]
+    slots = [pages[at // page] * sides * page + at % page for pages, at in zip(held, ranges, strict=True)]
+    named = {"tokens": tokens, "positions": ranges, "slots": slots}
+    return {name: np.concatenate(parts) for name, parts in named.items()}
 
 
 def _tables(model: DeviceModel, sequences: list[Sequence]) -> dict[str, list[int] | list[list[int]]]:

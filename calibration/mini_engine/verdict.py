@@ -84,7 +84,7 @@ def judge(runs: Mapping[str, Run], setting: Setting, profile: Profile, path: Pat
     lessons: dict[str, Lesson] = {}
     for name in names[:-1]:
         run = runs[name]
-        host_time = run.host_s + glue * model.layers
+        host_time = max(0.0, run.host_s + glue * model.layers)
         cost = StepCost(model, profile, host_time, setting.l2_prefetch_bytes(run.variant, model))
         links = Links(profile, run.variant, PAGE * model.kv_bytes_per_token)
         lesson, blind = (teach(run.log.steps, cost, links, run.variant, contention=on) for on in (True, False))
@@ -106,7 +106,10 @@ def judge(runs: Mapping[str, Run], setting: Setting, profile: Profile, path: Pat
 
 
 def layer_glue(model: ModelSpec, profile: Profile, path: Path) -> float:
-    """Seconds of a decode layer beyond the sum of its kernels, from the `layer` bench behind the profile; 0 if none."""
+    """Seconds of a decode layer beyond the sum of its kernels, from the `layer` bench behind the profile; 0 if none.
+
+    Below 0 where kernels in a graph start sooner after each other than between two events.
+    """
     results = (load_yaml(path).get("calibration") or {}).get("results", {})
     two, one = (StepCost(replace(model, layers=n, pattern=model.pattern[:n]), profile) for n in (2, 1))
     rest = []
@@ -114,7 +117,7 @@ def layer_glue(model: ModelSpec, profile: Profile, path: Path) -> float:
         batch, seq = map(int, name.split(" x "))
         parts = [float(cost.decode_steps(batch, batch * seq, (), 1).seconds) for cost in (two, one)]
         rest.append(1e-6 * microseconds - (parts[0] - parts[1]))
-    return max(0.0, sorted(rest)[len(rest) // 2]) if rest else 0.0
+    return sorted(rest)[len(rest) // 2] if rest else 0.0
 
 
 def _step_rows(name: str, lesson: Lesson, blind: Lesson) -> list[Row]:

@@ -135,6 +135,8 @@ def launch(lab: Lab, key: dict[str, Any]) -> Trial:
     what, tiny = key["what"], torch.zeros(1, device=lab.device)
     if lab.cpu or what == "stream":
         return Kernel(lambda _: tiny.add_(1), repeats=TINY_LAUNCHES, wait=False)
+    if what == "single":
+        return Kernel(lambda _: tiny.add_(1))
     if what.startswith("graph"):
         count = int(what.rpartition("_")[2])
         graph = graph_of(lab, lambda: tiny.add_(1), count)

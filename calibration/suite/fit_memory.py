@@ -120,6 +120,10 @@ def launch_part(readings: Readings) -> Part:
         )
         part.add("kernels.launch.stream", *median_interval(stream[0].passes), "launch")
         part.add("kernels.launch.graph", *median_interval(graph.passes), "launch")
+    single = readings.of("launch", what="single")
+    if single and graph is not None:
+        # what every kernel that is timed alone has in it beyond its place among others
+        part.extras["between_events_us"] = round(1e6 * (single[0].seconds - graph.seconds), 3)
     for what in ("sync", "event", "h2d_4", "d2h_4"):
         for reading in readings.of("launch", what=what):
             part.extras[f"{what}_us"] = round(1e6 * reading.seconds, 3)

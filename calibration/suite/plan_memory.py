@@ -16,7 +16,7 @@ L2_SECONDS = 400e-6
 """One sample reads its working set again and again for about so long."""
 PREFETCH_MIB = (4, 8, 16, 24, 32, 48)
 OTHER_MIB = (0, 16, 64)
-LAUNCHES = ("stream", "graph_1", "graph_100", "graph_1000", "sync", "event", "h2d_4", "d2h_4")
+LAUNCHES = ("stream", "single", "graph_1", "graph_100", "graph_1000", "sync", "event", "h2d_4", "d2h_4")
 CHASE_STEPS = {"l2": 20_000, "hbm": 20_000, "host": 4_000}
 _LATENCY_S = {"l2": 0.3e-6, "hbm": 0.7e-6, "host": 1.5e-6}
 

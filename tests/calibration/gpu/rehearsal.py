@@ -137,7 +137,7 @@ KEYS = {
     "chase": each(where=["l2", "hbm", "host"]),
     "l2_prefetch": each(method=["cold", "hot"], bytes=[64 * KIB], other=[0, 64 * KIB]),
     "gemm_beside_prefetch": [],  # large, and nothing but torch without the prefetch
-    "launch": each(what=["stream", "graph_1", "graph_100", "sync", "event", "h2d_4", "d2h_4"]),
+    "launch": each(what=["stream", "single", "graph_1", "graph_100", "sync", "event", "h2d_4", "d2h_4"]),
     "decode": each(format=["bf16"], page=[16], batch=[1, 2], seq=[20, 40], **HEADS)
     + each(format=["int8", "fp8", "int4"], page=[16], batch=[2], seq=[40], **HEADS)
     + each(format=["int2"], page=[64], batch=[2], seq=[40], **HEADS),

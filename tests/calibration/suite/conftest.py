@@ -39,7 +39,7 @@ TRUTH = SimpleNamespace(
     latency={"l2": 1.5e-7, "hbm": 3.4e-7, "host": 9e-7},
     joint={"loop": 8.3e10, "kernel": 6.8e10},
     kappa={"h2d": 1.6, "d2h": 1.2, "h2d_kernel": 2.4, "d2h_kernel": 2.1},
-    launch={"stream": 4.1e-6, "graph_1000": 1.3e-6, "graph_100": 1.4e-6, "graph_1": 4e-6},
+    launch={"stream": 4.1e-6, "single": 2.3e-6, "graph_1000": 1.3e-6, "graph_100": 1.4e-6, "graph_1": 4e-6},
 )
 KERNEL_S = {"stream_read": 1.8e-4, "stream_copy": 3.6e-4, "decode": 3.7e-4, "gemm": 9e-4}
 
@@ -172,8 +172,10 @@ TABLE = {
 }
 
 
-def write_samples(path: Path, *, noise=0.04, disturbed=0.08, drift=0.0, wrong=lambda point: 1.0, passes=2, seed=0):
-    """Samples of every point: lognormal noise, and a share of repetitions that something disturbed."""
+def write_samples(
+    path: Path, *, noise=0.04, disturbed=0.08, drift=0.0, wrong=lambda point: 1.0, passes=2, seed=0, tick=0.0
+):
+    """Samples of every point: lognormal noise, a share of repetitions that something disturbed, a clock that ticks."""
     profile = load_profile("h100-sxm")
     facts = dataclasses.replace(facts_of(profile), name="H100 of the tests", peak=3.35e12, uuid="GPU-0")
     plan = make_plan(facts, costs_of(profile))
@@ -181,7 +183,8 @@ def write_samples(path: Path, *, noise=0.04, disturbed=0.08, drift=0.0, wrong=la
 
     def times(seconds, count):
         repeated = seconds * rng.lognormal(0, noise, count)
-        return np.where(rng.random(count) < disturbed, repeated * rng.uniform(1.3, 4, count), repeated)
+        repeated = np.where(rng.random(count) < disturbed, repeated * rng.uniform(1.3, 4, count), repeated)
+        return tick * np.floor(repeated / tick + rng.random(count)) if tick else repeated
 
     def micro(values):
         return [max(round(1e6 * float(value), 3), 0.001) for value in values]

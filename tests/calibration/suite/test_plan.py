@@ -145,11 +145,11 @@ def test_benches_by_name():
 def test_the_command_prints_the_plan_without_a_gpu(capsys):
     assert run(["calibrate", "run", "--plan"]) == 0
     text = capsys.readouterr().out
-    assert "834 points; 2 shuffled passes" in text
+    assert "835 points; 2 shuffled passes" in text
     assert run(["calibrate", "run", "--plan", "--json", "--budget-s", "110"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["seconds"] <= 110
-    assert len(plan["points"]) + len(plan["dropped"]) == 834
+    assert len(plan["points"]) + len(plan["dropped"]) == 835
     assert {"bench", "key", "seconds", "priority", "heldout"} <= set(plan["points"][0])
 
 
