@@ -8,6 +8,7 @@ little that reading it all from HBM would take at most `LITTLE` of their time; t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,9 +20,12 @@ from calibration.tables import Table, check_rate
 from hw_profiles.kernel_groups import BASE_KV_HEADS, decode_name, prefill_name
 
 GROUPS, HEAD_DIMS = (1, 4, 8, 16), (64, 128)
-PREFILL_HEADS = (4, 8, 16, 32, 64)
+PREFILL_HEADS, PREFILL_GROUPS = (4, 8, 16, 32, 64), (1, 2, 4, 8, 16)
+"""Query heads of a rank, and query heads per KV head, of prefill rows."""
 LATENT, LATENT_HEADS, LATENT_FLOPS = 576, (16, 32, 64, 128), 2 * (128 + 64 + 128)
 """MLA of DeepSeek-V3: values per cached token, query heads of a rank, FLOP per head and pair in prefill."""
+PLANNED = ("flashinfer_fiprefill", " flashinfer")
+"""Kernels whose planner splits contexts among blocks while there are few tiles: FlashInfer's own."""
 MIN_TOKENS = 128
 """Shorter prefill rows are bound by launches; shorter decode contexts by work per sequence."""
 LITTLE = 0.03
@@ -97,17 +101,19 @@ def _floor(seconds: Array) -> tuple[float, float, float]:
     return float(middle), float(low), float(high)
 
 
-def prefill_points(source: Source) -> Iterator[Points]:
-    """Prefill attention by KV format and head width, over several head counts."""
+def prefill_points(source: Source, memory: Memory, sms: int) -> Iterator[Points]:
+    """Prefill attention by KV format and head width, over several counts of heads and of heads per KV head."""
     found = source.need("attention", "context_attention_perf.parquet", "batch_size", "isl", "num_heads")
     table = found.table.equal(window_size=0, num_heads=PREFILL_HEADS)
     heads, kv_heads = table.numbers("num_heads"), table.numbers("num_key_value_heads")
-    table = table.where((heads == 4 * kv_heads) | (heads == 8 * kv_heads))
+    table = table.where(np.isin(heads / kv_heads, PREFILL_GROUPS))
     for dtype, names in KV_DTYPES.items():
         for head_dim in HEAD_DIMS:
             rows = table.equal(kv_cache_dtype=names, head_dim=head_dim)
-            what = f"heads of {head_dim}, {dtype} KV, 4 and 8 query heads per KV head"
-            yield from _prefill(source, found, rows, prefill_name(dtype, head_dim), 4 * head_dim, what)
+            what = f"heads of {head_dim}, {dtype} KV, 1 to 16 query heads per KV head"
+            for points in _prefill(source, found, rows, prefill_name(dtype, head_dim), 4 * head_dim, what):
+                tiles = sms if points.family.endswith(PLANNED) else 0
+                yield replace(points, l2_bytes=memory.l2_bytes, split_tiles=tiles)
 
 
 def mla_prefill_points(source: Source) -> Iterator[Points]:
@@ -127,17 +133,19 @@ def _prefill(source: Source, found: Found, rows: Table, name: str, per_pair: int
     rows = rows.where((length >= MIN_TOKENS) & (length * rows.numbers("batch_size") <= MOST_TOKENS))
     if len(rows) < 4 * FEWEST:
         return
-    rows = one_kernel(
-        rows, "batch_size", "isl", "num_heads", *(("num_key_value_heads",) if "num_key_value_heads" in rows else ())
-    )
+    rows = _main_kernel(rows)
+    latent = "num_key_value_heads" not in rows
+    rows = one_kernel(rows, "batch_size", "isl", "num_heads", *(() if latent else ("num_key_value_heads",)))
     batch, length, heads = (rows.numbers(column) for column in ("batch_size", "isl", "num_heads"))
+    kv_heads = heads if latent else rows.numbers("num_key_value_heads")
     prefix = rows.numbers("step") if "step" in rows else np.zeros_like(length)
-    fitted = fitted_on(batch, length, heads)
+    fitted = fitted_on(batch, length, heads, heads / kv_heads)
     yield Points(
         name,
         {
             "tokens": batch * length,
             "heads": heads,
+            "kv_heads": kv_heads,
             "context": prefix + length / 2,
             "flops": batch * heads * per_pair * (length * prefix + length * length / 2),
         },
@@ -150,3 +158,11 @@ def _prefill(source: Source, found: Found, rows: Table, name: str, per_pair: int
         table=source.relative(rows),
         prefix=(int(prefix.min()), int(prefix.max())),
     )
+
+
+def _main_kernel(rows: Table) -> Table:
+    """The rows of the kernel that most have: engines take another one for a few layouts of heads."""
+    if "kernel_source" not in rows:
+        return rows
+    names, counts = np.unique(rows.text("kernel_source").astype(str), return_counts=True)
+    return rows.equal(kernel_source=str(names[counts.argmax()]))

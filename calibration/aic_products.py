@@ -11,8 +11,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from calibration.aic_source import MOST_TOKENS, Found, Source, one_kernel
-from calibration.fitting import Array
+from calibration.aic_source import MOST_TOKENS, Found, Memory, Source, one_kernel
+from calibration.fitting import Array, Mask
 from calibration.points import Points
 from calibration.split import fitted_on, unseen_shapes
 from calibration.tables import Table
@@ -43,12 +43,21 @@ MOE_DTYPES: Mapping[str, str] = MappingProxyType(
 FEWEST = 200
 SMALL_WEIGHT, HOST_BOUND_S = 4096 * 4096, 40e-6
 """Values of a small weight, and the time that no kernel takes for a few rows of it on any GPU with HBM."""
+ROTATED = 5
+"""Weights that the benchmarks of products take in turn (aiconfigurator, collector/*/collect_gemm.py, repeat_n)."""
+KEPT = 0.8
+"""Share of L2 that weights stay in: on L40S and RTX PRO 6000 the rate falls from twice the HBM peak to three quarters
+of it between 0.7 and 0.8. What is faster than the peak is left out whatever its size."""
+PROOF = 0.01
+"""Share of the products with small weights that, read faster than the HBM peak, prove a table warm."""
+LITTLE_WEIGHT = 0.1
+"""Share of its time in which a product could read its weight from HBM, up to which it does not matter if it did."""
 SMALLEST, LARGEST, MOST_ROWS = 256, 65536, 16384
 """n and k of the matrix shapes, and m."""
 
 
-def gemm_points(source: Source) -> Iterator[Points]:
-    """Matrix products by weight format. Rows of unseen shapes are held out whatever their m."""
+def gemm_points(source: Source, memory: Memory) -> Iterator[Points]:
+    """Matrix products by weight format, cold in L2. Rows of unseen shapes are held out whatever their m."""
     source.need("gemm", "gemm_perf.parquet", "gemm_dtype", "m", "n", "k")
     for dtype, names in GEMM_DTYPES.items():
         for found in source.all("gemm", "gemm_perf.parquet", "gemm_dtype", "m", "n", "k"):
@@ -56,11 +65,12 @@ def gemm_points(source: Source) -> Iterator[Points]:
             n, k, m = rows.numbers("n"), rows.numbers("k"), rows.numbers("m")
             rows = rows.where((np.minimum(n, k) >= SMALLEST) & (np.maximum(n, k) <= LARGEST) & (m <= MOST_ROWS))
             if len(rows) >= FEWEST and not _host_bound(rows):
-                yield _gemm(source, found, one_kernel(rows, "m", "n", "k"), dtype)
+                yield _gemm(source, found, one_kernel(rows, "m", "n", "k"), dtype, memory)
                 break
 
 
-def _gemm(source: Source, found: Found, rows: Table, dtype: str) -> Points:
+def _gemm(source: Source, found: Found, rows: Table, dtype: str, memory: Memory) -> Points:
+    rows = rows.where(_cold(rows, dtype, memory))
     m, n, k = (rows.numbers(name) for name in "mnk")
     unseen, second = unseen_shapes(n, k), fitted_on(m)
     return Points(
@@ -74,6 +84,23 @@ def _gemm(source: Source, found: Found, rows: Table, dtype: str) -> Points:
         what=f"{len(np.unique(np.stack([n, k]), axis=1).T)} shapes with n and k in {SMALLEST}..{LARGEST}",
         table=source.relative(found.table),
     )
+
+
+def _cold(rows: Table, dtype: str, memory: Memory) -> Mask:
+    """Rows whose weights come from HBM, and those whose time would hardly be longer if they did.
+
+    `ROTATED` weights take turns: together they stay in L2 up to about its size, while in an engine every layer's
+    weights are new. It shows where memory is slow (GDDR machines read small weights up to twice as fast as their memory
+    can); where no table can tell, all rows are kept.
+    """
+    m, n, k = (rows.numbers(name) for name in "mnk")
+    nbytes, seconds = gemm_bytes(dtype, m, n, k), rows.times("latency", 1e-3)
+    weight = gemm_bytes(dtype, np.zeros_like(m), n, k)
+    small, fast = ROTATED * weight < KEPT * memory.l2_bytes, nbytes > memory.peak * seconds
+    if fast[small].sum() < PROOF * small.sum():
+        return np.ones(len(rows), dtype=bool)
+    little = weight <= LITTLE_WEIGHT * memory.peak * seconds
+    return np.asarray(little | ~(small | fast), dtype=bool)
 
 
 def _host_bound(rows: Table) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from datetime import UTC, date, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -19,8 +20,10 @@ from hw_profiles.documents import MACHINES, PROFILES
 from hw_profiles.errors import InputError
 from hw_profiles.files import write_atomic
 from hw_profiles.loader import load_profile
+from hw_profiles.prefill_cost import PrefillMemory
 from hw_profiles.profile import Profile
-from hw_profiles.quantity import COMPUTE, COUNT, RATE
+from hw_profiles.quantity import COMPUTE, COUNT, RATE, SIZE
+from hw_profiles.sampling import PER
 from hw_profiles.schema import SCHEMA, read_value
 from hw_profiles.yaml_io import load_yaml
 
@@ -41,7 +44,7 @@ SAME_FABRIC = ("h200", "h20", "gb200", "mi300x")
 """Those whose GPUs are joined as those of their source, so that its all-reduces stand for theirs."""
 REL: Mapping[str, float] = MappingProxyType(
     {
-        **dict.fromkeys(("t0", "per_seq", "per_token", "per_context", "floor", "alpha"), 0.5),
+        **dict.fromkeys(("t0", *PER, "floor", "alpha", "warm"), 0.5),
         **dict.fromkeys(("bandwidth", "beta"), 0.2),
         **dict.fromkeys(("flops", "p"), 0.3),
     }
@@ -88,7 +91,10 @@ def _kernels(source: Profile, sheet: Datasheet, name: str) -> Iterator[str]:
     groups: dict[str, dict[str, float]] = {
         "gemm_bf16": {key: getattr(gemm, key) for key in ("t0", "bandwidth", "flops", "p", "tile_rows")},
         "decode_attn": {key: getattr(decode, key) for key in ("floor", "t0", "per_seq", "bandwidth")},
-        "prefill_attn": {key: getattr(prefill, key) for key in ("t0", "per_token", "flops", "per_context")},
+        "prefill_attn": {
+            **{key: getattr(prefill, key) for key in ("t0", "per_token", "flops", "per_context")},
+            **_moved(prefill.memory),
+        },
     }
     for ranks in (2, 4, 8) if name in SAME_FABRIC else ():
         total = source.allreduce(ranks)
@@ -100,7 +106,15 @@ def _kernels(source: Profile, sheet: Datasheet, name: str) -> Iterator[str]:
             rounded = float(f"{number:.4g}")
             rel = REL.get(key, 0.0)
             low = max(rounded * (1 - rel), 1.0) if key == "p" else rounded * (1 - rel)
-            yield f"    {key}: {value_text(key, Value(rounded, low, rounded * (1 + rel)), 'carried')}"
+            high = min(rounded * (1 + rel), 1.0) if key == "warm" else rounded * (1 + rel)
+            yield f"    {key}: {value_text(key, Value(rounded, low, high), 'carried')}"
+
+
+def _moved(memory: PrefillMemory) -> dict[str, float]:
+    """What of it there is."""
+    least = {field.name: field.default for field in fields(PrefillMemory)}
+    found = {name: value for name, value in vars(memory).items() if value != least[name]}
+    return {**found, **({"warm_bytes": round(memory.warm_bytes)} if "warm" in found else {})}
 
 
 def _box(source: Profile) -> Iterator[tuple[str, tuple[int, int]]]:
@@ -116,9 +130,10 @@ def _sheet(path: Path) -> Datasheet:
         peak = read_value("tiers.hbm.peak", document["tiers"]["hbm"]["peak"], RATE, sources)
         flops = read_value("peaks.bf16", document["peaks"]["bf16"], COMPUTE, sources)
         sms = read_value("capacity.sms", document["capacity"]["sms"], COUNT, sources)
+        l2 = read_value("capacity.l2_bytes", document["capacity"]["l2_bytes"], SIZE, sources)
     except KeyError as error:
         raise InputError("missing value", where=path, path=str(error.args[0])) from None
-    return Datasheet(peak.value_si, flops.value_si, sms.value_si)
+    return Datasheet(peak.value_si, flops.value_si, sms.value_si, l2.value_si)
 
 
 def main(argv: list[str]) -> None:

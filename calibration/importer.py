@@ -72,9 +72,9 @@ def read_points(
     first = source.need("attention", "generation_attention_perf.parquet", "batch_size", "step", "num_heads")
     chosen = load_machine(machine) if machine else machine_of(source.device, first.table.path)
     points = (
-        *gemm_points(source),
+        *gemm_points(source, chosen.memory),
         *decode_points(source, chosen.memory),
-        *prefill_points(source),
+        *prefill_points(source, chosen.memory, chosen.sms),
         *moe_points(source),
         *mla_decode_points(source, chosen.memory),
         *mla_prefill_points(source),

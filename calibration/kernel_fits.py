@@ -5,8 +5,8 @@ Fitted are only the points that `calibration.split` gives to fits; what is writt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -14,17 +14,31 @@ import numpy as np
 
 from calibration.fitting import Array, Predict, Rows, Score, bootstrap, robust_fit, score
 from calibration.points import KernelModel, Points
-from calibration.residual_fit import Axes, fit_residual
-from hw_profiles.cost_models import BASE_HEADS, AllReduceModel, DecodeModel, GemmModel, PrefillModel
+from calibration.residual_fit import Layout, best_residual
+from hw_profiles.cost_models import AllReduceModel, DecodeModel, GemmModel
 from hw_profiles.kernel_groups import BASE_KV_HEADS
+from hw_profiles.prefill_cost import BASE_HEADS, PrefillMemory, PrefillModel
 
 TILE_ROWS = 64
 """Rows of the smallest output tile of matrix products: 64 is what one wgmma instruction of Hopper computes (PTX ISA,
 wgmma: M is 64), and tables show a step at every 64 rows on the other machines as well."""
 MOE_TILE_ROWS = 16
-M_GRID = (1, 4, 16, 32, 64, 128, 192, 256, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192, 16384)
-NK_GRID = (256, 512, 1024, 1536, 2048, 3072, 4096, 5120, 6144, 7168, 8192, 10240, 12288, 16384, 65536)
+NK_GRID = (
+    *(256, 512, 768, 1024, 1536, 2048, 2560, 3072, 3584, 4096),
+    *(5120, 6144, 7168, 8192, 10240, 12288, 16384, 65536),
+)
+"""Columns and depths of the tables of products: those that public tables have, and powers of two."""
+AREA_GRID = np.unique(2.0 ** np.concatenate([np.arange(8, 31), np.arange(18.75, 24, 0.125)]))
+AREA_STRETCH = (4.0, 1.0, 1.0)
+"""Output values of a product: fine where there are a quarter of a wave to eight waves of 128 x 128 tiles on the
+multiprocessors of any of the machines. What a wave leaves idle goes by the area first, by its shape after that."""
 DIGITS = 4
+ALL_COLD = 0.98
+"""A share from which on L2 is taken to spare nothing."""
+WARM_SHARES = (0.25, 0.5, 1.0)
+"""Shares of L2 at which what a prefill launch touches may begin not to fit: caches are split among partitions."""
+OPTIONAL = ("per_kv", "per_write", "split", "per_split")
+"""Values of prefill attention that are left out where they came out as 0."""
 NOTHING = 1e-11
 """Seconds that no kernel takes: a bound of 0 that a search came near to."""
 
@@ -49,9 +63,13 @@ class KernelFit:
 
 
 class _Form(NamedTuple):
+    """Values to search from, their least and most, the model that they make, and values that are given to it."""
+
     start: Mapping[str, float]
     least: Mapping[str, float]
     build: Callable[..., KernelModel]
+    most: Mapping[str, float] = MappingProxyType({})
+    given: Mapping[str, float] = MappingProxyType({})
 
 
 _FORMS: Mapping[str, _Form] = MappingProxyType(
@@ -71,11 +89,6 @@ _FORMS: Mapping[str, _Form] = MappingProxyType(
             {"bandwidth": 1e9},
             lambda t0, per_seq, bandwidth: DecodeModel(0.0, t0, per_seq, bandwidth),
         ),
-        "prefill": _Form(
-            {"t0": 1e-5, "per_token": 1e-8, "flops": 3e14, "per_context": 1e-8},
-            {"flops": 1e12},
-            lambda t0, per_token, flops, span: PrefillModel(t0, per_token, flops, per_context=span),
-        ),
         "allreduce": _Form({"alpha": 1e-5, "beta": 1e11}, {"beta": 1e6}, lambda a, b: AllReduceModel(0, a, b)),
     }
 )
@@ -90,33 +103,23 @@ def fit_kernel(
     start: where the search starts, for machines that are nothing like a data-centre GPU; rates then stay above a
     thousandth of it.
     """
-    form = _FORMS[points.kind]
-    if start is not None:
-        rates = {name: start[name] / 1e3 for name in ("bandwidth", "flops") if name in start}
-        form = form._replace(start={**form.start, **start}, least={**form.least, **rates})
     fitted = points.take(points.fitted)
     seen = fitted.take(fitted.cold)  # little KV is for the table alone: no line goes through both
-    low = np.array([form.least.get(name, 0.0) for name in form.start])
-    group = _shapes(seen)
-
-    def predict(x: Array, rows: Rows) -> Array:
-        return _part(seen, rows).predict(_build(form, seen, x))
-
-    most = np.array([peak if name == "bandwidth" else np.inf for name in form.start])
-    first = np.minimum(np.array(list(form.start.values())), most / 2)
-    best = _round(robust_fit(predict, first, low, seen.seconds, np.arange(len(seen)), most))
-    edges = _intervals(predict, best, (low, most), seen, resamples, group)
-    names = list(form.start)
-    values = {name: Value(best[i], edges[0][i], edges[1][i]) for i, name in enumerate(names)}
-    model = _build(form, seen, best)
+    form, values = min((_search(form, seen, peak) for form in _forms(points, start)), key=lambda found: found[2])[:2]
+    if resamples:
+        values = _intervals(form, values, seen, peak, resamples)
+    model = _build(form, seen, [value.value for value in values.values()])
+    if isinstance(model, PrefillModel):
+        values = _needed({**values, **{name: Value(given, given, given) for name, given in form.given.items()}})
+        moved = {field.name: values[field.name].value for field in fields(PrefillMemory) if field.name in values}
+        model = replace(model, memory=PrefillMemory(**moved))
     if isinstance(model, DecodeModel) and points.floor is not None:
         floor = Value(*map(float, _round(np.array(points.floor))))
         values = {"floor": floor, **values}
         model = replace(model, floor=floor.value)
     if isinstance(model, GemmModel) and model.tile_rows > 1:
         values["tile_rows"] = Value(model.tile_rows, model.tile_rows, model.tile_rows)
-    where, axes = _grid(fitted)
-    table = fit_residual(where, fitted.seconds / fitted.predict(model), axes) if axes else None
+    table = best_residual(_layouts(fitted), fitted.seconds / fitted.predict(model))
     if table is not None:
         model = replace(model, residual=table)
     splits = {name: points.take(inside) for name, inside in points.splits.items() if inside.any()}
@@ -124,7 +127,75 @@ def fit_kernel(
     return KernelFit(points, values, model, score(fitted.predict(model), fitted.seconds), scores)
 
 
-def _build(form: _Form, points: Points, x: Array) -> KernelModel:
+def _forms(points: Points, start: Mapping[str, float] | None) -> list[_Form]:
+    """What may be fitted, searched from `start`."""
+    forms = _forms_of(points)
+    if start is None:
+        return forms
+    rates = {name: start[name] / 1e3 for name in ("bandwidth", "flops") if name in start}
+    return [form._replace(start={**form.start, **start}, least={**form.least, **rates}) for form in forms]
+
+
+def _forms_of(points: Points) -> list[_Form]:
+    """Several where L2 may begin to overflow at one footprint or another."""
+    if points.kind != "prefill":
+        return [_FORMS[points.kind]]
+    start = {"t0": 1e-5, "per_token": 1e-8, "flops": 3e14, "per_context": 1e-8}
+    if len(np.unique(points.shape["heads"] / points.shape["kv_heads"])) > 1:
+        start |= {"per_kv": 4e-10, "per_write": 1e-9}
+    given: dict[str, float] = {}
+    if points.split_tiles:
+        start |= {"split": 5e-6, "per_split": 5e-8}
+        given["split_tiles"] = points.split_tiles
+    if not points.l2_bytes:
+        return [_prefill_form(start, given)]
+    start["warm"] = 0.5
+    return [_prefill_form(start, {**given, "warm_bytes": round(points.l2_bytes * share)}) for share in WARM_SHARES]
+
+
+def _prefill_form(start: Mapping[str, float], given: Mapping[str, float]) -> _Form:
+    names = tuple(start)
+
+    def build(*x: float) -> KernelModel:
+        values = {**dict(zip(names, x, strict=True)), **given}
+        t0, per_token, flops, span = (values.pop(name) for name in ("t0", "per_token", "flops", "per_context"))
+        return PrefillModel(t0, per_token, flops, per_context=span, memory=PrefillMemory(**values))
+
+    return _Form(start, {"flops": 1e12}, build, {"warm": 1.0}, given)
+
+
+def _needed(values: Mapping[str, Value]) -> dict[str, Value]:
+    """Without what came out as nothing."""
+    warm = "warm" in values and values["warm"].value < ALL_COLD
+    drop = {name for name in OPTIONAL if name in values and not values[name].value}
+    split = any(name in values and name not in drop for name in ("split", "per_split"))
+    drop |= set() if warm else {"warm", "warm_bytes"}
+    drop |= set() if split else {"split_tiles"}
+    return {name: value for name, value in values.items() if name not in drop}
+
+
+def _search(form: _Form, seen: Points, peak: float) -> tuple[_Form, dict[str, Value], float]:
+    """The form, its best values and how far they are from the points."""
+    start, least, most = _bounds(form, peak)
+    rows = np.arange(len(seen))
+    best = _round(robust_fit(_predict(form, seen), start, least, seen.seconds, rows, most))
+    left = np.log(_predict(form, seen)(best, rows) / seen.seconds)
+    values = {name: Value(value, value, value) for name, value in zip(form.start, best.tolist(), strict=True)}
+    return form, values, float(np.sqrt(1.0 + (left / 0.05) ** 2).mean())
+
+
+def _bounds(form: _Form, peak: float) -> tuple[Array, Array, Array]:
+    """Where to start, least and most."""
+    most = np.array([peak if name == "bandwidth" else form.most.get(name, np.inf) for name in form.start])
+    least = np.array([form.least.get(name, 0.0) for name in form.start])
+    return np.minimum(np.array(list(form.start.values())), most / 2), least, most
+
+
+def _predict(form: _Form, seen: Points) -> Predict:
+    return lambda x, rows: _part(seen, rows).predict(_build(form, seen, x))
+
+
+def _build(form: _Form, points: Points, x: Iterable[float]) -> KernelModel:
     model = form.build(*x)
     if not isinstance(model, PrefillModel):
         return model
@@ -139,13 +210,12 @@ def _part(points: Points, rows: Rows) -> Points:
     return replace(points, shape=shape, seconds=points.seconds[rows], fitted=points.fitted[rows], splits={})
 
 
-def _intervals(
-    predict: Predict, best: Array, bounds: tuple[Array, Array], seen: Points, resamples: int, group: Rows | None
-) -> tuple[Array, Array]:
-    if not resamples:
-        return best, best
-    lower, upper = bootstrap(predict, best, bounds[0], seen.seconds, resamples, group, bounds[1])
-    return np.minimum(_round(lower), best), np.maximum(_round(upper), best)
+def _intervals(form: _Form, values: dict[str, Value], seen: Points, peak: float, resamples: int) -> dict[str, Value]:
+    best = np.array([value.value for value in values.values()])
+    _, least, most = _bounds(form, peak)
+    edges = bootstrap(_predict(form, seen), best, least, seen.seconds, resamples, _shapes(seen), most)
+    lower, upper = np.minimum(_round(edges[0]), best), np.maximum(_round(edges[1]), best)
+    return {name: Value(best[i], lower[i], upper[i]) for i, name in enumerate(values)}
 
 
 def _shapes(points: Points) -> Rows | None:
@@ -156,30 +226,56 @@ def _shapes(points: Points) -> Rows | None:
     return np.asarray(number.reshape(-1), dtype=np.intp)
 
 
-def _grid(points: Points) -> tuple[list[Array], Axes]:
-    """Coordinates of the table of ratios at every point, and its grid; none for experts."""
+def _layouts(points: Points) -> list[Layout]:
+    """Layouts that the table of ratios may have, the smaller one first; none for MLA's prefill."""
     shape = points.shape
+    if points.name == "gemm_bf16":
+        plain = _products(points, NK_GRID)
+        rows, n, k = plain.where
+        grids = (AREA_GRID, *(grid for _, grid in plain.axes[1:]))
+        return [plain, Layout([rows * n, n, k], list(zip(("area", "n", "k"), grids, strict=True)), AREA_STRETCH)]
     if points.kind == "gemm":
-        m, n, k = shape["m"], shape["n"], shape["k"]
-        rows = np.where(m > TILE_ROWS, -(-m // TILE_ROWS) * TILE_ROWS, m)
-        grids = [np.array([x for x in M_GRID if x <= m.max()], dtype=np.float64)]
-        sizes = NK_GRID if points.name == "gemm_bf16" else NK_GRID[::2]
-        grids += [_within(sizes, axis) for axis in (n, k)]
-        return [rows, n, k], list(zip("mnk", grids, strict=True))
+        return [_products(points, NK_GRID[1::2])]
     if points.kind == "moe":
         places = [shape[name] for name in "mnk"]
-        return places, [(name, _octave_grid(place)) for name, place in zip("mnk", places, strict=True)]
+        return [Layout(places, [(name, _octave_grid(place)) for name, place in zip("mnk", places, strict=True)])]
     if points.kind == "decode":
         rows = shape["batch"] * shape["kv_heads"] / BASE_KV_HEADS
-        return [rows, shape["bytes"]], [("batch", np.unique(rows)), ("bytes", _bytes_grid(points))]
-    if points.kind == "prefill" and not points.name.startswith("mla"):
-        tokens = shape["tokens"] * shape["heads"] / BASE_HEADS
-        context = np.unique(shape["context"])
-        axes = [("heads", np.unique(shape["heads"])), ("tokens", _octave_grid(tokens)), ("context", context)]
-        return [shape["heads"], tokens, shape["context"]], axes
-    if points.kind == "allreduce":
-        return [shape["bytes"]], [("bytes", np.unique(shape["bytes"]))]
-    return [], []
+        plain = Layout([rows, shape["bytes"]], [("batch", np.unique(rows)), ("bytes", _bytes_grid(points))])
+        kv_heads = np.unique(shape["kv_heads"])
+        if len(kv_heads) == 1:
+            return [plain]
+        axes = [("kv_heads", kv_heads), ("batch", _octave_grid(rows)), ("bytes", _bytes_grid(points))]
+        return [plain, Layout([shape["kv_heads"], *plain.where], axes)]
+    if points.kind == "prefill":
+        return [] if points.name.startswith("mla") else _prompts(points)
+    return [Layout([shape["bytes"]], [("bytes", np.unique(shape["bytes"]))])]
+
+
+def _products(points: Points, sizes: Sequence[int]) -> Layout:
+    m, n, k = (points.shape[name] for name in "mnk")
+    rows = np.where(m > TILE_ROWS, -(-m // TILE_ROWS) * TILE_ROWS, m)
+    grids = [_thinned(np.unique(rows))]
+    grids += [_within(sizes, axis) for axis in (n, k)]
+    return Layout([rows, n, k], list(zip("mnk", grids, strict=True)))
+
+
+def _prompts(points: Points) -> list[Layout]:
+    shape = points.shape
+    tokens, group = shape["tokens"] * shape["heads"] / BASE_HEADS, shape["heads"] / shape["kv_heads"]
+    where = [shape["heads"], tokens, shape["context"], group]
+    grids = [np.unique(shape["heads"]), _octave_grid(tokens), np.unique(shape["context"]), np.unique(group)]
+    axes = list(zip(("heads", "tokens", "context", "group"), grids, strict=True))
+    return [Layout(where[1:], axes[1:]), Layout(where, axes)]
+
+
+def _thinned(values: Array) -> Array:
+    """Ascending values of which each is a tenth (up to `TILE_ROWS`: a third) above the last; the ends stay."""
+    kept = [values[0]]
+    for value in values[1:-1]:
+        if value >= (1.1 if value > TILE_ROWS else 1.3) * kept[-1]:
+            kept.append(value)
+    return np.array([*kept, *values[-1:]]) if len(values) > 1 else values
 
 
 def _within(sizes: Sequence[int], values: Array) -> Array:

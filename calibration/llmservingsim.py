@@ -184,7 +184,8 @@ def _prefill(run: Run) -> tuple[dict[str, Array], Array]:
     tokens, prefix = rows.numbers("prefill_chunk"), rows.numbers("kv_prefill")
     context, layout = prefix + tokens / 2, run.attention
     flops = tokens * context * (4 * layout.q_size)
-    shape = {"tokens": tokens, "heads": np.full_like(tokens, layout.heads), "context": context, "flops": flops}
+    heads = {"heads": np.full_like(tokens, layout.heads), "kv_heads": np.full_like(tokens, layout.kv_heads)}
+    shape = {"tokens": tokens, **heads, "context": context, "flops": flops}
     return {**shape, "prefix": prefix}, rows.times("time_us", 1e-6)
 
 

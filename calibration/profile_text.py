@@ -13,14 +13,16 @@ from hw_profiles.yaml_io import dump_yaml
 
 UNITS: Mapping[str, tuple[str, float]] = MappingProxyType(
     {
-        **dict.fromkeys(("t0", "floor", "per_seq", "alpha"), ("us", 1e6)),
-        **dict.fromkeys(("per_token", "per_context"), ("ns", 1e9)),
+        **dict.fromkeys(("t0", "floor", "per_seq", "alpha", "split"), ("us", 1e6)),
+        **dict.fromkeys(("per_token", "per_context", "per_kv", "per_write", "per_split"), ("ns", 1e9)),
         **dict.fromkeys(("bandwidth", "beta"), ("GB/s", 1e-9)),
         "flops": ("TFLOP/s", 1e-12),
-        "p": ("1", 1.0),
-        "tile_rows": ("1", 1.0),
+        "warm_bytes": ("B", 1.0),
+        **dict.fromkeys(("p", "tile_rows", "warm", "split_tiles"), ("1", 1.0)),
     }
 )
+GIVEN = ("tile_rows", "warm_bytes", "split_tiles")
+"""Values that are given to a fit."""
 _WIDE = 118
 
 
@@ -41,7 +43,7 @@ def value_text(name: str, value: Value, source: str) -> str:
     """`{v, unit, src, lo, hi}`."""
     unit, scale = UNITS[name]
     v, low, high = (_number(part * scale) for part in value)
-    interval = "rel: 0" if low == high and name == "tile_rows" else f"lo: {low}, hi: {high}"
+    interval = "rel: 0" if low == high and name in GIVEN else f"lo: {low}, hi: {high}"
     quoted = '"1"' if unit == "1" else unit
     return f"{{v: {v}, unit: {quoted}, src: {source}, {interval}}}"
 

@@ -9,6 +9,7 @@ turn. SOURCE of the interpolant: scipy.interpolate.RBFInterpolator.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy.interpolate import RBFInterpolator
@@ -26,22 +27,49 @@ DIGITS = 3
 
 Axes = Sequence[tuple[str, Array]]
 """Names and grids of a table, in the order of the coordinates."""
+BETTER = 0.9
+"""What another layout may miss, as a share of the best before it, to be taken instead."""
 
 
-def fit_residual(where: Sequence[Array], ratio: Array, axes: Axes) -> Residual | None:
-    """The table of `ratio` (measured / formula) at the coordinates `where`, one array per axis; None if none helps."""
-    points = np.stack([octaves(x.astype(np.float64)) for x in where], axis=1)
+class Layout(NamedTuple):
+    """Coordinates of the points, one array per axis; the axes; how far apart an octave of each is, in octaves."""
+
+    where: Sequence[Array]
+    axes: Axes
+    stretch: tuple[float, ...] = ()
+
+
+def best_residual(layouts: Sequence[Layout], ratio: Array) -> Residual | None:
+    """The table of `ratio` (measured / formula) in the layout that predicts left-out points best; None if none helps.
+
+    Layouts are given smaller tables first.
+    """
+    best: Residual | None = None
+    least = np.inf
+    for layout in layouts:
+        missed, table = fit_residual(layout, ratio)
+        if table is not None and missed < (BETTER * least if best else np.inf):
+            best, least = table, missed
+    return best
+
+
+def fit_residual(layout: Layout, ratio: Array) -> tuple[float, Residual | None]:
+    """What a table misses at left-out points, mean |log|, and the table, if it helps."""
+    where, axes, stretch = layout
+    scale = np.array(stretch or (1.0,) * len(axes))
+    points = np.stack([octaves(x.astype(np.float64)) for x in where], axis=1) * scale
     logs = np.log(ratio)
     if len(logs) < FEWEST:
-        return None
+        return 0.0, None
     missed = {smoothing: _missed(points, logs, smoothing) for smoothing in SMOOTHINGS}
     smoothing = min(missed, key=lambda key: missed[key])
     if missed[smoothing] >= float(np.abs(logs).mean()):
-        return None
+        return 0.0, None
     grids = [octaves(grid.astype(np.float64)) for _, grid in axes]
-    mesh = np.stack([x.ravel() for x in np.meshgrid(*grids, indexing="ij")], axis=1)
+    mesh = np.stack([x.ravel() for x in np.meshgrid(*grids, indexing="ij")], axis=1) * scale
     values = np.exp(_interpolate(points, logs, mesh, smoothing)).round(DIGITS)
-    return Residual(tuple((name, tuple(map(float, grid))) for name, grid in axes), tuple(values.tolist()))
+    table = Residual(tuple((name, tuple(map(float, grid))) for name, grid in axes), tuple(values.tolist()))
+    return missed[smoothing], table
 
 
 def _missed(points: Array, logs: Array, smoothing: float) -> float:

@@ -6,7 +6,7 @@ a time that is not a positive number, rows of more than one device, a decode tab
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from hw_profiles.errors import InputError
 from hw_profiles.units import format_rate
 
 Column = NDArray[Any]
+TIMES = ("latency", "time_us")
+"""Columns of measured times."""
 
 
 class Table:
@@ -78,22 +80,27 @@ class Table:
         return self.where(keep)
 
 
-def read_table(path: Path, required: Iterable[str]) -> Table:
-    """A parquet or CSV file with at least the columns `required`. Raises InputError."""
+def read_table(path: Path, required: Collection[str]) -> Table:
+    """A parquet or CSV file with at least the columns `required`, those of `TIMES` above 0. Raises InputError."""
     if not path.is_file():
         raise InputError("file not found", where=path)
     try:
         found = pyarrow.csv.read_csv(path) if path.suffix == ".csv" else pyarrow.parquet.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
         kind = "CSV" if path.suffix == ".csv" else "parquet"
-        raise InputError(f"not a whole {kind} file ({str(error).splitlines()[0]})", where=path) from None
+        reason = str(error).splitlines()[0].replace(f"'{path}': ", "").rstrip(".")
+        raise InputError(f"not a whole {kind} file ({reason})", where=path) from None
     names = found.column_names
     for name in required:
         if name not in names:
             raise InputError("missing column", where=path, found=name, allowed=tuple(names))
     if not found.num_rows:
         raise InputError("no rows", where=path)
-    return Table(path, {name: found[name].to_numpy(zero_copy_only=False) for name in names})
+    table = Table(path, {name: found[name].to_numpy(zero_copy_only=False) for name in names})
+    for name in TIMES:
+        if name in required:
+            table.times(name, 1.0)
+    return table
 
 
 def one_device(tables: Iterable[Table]) -> str:

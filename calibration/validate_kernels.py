@@ -78,7 +78,7 @@ def validate_kernels(data: Path, progress: Callable[[str], None] = lambda name: 
         if found:
             steps[name] = found
             rows.append(step_row(profile, found))
-    rows += transfer_rows({name: steps[name] for name in MACHINES})
+    rows += transfer_rows({name: steps[name] for name in MACHINES if name in steps})
     for name, (layout, system) in CROSS.items():
         progress(f"{name} against {layout}")
         other = read_points(data / "kernels" / layout / system, layout).points

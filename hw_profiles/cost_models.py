@@ -1,11 +1,11 @@
-"""The fitted cost formulas of a profile: the one place where they are written down.
+"""The fitted cost formulas of a profile, but for prefill attention (`prefill_cost`).
 
 The simulator charges them and the fitting code fits them. Each `seconds` takes scalars or numpy arrays of one
 shape, in SI units (`DeviceLink`: scalars). A kernel model may carry a table of measured / formula
 (`hw_profiles.residual`), which its `seconds` multiplies in. SOURCE of the forms: roofline with a smooth maximum for
-matrix products, linear branch with a floor for decode attention, quadratic prefill attention, alpha-beta copies in up
-to two segments by block size, a linear queue-depth ramp for devices; the `sources` of a profile say how well they fit
-public measurements.
+matrix products, linear branch with a floor for decode attention, alpha-beta copies in up to two
+segments by block size, a linear queue-depth ramp for devices; the `sources` of a profile say how well they fit public
+measurements.
 """
 
 from __future__ import annotations
@@ -17,19 +17,16 @@ from typing import NamedTuple
 import numpy as np
 
 from hw_profiles.curve import Array, Curve
+from hw_profiles.kernel_groups import BASE_KV_HEADS
 from hw_profiles.residual import Number, Residual
-
-BASE_HEADS = 32
-"""Query heads that `PrefillModel.per_token` was measured with."""
-SPAN_CORNER = 4.0
-"""How sharp the maximum of work and longest tile is; 4 fits public prefill tables of H100, A100 and L40S alike."""
 
 
 @dataclass(frozen=True)
 class GemmModel:
     """Matrix product: t0 + ((bytes / bandwidth)^p + (flops / rate)^p)^(1/p), a smooth max(memory, compute).
 
-    t0 in s, bandwidth in bytes/s, flops in FLOP/s, p >= 1 (large p = sharp corner). residual: over m, n, k.
+    t0 in s, bandwidth in bytes/s, flops in FLOP/s, p >= 1 (large p = sharp corner). residual: over m, n, k, or
+    over area = m * n, which tiles are cut from and so waves of them counted, n and k.
     tile_rows: output rows of the smallest tile; a tile that is not full takes as long as a full one.
     """
 
@@ -64,19 +61,28 @@ class GemmModel:
         if self.residual is None:
             return seconds
         large = np.where(m > tile, rows, m) if isinstance(m, np.ndarray) else rows if m > tile else m
-        return seconds * (self.residual.at(large, n, k) if by_rows is None else by_rows.at(float(large)))
+        return seconds * (self.ratio(large, n, k) if by_rows is None else by_rows.at(float(large)))
+
+    def ratio(self, m: Number, n: Number, k: Number) -> Number | float:
+        """Measured / formula of [m, k] x [k, n], 1 without a table."""
+        if self.residual is None:
+            return 1.0
+        return self.residual.at(m * n if self.residual.names[0] == "area" else m, n, k)
 
     def rows_at(self, n: float, k: float) -> Curve | None:
         """The table of products with one weight [k, n], by rows; None without a table."""
-        return None if self.residual is None else self.residual.along(0, (n, k))
+        if self.residual is None:
+            return None
+        curve = self.residual.along(0, (n, k))
+        return curve.of_multiples(n) if self.residual.names[0] == "area" else curve
 
 
 @dataclass(frozen=True)
 class DecodeModel:
     """Decode attention of one layer, KV cold in L2: max(floor, t0 + per_seq * batch + bytes / bandwidth).
 
-    residual: over batch, bytes; its batch counts sequences of as many KV heads as `kernel_groups.BASE_KV_HEADS`, of
-    which a sequence on this rank has `share`.
+    residual: over batch, bytes, or KV heads before these where kernels differ by them; its batch counts sequences of
+    as many KV heads as `kernel_groups.BASE_KV_HEADS`, of which a sequence on this rank has `share`.
     """
 
     floor: float
@@ -94,11 +100,21 @@ class DecodeModel:
 
     def ratio(self, batch: Number, nbytes: Number) -> Number | float:
         """Measured / formula at this work, 1 without a table."""
-        return 1.0 if self.residual is None else self.residual.at(batch * self.share, nbytes)
+        if self.residual is None:
+            return 1.0
+        if len(self.residual.axes) == 2:
+            return self.residual.at(batch * self.share, nbytes)
+        kv_heads = BASE_KV_HEADS * self.share
+        if isinstance(nbytes, np.ndarray):
+            return self.residual.at(np.array(kv_heads), batch * self.share, nbytes)
+        return self.residual.at(kv_heads, batch * self.share, nbytes)
 
     def at_batch(self, batch: float) -> DecodeCurve:
         """The same for one batch size, sooner."""
-        table = None if self.residual is None else self.residual.along(1, (batch * self.share,))
+        table = None
+        if self.residual is not None:
+            last = len(self.residual.axes) - 1
+            table = self.residual.along(last, (BASE_KV_HEADS * self.share, batch * self.share)[-last:])
         return DecodeCurve(self.floor, self.t0 + self.per_seq * batch, self.bandwidth, table)
 
 
@@ -135,54 +151,6 @@ class DecodeCurve(NamedTuple):
         if self.fixed + reading <= self.floor:
             return 0.0
         return reading * self.ratio(nbytes)
-
-
-@dataclass(frozen=True)
-class PrefillModel:
-    """Prefill attention of one layer, one launch: t0 + per_token * tokens + work.
-
-    work = flops / flops_per_s, or ((flops / flops_per_s)^q + (per_context * longest)^q)^(1/q), q = SPAN_CORNER, where
-    `per_context` (s per token) is known: a tile of queries runs through its whole context on one multiprocessor, so few
-    tiles over a `longest` context of P + S tokens are bound by that (a short chunk after a long cached prefix).
-    heads, head_dim: query heads of this rank and their width. residual: over heads, tokens x heads / `BASE_HEADS` (what
-    a launch is cut into), and the mean context of a new token, P + S / 2 for S tokens after P.
-    """
-
-    t0: float
-    per_token: float
-    flops: float
-    residual: Residual | None = None
-    heads: int = BASE_HEADS
-    head_dim: int = 128
-    per_context: float = 0.0
-
-    def seconds(self, tokens: Number, flops: Number) -> Number:
-        """Time for `tokens` new tokens; `flops` from `prefill_flops`. Chunks of one launch add up in both."""
-        fixed = self.t0 + self.per_token * tokens
-        if not self.per_context and self.residual is None:
-            return fixed + flops / self.flops
-        context = flops / (4 * self.heads * self.head_dim * tokens)
-        seconds = fixed + self._work(tokens, flops, context)
-        if self.residual is None:
-            return seconds
-        heads = np.array(float(self.heads)) if isinstance(seconds, np.ndarray) else self.heads
-        return seconds * self.residual.at(heads, tokens * self.heads / BASE_HEADS, context)
-
-    def _work(self, tokens: Number, flops: Number, context: Number) -> Number:
-        """context: the mean of the new tokens, P + S / 2; the last of them sees at most S / 2 and at most P more."""
-        work = flops / self.flops
-        if not self.per_context:
-            return work
-        half = tokens / 2
-        more = np.minimum(half, context) if isinstance(half, np.ndarray) else min(half, context)
-        span = self.per_context * (context + more)
-        smooth: Number = (work**SPAN_CORNER + span**SPAN_CORNER) ** (1 / SPAN_CORNER)
-        return smooth
-
-
-def prefill_flops(tokens: Number, prefix: Number, heads: int, head_dim: int) -> Number:
-    """FLOP of causal attention, S tokens after P cached, one layer: 4 * heads * head_dim * (S*P + S*S/2)."""
-    return 4 * heads * head_dim * (tokens * prefix + tokens * tokens / 2)
 
 
 @dataclass(frozen=True)

@@ -41,3 +41,7 @@ class Curve:
         pieces = self._places[1:].searchsorted(x, side="right")
         spread: Array = self._bases[pieces] + self._slopes[pieces] * (x - self._places[pieces])
         return spread
+
+    def of_multiples(self, factor: float) -> Curve:
+        """The curve whose value at x is this one's at `factor` * x; factor > 0."""
+        return Curve((self._places[1:] / factor).tolist(), self._bases[1:].tolist())

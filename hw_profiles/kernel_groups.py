@@ -13,13 +13,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from hw_profiles.quantity import COMPUTE, COUNT, EXPONENT, FACTOR, RATE, SHARE, TIME, Quantity
+from hw_profiles.quantity import COMPUTE, COUNT, EXPONENT, FACTOR, RATE, SHARE, SIZE, TIME, Quantity
 
 GEMM: Mapping[str, Quantity] = MappingProxyType({"t0": TIME, "bandwidth": RATE, "flops": COMPUTE, "p": EXPONENT})
 DECODE: Mapping[str, Quantity] = MappingProxyType({"floor": TIME, "t0": TIME, "per_seq": TIME, "bandwidth": RATE})
 PREFILL: Mapping[str, Quantity] = MappingProxyType({"t0": TIME, "per_token": TIME, "flops": COMPUTE})
 GEMM_OPTIONAL: Mapping[str, Quantity] = MappingProxyType({"tile_rows": COUNT})
-PREFILL_OPTIONAL: Mapping[str, Quantity] = MappingProxyType({"per_context": TIME})
+PREFILL_OPTIONAL: Mapping[str, Quantity] = MappingProxyType(
+    {
+        "per_context": TIME,
+        "per_kv": TIME,
+        "per_write": TIME,
+        "warm": SHARE,
+        "warm_bytes": SIZE,
+        "split": TIME,
+        "per_split": TIME,
+        "split_tiles": COUNT,
+    }
+)
 NONE: Mapping[str, Quantity] = MappingProxyType({})
 ALLREDUCE: Mapping[str, Quantity] = MappingProxyType({"alpha": TIME, "beta": RATE})
 MIXED: Mapping[str, Quantity] = MappingProxyType({"factor": FACTOR})
@@ -32,22 +43,23 @@ REQUIRED_GROUPS: Mapping[str, Mapping[str, Quantity]] = MappingProxyType(
 BASE_GROUP, BASE_HEAD_DIM, BASE_KV_HEADS = 4, 128, 8
 """Query heads per KV head, head width and KV heads that `decode_attn` and `prefill_attn` stand for."""
 
-GEMM_AXES, DECODE_AXES, PREFILL_AXES, ALLREDUCE_AXES = (
-    ("m", "n", "k"),
-    ("batch", "bytes"),
+GEMM_AXES = (("m", "n", "k"), ("area", "n", "k"))
+DECODE_AXES, ALLREDUCE_AXES = (("batch", "bytes"), ("kv_heads", "batch", "bytes")), (("bytes",),)
+PREFILL_AXES = (
+    ("heads", "tokens", "context", "group"),
+    ("tokens", "context", "group"),
     ("heads", "tokens", "context"),
-    ("bytes",),
 )
-MIXED_AXES = ("prefill_per_decode", "batch", "context")
+MIXED_AXES = (("prefill_per_decode", "batch", "context"),)
 _DTYPE = r"(?:bf16|fp8|fp8_block|int8|int4|mxfp4|nvfp4)"
 
 
 @dataclass(frozen=True)
 class Form:
-    """The values of a kernel group (those it must have, those it may have) and the axes of its residual table."""
+    """The values of a kernel group (those it must have, those it may have), and the axes that its table may have."""
 
     required: Mapping[str, Quantity]
-    axes: tuple[str, ...]
+    axes: tuple[tuple[str, ...], ...]
     optional: Mapping[str, Quantity]
 
     @property

@@ -85,15 +85,17 @@ def _heldout(node: object, path: str) -> HeldOut:
     return HeldOut(**entry)
 
 
-def _residual(node: object, names: tuple[str, ...], path: str) -> Residual:
+def _residual(node: object, layouts: tuple[tuple[str, ...], ...], path: str) -> Residual:
     """`{axes: {name: [ascending]}, ratio}`: lists within lists, or text of numbers; the last axis varies fastest."""
-    if not names:
+    if not layouts:
         raise InputError("this kernel has no residual table", path=path)
     entry = mapping(node, path)
     check_keys(entry, ("axes", "ratio"), path)
     axes = mapping(entry.get("axes"), f"{path}.axes")
-    if tuple(axes) != names:
-        raise InputError("", path=f"{path}.axes", found=", ".join(axes), allowed=f"the axes {', '.join(names)}")
+    names = tuple(axes)
+    if names not in layouts:
+        allowed = "the axes " + " or ".join(", ".join(layout) for layout in layouts)
+        raise InputError("", path=f"{path}.axes", found=", ".join(axes), allowed=allowed)
     grids = tuple((name, _grid(axes[name], f"{path}.axes.{name}")) for name in names)
     return Residual(grids, _ratios(entry.get("ratio"), [len(grid) for _, grid in grids], f"{path}.ratio"))
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from hw_profiles.batch_effects import ImbalanceModel, MixedModel
-from hw_profiles.cost_models import BASE_HEADS, AllReduceModel, DecodeModel, GemmModel, PrefillModel
+from hw_profiles.cost_models import AllReduceModel, DecodeModel, GemmModel
 from hw_profiles.errors import InputError
 from hw_profiles.formats import KV_FORMATS, WEIGHT_FORMATS
-from hw_profiles.kernel_groups import BASE_KV_HEADS, decode_key, mla_decode_key, prefill_key
+from hw_profiles.kernel_groups import BASE_GROUP, BASE_KV_HEADS, decode_key, mla_decode_key, prefill_key
+from hw_profiles.prefill_cost import BASE_HEADS, PLAIN, PrefillMemory, PrefillModel
 from hw_profiles.schema import ProfileValue
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ NEAR: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"fp8_block": ("fp8",), "mxfp4": ("nvfp4", "int4"), "nvfp4": ("mxfp4",), "int8": ("fp8",)}
 )
 """Formats whose measured kernels stand for another's, before anything is scaled."""
+MEMORY = tuple(field.name for field in fields(PrefillMemory))
+"""Values of a prefill group that say what it moves."""
 MLA_HEAD_DIM = 160
 """Width of a softmax head that does as many FLOP per pair as one of DeepSeek's MLA: (128 + 64 + 128) / 2."""
 SCALED_REL = 0.3
@@ -99,10 +102,10 @@ def decode(profile: Profile, kv_dtype: str, group: int, head_dim: int, kv_heads:
     return Pick(model, path, _values(profile, path), note)
 
 
-def prefill(profile: Profile, dtype: str, head_dim: int, heads: int) -> Pick[PrefillModel]:
+def prefill(profile: Profile, dtype: str, head_dim: int, heads: int, kv_heads: int | None = None) -> Pick[PrefillModel]:
     """Prefill attention over KV of a format: the measured kernel nearest in it, then in head width.
 
-    What a token costs besides its FLOP was measured with 32 query heads and goes with their number.
+    What a token costs besides its FLOP goes with query heads (measured with 32) and KV heads (by default a quarter).
     """
     known = _known(dtype, KV_FORMATS, "kv")
 
@@ -112,7 +115,7 @@ def prefill(profile: Profile, dtype: str, head_dim: int, heads: int) -> Pick[Pre
     keys = {key: name for name in _groups(profile) if (key := prefill_key(name)) is not None}
     best = min(keys, key=distance)
     path = f"kernels.{keys[best]}"
-    model = _prefill_model(profile, path, heads, head_dim)
+    model = _prefill_model(profile, path, heads, head_dim, kv_heads or max(1, heads // BASE_GROUP))
     note = "" if best == (known, head_dim) else f"prefill attention over {dtype}, {head_dim}, as over {_of(best)}"
     return Pick(model, path, _values(profile, path), note)
 
@@ -146,7 +149,7 @@ def mla_prefill(profile: Profile, dtype: str, heads: int) -> Pick[PrefillModel] 
     for name in (known, *(other for other in ("fp8", "bf16") if other != known)):
         path = f"kernels.mla_prefill_{name}"
         if f"{path}.t0" in profile.entries:
-            model = _prefill_model(profile, path, heads, MLA_HEAD_DIM)
+            model = _prefill_model(profile, path, heads, MLA_HEAD_DIM, heads)
             note = "" if name == known else f"prefill attention of MLA over {dtype} as over {name}"
             return Pick(model, path, _values(profile, path), note)
     return None
@@ -220,12 +223,17 @@ def _gemm(profile: Profile, path: str) -> GemmModel:
     return GemmModel(t0, bandwidth, flops, p, profile.kernels.residual.get(path[8:]), rows)
 
 
-def _prefill_model(profile: Profile, path: str, heads: int, head_dim: int) -> PrefillModel:
+def _prefill_model(profile: Profile, path: str, heads: int, head_dim: int, kv_heads: int) -> PrefillModel:
     t0, per_token, flops = profile.group_si(path, "t0", "per_token", "flops")
     span = f"{path}.per_context"
     per_context = profile.si(span) if span in profile.entries else 0.0
+    share = heads / BASE_HEADS
+    given = {name: profile.si(f"{path}.{name}") for name in MEMORY if f"{path}.{name}" in profile.entries}
+    if "per_split" in given:
+        given["per_split"] *= share
+    memory = PrefillMemory(**given) if given else PLAIN
     residual = profile.kernels.residual.get(path[8:])
-    return PrefillModel(t0, per_token * (heads / BASE_HEADS), flops, residual, heads, head_dim, per_context)
+    return PrefillModel(t0, per_token * share, flops, residual, heads, head_dim, per_context, kv_heads, memory)
 
 
 def _values(profile: Profile, path: str) -> tuple[ProfileValue, ...]:

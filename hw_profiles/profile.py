@@ -8,18 +8,17 @@ from functools import cached_property
 
 from hw_profiles import picks
 from hw_profiles.cost_models import (
-    BASE_HEADS,
     AllReduceModel,
     CopyModel,
     DecodeModel,
     GemmModel,
     LaunchModel,
     LinkModel,
-    PrefillModel,
 )
 from hw_profiles.errors import InputError
 from hw_profiles.kernel_groups import BASE_GROUP, BASE_HEAD_DIM, BASE_KV_HEADS
 from hw_profiles.kernel_reader import HeldOut, KernelNotes
+from hw_profiles.prefill_cost import BASE_HEADS, PrefillModel
 from hw_profiles.schema import COPY, COPY_METHODS, ProfileValue, overridden
 
 
@@ -138,9 +137,15 @@ class Profile:
         """Cost of decode attention, KV cold in L2: `group` query heads for each of the rank's `kv_heads`."""
         return picks.decode(self, kv_dtype, group, head_dim, kv_heads).model
 
-    def prefill_for(self, dtype: str = "bf16", head_dim: int = BASE_HEAD_DIM, heads: int = BASE_HEADS) -> PrefillModel:
-        """Cost of prefill attention over KV of a type, with so many query heads on the rank."""
-        return picks.prefill(self, dtype, head_dim, heads).model
+    def prefill_for(
+        self,
+        dtype: str = "bf16",
+        head_dim: int = BASE_HEAD_DIM,
+        heads: int = BASE_HEADS,
+        kv_heads: int | None = None,
+    ) -> PrefillModel:
+        """Cost of prefill attention over KV of a type, with so many heads on the rank (KV heads: a quarter of them)."""
+        return picks.prefill(self, dtype, head_dim, heads, kv_heads).model
 
     def mla_decode(self, kv_dtype: str = "bf16", heads: int = 128) -> DecodeModel | None:
         """Cost of decode attention of `heads` query heads over one latent; None if the profile has none."""

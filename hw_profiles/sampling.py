@@ -27,7 +27,8 @@ EDGE = NormalDist().inv_cdf(0.95)
 MOST_SIGMAS = 3.0
 MEAN_TO_SIGMA = math.sqrt(math.pi / 2)
 """Standard deviation of a normal error by its mean absolute value."""
-TIMES = ("t0", "floor", "per_seq", "per_token", "per_context", "alpha", "stream", "graph")
+PER = ("per_seq", "per_token", "per_context", "per_kv", "per_write", "per_split")
+TIMES = ("t0", "floor", "split", *PER, "alpha", "stream", "graph")
 RATES = ("bandwidth", "flops", "beta")
 """Values of a kernel that its time is in proportion to, and those that it is in proportion to the inverse of."""
 

@@ -75,7 +75,7 @@ def _prefill(readings: Readings) -> Points | None:
     rows = readings.of("prefill", impl="triton")
     if not rows:
         return None
-    shape = _shape(rows, "tokens", "heads", flops="flops")
+    shape = _shape(rows, "tokens", "heads", "kv_heads", flops="flops")
     (prefix,) = columns(rows, "prefix")
     shape["context"] = prefix + shape["tokens"] / 2
     what = f"chunks of {_range(rows, 'tokens')} tokens after {_range(rows, 'prefix')}"

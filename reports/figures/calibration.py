@@ -6,12 +6,15 @@ from typing import Any
 import numpy as np
 
 from calibration.compare import Measured
+from calibration.fitting import score
+from calibration.points import Points
 from reports.figures.base import BLUE, CYCLE, INK, ORANGE, Figure, hover, plot_text, values, y_axis
 from reports.load import Floats
 from reports.text import NBSP
 
-MOST = 3000
-"""Points drawn per kernel: every k-th of more."""
+MOST, MOST_BESIDE = 500, 100
+"""Points drawn per kernel, in a figure of its own and among all others: every k-th of more. So few that browsers draw
+them without WebGL, which not every one has."""
 X_AXES: Mapping[str, tuple[str, str]] = {
     "gemm": ("m", "rows m"),
     "moe": ("m", "rows per expert"),
@@ -31,11 +34,14 @@ def scatter_figure(measured: list[Measured]) -> Figure:
     """All kernels of all profiles: predicted against measured seconds on held-out points."""
     data = []
     low, high = np.inf, 0.0
-    for i, each in enumerate(measured):
-        held = _thin(each, ~each.points.fitted)
-        seconds, predicted = held.seconds, held.predict(each.model)
+    for i, profile in enumerate(dict.fromkeys(each.profile for each in measured)):
+        parts = []
+        for each in (each for each in measured if each.profile == profile):
+            held = _thin(each.points.take(~each.points.fitted), MOST_BESIDE)
+            parts.append((held.seconds, held.predict(each.model)))
+        seconds, predicted = (np.concatenate(part) for part in zip(*parts, strict=True))
         low, high = min(low, seconds.min(initial=np.inf)), max(high, seconds.max(initial=0.0))
-        data.append(_markers(f"{each.profile} {each.points.name}", seconds, predicted, CYCLE[i % len(CYCLE)]))
+        data.append(_markers(profile, seconds, predicted, CYCLE[i % len(CYCLE)]))
     line = {"x": [low, high], "y": [low, high], "type": "scatter", "mode": "lines", "name": "equal"}
     layout = {
         "xaxis": {"type": "log", "title": {"text": "measured (s)"}},
@@ -51,11 +57,12 @@ def _residuals(number: int, each: Measured) -> Figure:
     data: list[dict[str, Any]] = []
     errors = {}
     for name, color, mask in (("fitted", BLUE, each.points.fitted), ("held out", ORANGE, ~each.points.fitted)):
-        part = _thin(each, mask)
+        part = each.points.take(mask)
         if len(part):
-            ratio = part.predict(each.model) / part.seconds
-            errors[name] = float(np.abs(ratio - 1).mean())
-            data.append(_markers(name, part.shape[key], 100 * (ratio - 1), color))
+            errors[name] = score(part.predict(each.model), part.seconds).mape
+            drawn = _thin(part, MOST)
+            off = drawn.predict(each.model) / drawn.seconds - 1
+            data.append(_markers(name, drawn.shape[key], 100 * off, color))
     layout = {
         "xaxis": {"type": "log", "title": {"text": title}},
         "yaxis": y_axis("predicted above measured (%)"),
@@ -69,16 +76,15 @@ def _residuals(number: int, each: Measured) -> Figure:
     return Figure(f"kernel-{number}", f"{each.profile}: {each.points.name}", read, finding, data, layout)
 
 
-def _thin(each: Measured, mask: np.ndarray) -> Any:
-    rows = np.flatnonzero(mask)
-    keep = np.zeros(len(each.points), dtype=bool)
-    keep[rows[:: max(1, len(rows) // MOST)]] = True
-    return each.points.take(keep)
+def _thin(points: Points, most: int) -> Points:
+    keep = np.zeros(len(points), dtype=bool)
+    keep[:: -(-len(points) // most)] = True
+    return points.take(keep)
 
 
 def _markers(name: str, x: Floats, y: Floats, color: str) -> dict[str, Any]:
     return {
-        "type": "scattergl" if len(x) > 500 else "scatter",
+        "type": "scatter",
         "mode": "markers",
         "name": plot_text(name),
         "x": values(x),

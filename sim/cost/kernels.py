@@ -10,10 +10,11 @@ from typing import TypeVar
 from hw_profiles import picks
 from hw_profiles.attention import MLA
 from hw_profiles.batch_effects import ImbalanceModel, MixedModel
-from hw_profiles.cost_models import AllReduceModel, DecodeModel, GemmModel, PrefillModel
+from hw_profiles.cost_models import AllReduceModel, DecodeModel, GemmModel
 from hw_profiles.formats import WEIGHT_FORMATS, Format
 from hw_profiles.geometry import LayerSpec
 from hw_profiles.picks import Pick
+from hw_profiles.prefill_cost import PrefillModel
 from hw_profiles.profile import Profile
 from hw_profiles.schema import ProfileValue
 
@@ -106,7 +107,7 @@ class Kernels:
         if isinstance(a, MLA):
             pick = picks.mla_prefill(self.profile, layer.kv.name, a.heads)
             return self.take(pick or picks.prefill(self.profile, layer.kv.name, a.nope_dim + a.rope_dim, a.heads))
-        return self.take(picks.prefill(self.profile, layer.kv.name, a.head_dim, a.heads))
+        return self.take(picks.prefill(self.profile, layer.kv.name, a.head_dim, a.heads, a.kv_heads))
 
     def mixed(self, layer: LayerSpec) -> MixedModel | None:
         """What prompts and decoding sequences in one launch cost beyond launches of their own; None if unknown."""

@@ -22,7 +22,7 @@ Chunk = tuple[int, int]
 """New tokens of a prompt that run in one step, and the cached tokens before them."""
 
 FUSED = ("activation", "combine")
-"""Elementwise kernels that a measured kernel of fused experts has inside."""
+"""Elementwise kernels that a measured kernel of fused experts has inside (the cache write: measured attention)."""
 
 
 class Work(NamedTuple):
@@ -49,7 +49,8 @@ class Work(NamedTuple):
         table = self.model.residual
         if table is None or self.shape is None:
             return bound
-        return bound.times(table.at(*self.shape) if self.by_rows is None else self.by_rows.at(self.shape[0]))
+        ratio = self.model.ratio(*self.shape) if self.by_rows is None else self.by_rows.at(self.shape[0])
+        return bound.times(float(ratio))
 
 
 class Product(NamedTuple):
@@ -94,13 +95,16 @@ class LayerCost:
         self._load = ExpertLoad(layer.moe, expert_skew) if layer.moe else None
         first = next((gemm for gemm in layer.gemms if gemm.expert), None)
         self._experts = kernels.experts(first.format) if first else None
-        between = [part for part in layer.elementwise if self._experts is None or part[0] not in FUSED]
+        self._prefill = kernels.prefill(layer)
+        inside = FUSED if self._experts is not None else ()
+        if self._prefill.writes_cache:
+            inside = (*inside, "cache_write")
+        between = [part for part in layer.elementwise if part[0] not in inside]
         if self._experts is not None and layer.moe and layer.moe.shared:
             between.append(("activation", 3 * layer.moe.shared * layer.act_bytes))
         self._between_bytes = sum(nbytes for _, nbytes in between)
         self._between_s = len(between) * kernels.profile.launch.graph
 
-        self._prefill = kernels.prefill(layer)
         self._prefill_flops = layer.attention.prefill_flops_per_pair
         named = zip(layer.gemms, self._products, strict=True)
         self._expand = next((product for gemm, product in named if gemm.name == "kv_b"), None)
@@ -227,7 +231,7 @@ def pairs(tokens: int, prefix: int, window: int | None = None) -> float:
     """Pairs of a new and a visible token for `tokens` new after `prefix` cached ones: S P + S^2 / 2, or less.
 
     With a window W the first W - P of the new ones see everything, the others W tokens each. Continuous, as in the
-    FLOP that the profile's prefill rate is fitted to (hw_profiles.cost_models.prefill_flops).
+    FLOP that the profile's prefill rate is fitted to (hw_profiles.prefill_cost.prefill_flops).
     """
     if window is None:
         return tokens * prefix + tokens * tokens / 2

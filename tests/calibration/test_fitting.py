@@ -1,6 +1,7 @@
 """Fits find known parameters again despite noise and outliers, and their scores are right."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from calibration.fit_link import fit_link, link_rows
 from calibration.fitting import Fit, score
 from calibration.kernel_fits import KernelFit, fit_kernel
 from calibration.points import Points
-from hw_profiles.cost_models import AllReduceModel, DecodeModel, GemmModel, LinkModel, PrefillModel
+from hw_profiles.cost_models import AllReduceModel, DecodeModel, GemmModel, LinkModel
 from hw_profiles.loader import load_profile
+from hw_profiles.prefill_cost import PrefillMemory, PrefillModel
 
 REPOSITORY = Path(__file__).parents[2]
 TRACES = os.environ.get("KVSIM_TRACES")
@@ -84,12 +86,35 @@ def test_prefill_parameters_are_found_with_the_span_of_few_tiles() -> None:
     truth = {"t0": 1.3e-5, "per_token": 1.1e-8, "flops": 6.8e14, "per_context": 1.5e-8}
     flops = 4 * 32 * 128 * (tokens * prefix + tokens * tokens / 2)
     exact = PrefillModel(**truth).seconds(tokens, flops)
-    shape = {"tokens": tokens, "heads": np.full_like(tokens, 32.0), "context": prefix + tokens / 2, "flops": flops}
+    heads = {"heads": np.full_like(tokens, 32.0), "kv_heads": np.full_like(tokens, 8.0)}
+    shape = {"tokens": tokens, **heads, "context": prefix + tokens / 2, "flops": flops}
     found = fit_kernel(points("prefill_attn", noisy(exact), **shape), resamples=20)
     close(found, truth, rel=0.35)
     without = PrefillModel(1.3e-5, 1.1e-8, 6.8e14).seconds(tokens, flops)
     long_prefix = (tokens < 64) & (prefix == 16384)
     assert (exact[long_prefix] > 3 * without[long_prefix]).all()
+
+
+def test_what_prefill_moves_and_where_it_splits_is_found() -> None:
+    """Keys and values by KV head, L2 that overflows, contexts that a planner cuts while there are few tiles."""
+    batch, length, heads, kv_heads = mesh(
+        np.array([1.0, 4, 16, 64]),
+        2.0 ** np.arange(7, 14),
+        np.array([4.0, 16, 64]),
+        np.array([1.0, 4, 16]),
+    )
+    keep = (kv_heads <= heads) & (batch * length <= 65536)
+    batch, length, heads, kv_heads = (x[keep] for x in (batch, length, heads, kv_heads))
+    tokens, context = batch * length, length / 2
+    flops = 4 * heads * 128 * tokens * context
+    moved = PrefillMemory(4e-10, 3e-9, warm=0.4, warm_bytes=25e6, split=8e-6, per_split=7e-8, split_tiles=132)
+    truth = PrefillModel(1.2e-5, 8e-9, 6.5e14, per_context=9e-9, memory=moved)
+    shape = {"tokens": tokens, "heads": heads, "kv_heads": kv_heads, "context": context, "flops": flops}
+    made = replace(points("prefill_attn", np.ones_like(tokens), **shape), l2_bytes=50e6, split_tiles=132)
+    found = fit_kernel(replace(made, seconds=made.predict(truth)))
+    assert found.fitted.max < 0.01
+    for name in ("per_kv", "per_write", "warm", "warm_bytes", "split", "per_split"):
+        assert found.values[name].value == pytest.approx(getattr(moved, name), rel=0.05), name
 
 
 def test_allreduce_parameters_are_found() -> None:

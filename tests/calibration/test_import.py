@@ -1,6 +1,7 @@
 """Importing tables: profiles get back what the tables were made from; what cannot be right is one line and exit 2."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from calibration.importer import read_points
-from hw_profiles.cost_models import AllReduceModel, DecodeModel, GemmModel, PrefillModel
+from hw_profiles.cost_models import AllReduceModel, DecodeModel, GemmModel
 from hw_profiles.errors import InputError
 from hw_profiles.loader import load_profile
+from hw_profiles.prefill_cost import PrefillMemory, PrefillModel
 from kvsim.cli.main import run
 
 DEVICE = "NVIDIA H100 80GB HBM3"
 GEMM = GemmModel(4e-6, 2.9e12, 7.5e14, 3.0, tile_rows=64)
 DECODE = DecodeModel(1.2e-5, 1.5e-5, 1e-7, 3.1e12)
-PREFILL = PrefillModel(1.2e-5, 1.2e-8, 6.5e14, per_context=9e-9)
+MOVED = PrefillMemory(per_kv=4e-10, per_write=3e-9)
+PREFILL = PrefillModel(1.2e-5, 1.2e-8, 6.5e14, per_context=9e-9, memory=MOVED)
 REDUCE = AllReduceModel(4, 6e-6, 2e11)
 
 
@@ -60,14 +63,17 @@ def decode_rows(speed: float = 1.0) -> dict[str, Any]:
 
 
 def prefill_rows() -> dict[str, Any]:
-    batch, length, heads = mesh([1, 2, 4, 8], [128, 256, 512, 1024, 2048, 4096, 8192, 16384], [4, 8, 16, 32, 64])
+    lengths = [128, 256, 512, 1024, 2048, 4096, 8192, 16384]
+    batch, length, heads, group = mesh([1, 2, 4, 8], lengths, [4, 8, 16, 32, 64], [1, 4, 8])
+    batch, length, heads, group = (x[heads >= group] for x in (batch, length, heads, group))
     seconds = np.zeros_like(batch)
-    for count in np.unique(heads):
-        rows = heads == count
-        model = PrefillModel(PREFILL.t0, PREFILL.per_token * count / 32, PREFILL.flops, None, int(count), 128, 9e-9)
+    for count, each in {*zip(heads, group, strict=True)}:
+        rows = (heads == count) & (group == each)
+        per_token = PREFILL.per_token * count / 32
+        model = replace(PREFILL, per_token=per_token, heads=int(count), kv_heads=int(count / each))
         flops = 4 * count * 128 * batch[rows] * length[rows] ** 2 / 2
         seconds[rows] = model.seconds(batch[rows] * length[rows], flops)
-    columns = {"batch_size": batch, "isl": length, "num_heads": heads, "num_key_value_heads": heads / 4, "step": 0}
+    columns = {"batch_size": batch, "isl": length, "num_heads": heads, "num_key_value_heads": heads / group, "step": 0}
     same = {"device": DEVICE, "kernel_source": "made", "head_dim": 128, "kv_cache_dtype": "bfloat16", "window_size": 0}
     return {**same, **columns, "latency": 1e3 * seconds}
 
@@ -114,8 +120,10 @@ def test_the_profile_is_what_the_tables_were_made_from(tables, tmp_path, capsys)
         ("prefill_attn", profile.prefill, PREFILL),
     ):
         for key, value in vars(truth).items():
-            if key not in {"residual", "floor", "share", "heads", "head_dim"}:
+            if key not in {"residual", "floor", "share", "heads", "kv_heads", "head_dim", "memory"}:
                 assert getattr(model, key) == pytest.approx(value, rel=0.03), (name, key)
+    for key, value in vars(MOVED).items():
+        assert getattr(profile.prefill.memory, key) == pytest.approx(value, rel=0.05, abs=1e-12), key
     total = profile.allreduce(4)
     assert total is not None
     assert total.seconds(2e6) == pytest.approx(REDUCE.seconds(2e6), rel=0.02)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from hw_profiles.cost_models import DecodeModel, GemmModel, LinkModel, PrefillModel, prefill_flops
+from hw_profiles.cost_models import DecodeModel, GemmModel, LinkModel
+from hw_profiles.prefill_cost import PrefillModel, prefill_flops
 
 GEMM = GemmModel(t0=4e-6, bandwidth=3e12, flops=8e14, p=3.0)
 DECODE = DecodeModel(floor=12e-6, t0=5e-6, per_seq=1e-7, bandwidth=3e12)

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw_profiles.cost_models import AllReduceModel, DecodeModel, GemmModel, PrefillModel
+from hw_profiles.cost_models import AllReduceModel, DecodeModel, GemmModel
 from hw_profiles.documents import read_document
 from hw_profiles.errors import InputError
 from hw_profiles.loader import load_profile
+from hw_profiles.prefill_cost import PrefillModel
 from hw_profiles.residual import Residual, octaves
 from hw_profiles.yaml_io import dump_yaml
 

@@ -14,9 +14,10 @@ from calibration.suite.facts import costs_of, facts_of
 from calibration.suite.plan import make_plan
 from calibration.suite.plan_attention import decode_bytes
 from calibration.suite.samples import SCHEMA
-from hw_profiles.cost_models import CopyModel, DecodeModel, GemmModel, LinkModel, PrefillModel
+from hw_profiles.cost_models import CopyModel, DecodeModel, GemmModel, LinkModel
 from hw_profiles.l2 import L2Model
 from hw_profiles.loader import load_profile
+from hw_profiles.prefill_cost import PrefillModel
 
 KIB, MIB = 2**10, 2**20
 TRUTH = SimpleNamespace(
