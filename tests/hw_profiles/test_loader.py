@@ -54,7 +54,7 @@ def test_h100_in_si_units() -> None:
     assert profile.gemm.flops == pytest.approx(820e12, rel=0.01)
     assert profile.gemm.tile_rows == 64
     assert profile.decode.per_seq == pytest.approx(1.25e-7, rel=0.01)
-    assert profile.prefill.per_token == pytest.approx(1.26e-8, rel=0.01)
+    assert profile.prefill.per_token == pytest.approx(7.89e-9, rel=0.01)
     assert profile.links["pcie_h2d"].alpha == pytest.approx(3.482e-6)
     assert profile.links["pcie_d2h"].beta == pytest.approx(50.24e9)
     assert profile.launch.graph < profile.launch.stream
