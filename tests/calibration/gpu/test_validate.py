@@ -71,8 +71,8 @@ def test_the_simulator_agrees_with_the_engine(verdict):
 
     Times are those of one thread on a machine with other work: from one minute to the next they move by a tenth, as
     `repeat` says of minutes that are near each other, or by a quarter where neighbours fill the caches. A queue that is
-    busy for 0.4 of the time makes 1 / (1 - 0.4) times as much of it. (The median TPOT is not held to that: it lies between
-    requests that decoded beside a prompt and those that did not, and jumps.)
+    busy for 0.4 of the time makes 1 / (1 - 0.4) times as much of it. The median TPOT is not held to that: it lies
+    between requests that decoded beside a prompt and those that did not, and jumps.
     """
     document, _ = verdict
     rows = {(row["variant"], row["what"]): row for row in document["rows"]}
