@@ -103,6 +103,13 @@ def test_queue_lengths_are_those_of_a_sweep_over_time(run, prompt):
     assert queue["waiting"]["mean"] + queue["running"]["mean"] == pytest.approx(requests.e2e_s.sum() / end, rel=1e-9)
 
 
+def test_a_run_without_steps_is_idle_throughout(run, prompt):
+    result = run([(0, 2000, 1, prompt(0, 2000))], blocks=10)
+    assert result.summary["requests"]["rejected"] == 1
+    assert parts(result) == dict.fromkeys(PARTS, 0.0)
+    assert result.summary["queue"]["waiting"] == result.summary["queue"]["running"] == {"mean": 0.0, "max": 0}
+
+
 def test_an_idle_system_has_no_queue(run, prompt):
     result = run([(i * 5.0, 100, 2, prompt(i, 100)) for i in range(3)])
     assert result.summary["queue"]["waiting"] == {"mean": 0.0, "max": 0}
