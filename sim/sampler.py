@@ -30,6 +30,8 @@ class Sampler:
         self._cluster = cluster
         self._progress = progress
         self._watch = watch
+        if watch is not None:
+            cluster.served.recent = []
         self._span = float(cluster.trace.arrival_s[-1])
         self._interval = max(self._span / POINTS, 1e-3)
         self._samples: list[tuple[float, list[Row]]] = []

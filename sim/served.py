@@ -38,6 +38,8 @@ class Served:
     def __init__(self, tiers: int) -> None:
         self.sent = 0
         """Requests sent so far."""
+        self.recent: list[Sequence] | None = None
+        """Those sent since somebody took this list, if anybody does: otherwise sequences are let go when they end."""
         self._order = np.zeros(0, np.intp)
         self._columns = Columns({"place": "int64", **COLUMNS, **{f"reused_{i}": "int64" for i in range(tiers)}})
 
@@ -45,6 +47,8 @@ class Served:
         """A request was sent."""
         seq.place = self.sent
         self.sent += 1
+        if self.recent is not None:
+            self.recent.append(seq)
 
     def add(self, seq: Sequence) -> None:
         """It has ended, finished or rejected."""

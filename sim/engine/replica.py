@@ -361,7 +361,7 @@ class Replica:
         self._finished(seq)
 
     def _record(self, stride: Stride, steps: int, now: float) -> None:
-        times, totals, chunks = stride.times, self.times, stride.shapes()
+        times, totals, chunks = stride.times, self.times, stride.shapes
         slowed, waited = stride.slowed, stride.layer_wait
         own = stride.own_s(now)
         if self._cost.extrapolated(stride.decode_seqs, stride.context, chunks):

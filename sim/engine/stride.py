@@ -37,6 +37,8 @@ class Stride:
     """Those that they attend in layers with a sliding window, by window."""
     chunks: list[Chunk]
     """Prefill chunks; only strides of one step have any."""
+    shapes: list[tuple[int, int]]
+    """New tokens of each of them, and the cached tokens before those."""
     tokens: int
     """Tokens of a step, prefill and decode."""
     rows: int
@@ -51,10 +53,6 @@ class Stride:
     """Steps, from the first on, that have been charged for copies beside them."""
     layer_wait: float = 0.0
     """Seconds that the only step waited for layers of a prefix on their way."""
-
-    def shapes(self) -> list[tuple[int, int]]:
-        """New tokens of each prefill chunk, and the cached tokens before them."""
-        return [(n, seq.computed) for seq, n in self.chunks] if self.chunks else []
 
     @property
     def first_end(self) -> float:
@@ -89,10 +87,10 @@ class Stride:
 
     def _bound(self, cost: StepCost, before: int, arithmetic: bool) -> Bound:
         """What the step after `before` others waits for: HBM, and `arithmetic` if that matters."""
-        seqs, shapes = self.decode_seqs, self.shapes()
+        seqs = self.decode_seqs
         context = self.context + seqs * before
         windowed = [Attended(now + growing * before, growing) for now, growing in self.windowed]
-        return cost.bound(self.tokens, self.rows, seqs, context, shapes, windowed, arithmetic=arithmetic)
+        return cost.bound(self.tokens, self.rows, seqs, context, self.shapes, windowed, arithmetic=arithmetic)
 
     def _postpone(self, before: int, seconds: float) -> None:
         """Let the step after `before` others end later; the ends of those after it are the same sums from there on."""
@@ -146,7 +144,7 @@ def plan_stride(
             ends[0] += start
             np.add.accumulate(ends, out=ends)
             end = float(ends[-1])
-        return Stride(start, stall, end, steps, ends, seqs, context, windowed, chunks, seqs, seqs, times)
+        return Stride(start, stall, end, steps, ends, seqs, context, windowed, chunks, [], seqs, seqs, times)
     tokens = rows = seqs
     shapes = []
     for seq, n in chunks:
@@ -155,7 +153,7 @@ def plan_stride(
         shapes.append((n, seq.computed))
     times = cost.mixed_step(seqs, context, windowed, shapes, tokens, rows, longest=group.longest, flowing=flowing)
     end = start + at(times.seconds, 0)
-    return Stride(start, stall, end, 1, None, seqs, context, windowed, chunks, tokens, rows, times)
+    return Stride(start, stall, end, 1, None, seqs, context, windowed, chunks, shapes, tokens, rows, times)
 
 
 def _stride_length(batch: Batch, group: DecodeGroup) -> int:

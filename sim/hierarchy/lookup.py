@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from math import inf
 from typing import NamedTuple
 
@@ -18,6 +19,9 @@ class Found(NamedTuple):
     level: int
     block: Block
     tokens: int
+
+
+_found: Callable[[tuple[int, Block, int]], Found] = partial(tuple.__new__, Found)  # sooner than Found(...)
 
 
 class Lookup:
@@ -51,7 +55,7 @@ class Lookup:
                 break
             near = hbm.get(key)
             if near is not None and near.start == start and near.tokens >= want:  # HBM has it all
-                found.append(Found(0, near, want))
+                found.append(_found((0, near, want)))
                 start += want
                 continue
             hit = self._nearest(key, seq.keys, start, want, full, None, seq.fetch_level is None)

@@ -155,15 +155,14 @@ class Mover:
 
     def _behind(self, keys: Sequence[int], into: int) -> tuple[dict[int, list[Block]], list[Block]]:
         """The blocks to fetch, by the level that has them nearest, and those of the prefix that `into` has."""
-        nearer = [self._tier(level) for level in range(into + 1)]
+        nearer = [self._tier(level).covering_each(keys) for level in range(into + 1)]
         wanted: dict[int, list[Block]] = {}
         kept: list[Block] = []
-        for index in range(len(keys)):
-            near = [tier.covering(keys, index) for tier in nearer]
+        for index, near in enumerate(zip(*nearer, strict=True)):
             here = near[into]
             if here is not None and here not in kept[-1:]:
                 kept.append(here)
-            if any(block is not None for block in near):
+            if near.count(None) < len(near):
                 continue
             for level in range(into + 1, len(self._sources) + 1):
                 block = self._sources[level - 1].place.tier.covering(keys, index)

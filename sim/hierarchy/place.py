@@ -124,7 +124,7 @@ class Place:
             if near is None or self._host is None:
                 self._send(target, route, copies, leaving)
             else:
-                by_host = [self._is_near(c, end) for c, end in zip(copies.copies, copies.ends, strict=True)]
+                by_host = self._are_near(self._host, copies)
                 if all(by_host):
                     self._send(target, near, copies, leaving)
                 else:
@@ -132,16 +132,18 @@ class Place:
                     self._send(target, route, copies.where(map(not_, by_host)), leaving)
             self._tell_others(target.tier)
 
-    def _is_near(self, copy: Block, tokens: int) -> bool:
-        """True if host memory has so many tokens of the block, in blocks of its own size."""
-        if self._host is None:
-            return False
-        if copy.members is None:
-            block = self._host.blocks.get(copy.key)
-            return block is not None and block.ready >= tokens
-        keys = self._host.cut(copy)
-        near = [self._host.blocks.get(key) for key in keys]
-        return all(block is not None and block.ready * len(keys) >= tokens for block in near)
+    @staticmethod
+    def _are_near(host: Tier, copies: Copies) -> list[bool]:
+        """Of each copy: whether host memory has as many tokens of the block, in blocks of its own size."""
+        held, found = host.blocks.get, []
+        for copy, tokens in zip(copies.copies, copies.ends, strict=True):
+            if copy.members is None:
+                block = held(copy.key)
+                found.append(block is not None and block.ready >= tokens)
+            else:
+                parts = [held(key) for key in host.cut(copy)]
+                found.append(all(part is not None and part.ready * len(parts) >= tokens for part in parts))
+        return found
 
     def _send(self, target: Place, route: Route, copies: Copies, leaving: bool) -> None:
         if not copies.blocks:

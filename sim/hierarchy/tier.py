@@ -99,6 +99,12 @@ class Tier:
             return self.blocks.get(keys[place])
         return next((self.blocks[key] for key in keys[place : place + self.span] if key in self.blocks), None)
 
+    def covering_each(self, keys: Sequence[int]) -> list[Block | None]:
+        """`covering` each of a run of hashes."""
+        if self.span == 1:
+            return list(map(self.blocks.get, keys))
+        return [self.covering(keys, place) for place in range(len(keys))]
+
     def cut(self, block: Block) -> Sequence[int]:
         """Keys of the blocks here that would hold the tokens of a block of this tier's or of larger ones."""
         return (block.key,) if block.members is None else block.members[self.span - 1 :: self.span]

@@ -56,14 +56,13 @@ class Watch:
         self._attainment = attainment
         self._missed_any = 0
         self._rejected = 0
-        self._seen = 0
         self._open: list[Sequence] = []
 
     def __call__(self, cluster: Cluster) -> None:
         """Raise Stopped if the SLO is lost."""
         now, requests = cluster.clock.now, len(cluster.trace)
-        self._open += cluster.sequences[self._seen :]
-        self._seen = len(cluster.sequences)
+        self._open += cluster.served.recent or ()
+        cluster.served.recent = []
         still = []
         for seq in self._open:
             if seq.status.startswith("rejected"):
