@@ -8,6 +8,8 @@ from calibration.suite.point import Costs
 from hw_profiles.profile import Profile
 
 GIB = 2**30
+ACHIEVED = 0.9
+"""Share of the datasheet's memory rate that kernels reach."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,20 @@ def facts_of(profile: Profile, arch: str = "9.0") -> Facts:
     )
 
 
-def costs_of(profile: Profile) -> Costs:
-    """What a profile predicts, in the few numbers that a plan needs."""
+def costs_of(profile: Profile, peak: float = 0.0) -> Costs:
+    """What a profile predicts, in the few numbers that a plan needs.
+
+    peak: datasheet rate of the memory of the card that is measured (bytes/s), if it is another: everything on it is taken
+    to be slower or faster by as much.
+    """
+    scale = ACHIEVED * peak / profile.hbm_bandwidth if peak else 1.0
     link = profile.copy_model("pcie_h2d")
     per_copy = {method: profile.copy_model("pcie_h2d", method).alpha for method in profile.copy_methods("pcie_h2d")}
     return Costs(
-        hbm=profile.hbm_bandwidth,
-        l2=profile.si("tiers.l2.read") if "tiers.l2.read" in profile.entries else 3 * profile.hbm_bandwidth,
-        gemm=profile.gemm.flops,
-        attention=profile.prefill.flops / 2,  # Triton kernels, not FlashAttention-3
+        hbm=scale * profile.hbm_bandwidth,
+        l2=scale * (profile.si("tiers.l2.read") if "tiers.l2.read" in profile.entries else 3 * profile.hbm_bandwidth),
+        gemm=scale * profile.gemm.flops,
+        attention=scale * profile.prefill.flops / 2,  # Triton kernels, not FlashAttention-3
         link=link.beta,
         launch=profile.launch.stream,
         l2_bytes=profile.l2_bytes,

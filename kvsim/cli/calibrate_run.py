@@ -55,7 +55,7 @@ def run(
     else:
         _may_measure(out, resume, nvme)
         facts = device_facts(device)
-    costs = cpu_costs(facts.l2_bytes) if facts.kind == "cpu" else costs_of(machine)
+    costs = cpu_costs(facts.l2_bytes) if facts.kind == "cpu" else costs_of(machine, facts.peak)
     plan = make_plan(facts, costs, nvme=nvme is not None, only=chosen)
     if budget_s is not None:
         plan = plan.within(budget_s)

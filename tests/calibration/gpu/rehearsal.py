@@ -12,6 +12,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
@@ -91,7 +92,8 @@ def stand_in() -> None:
     cuda.stream = cuda.graph = lambda other: contextlib.nullcontext()
     cuda.synchronize = cuda.empty_cache = lambda *rest: None
     cuda.current_stream = Stream
-    torch.Tensor.pin_memory = lambda self: self
+    registers = SimpleNamespace(cudaHostRegister=lambda *_: 0, cudaHostUnregister=lambda _: 0)
+    cuda.cudart = lambda: registers
     torch.Tensor.record_stream = lambda self, stream: None
     torch.Tensor.is_cuda = property(lambda self: True)
     for name in ("empty", "zeros"):

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from calibration.suite.facts import facts_of
 from calibration.suite.fit import fit_samples
+from calibration.suite.preflight import check_profile
 from calibration.suite.samples import read_samples
 from hw_profiles.errors import InputError
 from hw_profiles.loader import load_profile
+from hw_profiles.yaml_io import load_yaml
 from kvsim.cli.main import run
 
 
@@ -215,6 +219,7 @@ def test_the_profile_is_whole(samples_file, tmp_path, capsys, fitted):
         read = profile.entries[entry.path]
         assert read.value_si == pytest.approx(entry.value, rel=1e-5, abs=1e-12), entry.path
         assert read.lo is not None
+    check_profile(load_yaml(out), out, replace(facts_of(load_profile("h100-sxm")), name="H100 of the tests"))
     assert profile.validity.batch == (1, 256)
     assert profile.validity.seq == (128, 131072)
     assert profile.validity.prefix == (0, 32768)

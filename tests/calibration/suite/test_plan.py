@@ -131,6 +131,15 @@ def test_every_shipped_profile_makes_a_plan():
         assert make_plan(facts_of(profile), costs_of(profile)).seconds < 600, name
 
 
+def test_a_slower_card_takes_longer():
+    """The profile is one's guess; what the driver says of the memory counts."""
+    profile = load_profile("h100-sxm")
+    facts = facts_of(profile)
+    seconds = [make_plan(facts, costs_of(profile, peak)).points_s for peak in (0.0, 3.35e12, 0.6e12)]
+    assert seconds[1] == pytest.approx(seconds[0], rel=0.05)
+    assert seconds[2] > 1.5 * seconds[0]
+
+
 def test_the_disk_only_when_asked():
     profile = load_profile("h100-sxm")
     plan = make_plan(facts_of(profile), costs_of(profile), nvme=True)
