@@ -99,7 +99,7 @@ def _answers(
             yield index, work(job)
         return
     left = list(range(len(jobs)))
-    for index, answer in _pooled(work, jobs, left, workers):
+    for index, answer in _pooled(work, jobs, tuple(left), workers):
         left.remove(index)
         yield index, answer
     # A process died, and the pool with it. One by one, the job that kills its process is known.

@@ -169,3 +169,12 @@ def test_a_killed_process_is_one_line():
 
 def double(job: int) -> int:
     return 2 * job
+
+
+def process_of(job: int) -> int:
+    return os.getpid()
+
+
+def test_two_processes_do_it_all():
+    """None is started for single jobs: that is for after a process has died."""
+    assert len(set(run_all(process_of, range(40), workers=2))) <= 2
