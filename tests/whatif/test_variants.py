@@ -128,6 +128,7 @@ def test_ctrl_c_ends_every_process():
         process.kill()
         pytest.skip("needs /proc to see the processes")
     wait_until(lambda: len(children.read_text().split()) >= 3)  # two workers and Python's resource tracker
+    time.sleep(0.5)  # the last one has only just been forked
     process.send_signal(signal.SIGINT)  # to it alone, not to its workers
     assert process.wait(timeout=30) != 0
 
