@@ -56,8 +56,8 @@ def facts_of(profile: Profile, arch: str = "9.0") -> Facts:
 def costs_of(profile: Profile, peak: float = 0.0) -> Costs:
     """What a profile predicts, in the few numbers that a plan needs.
 
-    peak: datasheet rate of the memory of the card that is measured (bytes/s), if it is another: everything on it is taken
-    to be slower or faster by as much.
+    peak: datasheet rate of the memory of the card that is measured (bytes/s), if it is another: everything on it is
+    taken to be slower or faster by as much.
     """
     scale = ACHIEVED * peak / profile.hbm_bandwidth if peak else 1.0
     link = profile.copy_model("pcie_h2d")
