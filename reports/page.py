@@ -15,7 +15,15 @@ from reports.figures.prefetch import prefetch_figures
 from reports.figures.replica_time import replica_time
 from reports.load import RunData, section
 from reports.provenance import provenance, trust_line
-from reports.tables import bound_tables, link_tables, part_tables, prefetch_table, tier_table, time_table
+from reports.tables import (
+    bound_tables,
+    link_tables,
+    part_tables,
+    prefetch_table,
+    priority_tables,
+    tier_table,
+    time_table,
+)
 from reports.text import NBSP, NO_VALUE, is_number, metric_value, number, percent, seconds
 from reports.verdict import verdict
 
@@ -29,7 +37,7 @@ def render(run: RunData) -> str:
     values, sources = provenance(run.profile)
     prefetches = prefetch_table(run)
     sections = [
-        Section("latency", "Latency", latency_figures(run, axis), part_tables(run)),
+        Section("latency", "Latency", latency_figures(run, axis), [*part_tables(run), *priority_tables(run)]),
         Section("load", "Load", load_figures(run, axis)),
         Section("time", "Replica time", [replica_time(run), engine_time(run, axis)], [time_table(run)]),
         Section("cache", "Cache", cache_figures(run, axis), [tier_table(run), *bound_tables(run)]),

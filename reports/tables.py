@@ -89,6 +89,22 @@ def part_tables(run: RunData) -> list[TextTable]:
     return [TextTable("request-parts", "Where the requests' time went", read, columns, rows, (1, 2, 3, 4))]
 
 
+def priority_tables(run: RunData) -> list[TextTable]:
+    """Latencies by priority; no table where requests have none."""
+    found = run.summary.get("priorities") or []
+    shown = (("ttft", "mean"), ("ttft", "p99"), ("e2e", "mean"), ("e2e", "p99"), ("queue", "mean"))
+    rows = []
+    for each in found:
+        values = (section(each, f"{name}_ms").get(statistic) for name, statistic in shown)
+        cells = (seconds(value / 1e3) if is_number(value) else NO_VALUE for value in values)
+        rows.append((str(each["priority"]), number(each["requests"]), number(each["preemptions"]), *cells))
+    labels = (f"{METRIC_LABELS[name]}, {statistic}" for name, statistic in shown)
+    columns = ("Priority", "Requests", "Preemptions", *labels)
+    read = "Requests by priority; lower ones are served first if the engine schedules by it."
+    numbers = tuple(range(1, len(columns)))
+    return [TextTable("priorities", "Latency by priority", read, columns, rows, numbers)] if rows else []
+
+
 def tier_table(run: RunData) -> TextTable:
     """One column per tier, one row per field; what prefetches brought has a table of its own."""
     tiers = section(run.summary, "tiers")

@@ -51,6 +51,8 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     line(_time(summary["time"]))
     line(_split(summary))
     line(_queue(summary["queue"]))
+    if "priorities" in summary:
+        line(_priorities(summary["priorities"]))
     turns = _turns(summary["prefix"])
     if turns:
         line(turns)
@@ -134,6 +136,13 @@ def _split(summary: Mapping[str, Any]) -> str:
     whole = sum(split[key] for key in fields)
     parts = [f"{_plain(percent(split[key] / whole))} {fields[key]['label']}" for key in fields if whole and split[key]]
     return f"replica time by what bounds it: {', '.join(parts)}"
+
+
+def _priorities(found: list[Mapping[str, Any]]) -> str:
+    """Mean TTFT of each priority."""
+    each = [(str(one["priority"]), one["ttft_ms"]["mean"]) for one in found]
+    parts = [f"{name}: {_plain(seconds(mean / 1e3))}" for name, mean in each if mean is not None]
+    return f"TTFT by priority, mean: {', '.join(parts)}"
 
 
 def _queue(queue: Mapping[str, Mapping[str, float]]) -> str:

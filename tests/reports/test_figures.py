@@ -13,6 +13,7 @@ from reports.figures.load import engine_time, load_figures
 from reports.figures.parts import split_groups
 from reports.figures.replica_time import MOST_BARS, replica_time
 from reports.load import load_run
+from reports.tables import priority_tables
 from sim.time_split import PARTS
 
 KV_BYTES = 131072
@@ -170,6 +171,17 @@ def test_bars_of_replica_time_add_up(run, count):
     assert bars.shape == (5, 1 if count == 1 else 1 + min(count, MOST_BARS))
     assert bars.sum(axis=0) == pytest.approx(100, abs=0.01)
     assert ("have a bar" in figure.finding) == (count > MOST_BARS)
+
+
+def test_priorities_have_a_table_where_there_are_some(run):
+    assert priority_tables(run) == []
+    stats = {f"{name}_ms": {"mean": 250.0, "p99": 1000.0} for name in ("ttft", "e2e", "queue")}
+    rows = [{"priority": p, "requests": 10, "preemptions": p, **stats} for p in (0, 1)]
+    (table,) = priority_tables(replace(run, summary={**run.summary, "priorities": rows}))
+    assert [row[0] for row in table.rows] == ["0", "1"]
+    assert table.rows[1][2] == "1"
+    assert table.rows[0][3].replace("\xa0", " ") == "250 ms"
+    assert all(len(row) == len(table.columns) for row in table.rows)
 
 
 def test_a_summary_without_replica_time_has_no_bars(run):
