@@ -114,8 +114,8 @@ def _link_paths(cluster: Cluster) -> set[str]:
 
 
 def _extrapolated(cluster: Cluster) -> float:
-    busy = sum(r.times.compute_s for r in cluster.replicas)
-    return sum(r.extrapolated_s for r in cluster.replicas) / busy if busy else 0.0
+    busy = sum(r.accounts.times.compute_s for r in cluster.replicas)
+    return sum(r.accounts.extrapolated_s for r in cluster.replicas) / busy if busy else 0.0
 
 
 def _extrapolated_copies(cluster: Cluster) -> float | None:

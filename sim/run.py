@@ -201,7 +201,7 @@ def _simulate(
         "wall_s": time.perf_counter() - wall,
         "cpu_s": cpu_s,
         "events": cluster.clock.events,
-        "steps": sum(r.steps for r in cluster.replicas),
+        "steps": sum(r.accounts.steps for r in cluster.replicas),
         "requests_per_cpu_s": cluster.done / cpu_s,
     }
     state = None

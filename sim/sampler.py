@@ -47,7 +47,7 @@ class Sampler:
             rows.append(("replica", label, "running", len(replica.batch.running)))
             rows.append(("replica", label, "waiting", replica.batch.queue_length))
             rows.append(("replica", label, "loading", len(replica.batch.loading)))
-            rows.append(("replica", label, "load_wait_s", replica.times.load_wait_s))
+            rows.append(("replica", label, "load_wait_s", replica.accounts.times.load_wait_s))
         for tiers in cluster.tiers:
             for tier in tiers:
                 rows.append(("tier", tier.label, "used_bytes", tier.used + tier.reserved))

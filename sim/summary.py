@@ -57,7 +57,7 @@ def summarize(
         "tiers": {tier.name: _tier(by_name[tier.name]) for tier in spec.tiers},
         "links": _links(cluster, duration),
         "time": _time(cluster, span),
-        "replica_time": time_split(steps, cluster.cost, [r.times.load_wait_s for r in cluster.replicas], span),
+        "replica_time": time_split(steps, cluster.cost, [r.accounts.times.load_wait_s for r in cluster.replicas], span),
         "queue": queue_lengths(requests, cluster.preemptions, span),
         "preemptions": sum(len(r.batch.preemptions) for r in cluster.replicas),
     }
@@ -213,7 +213,7 @@ def _link_order(cluster: Cluster) -> list[str]:
 
 def _time(cluster: Cluster, end: float) -> dict[str, float]:
     """Replica-seconds from 0 to the last finish, by what the replica did; they add up to that span."""
-    times = [r.times for r in cluster.replicas]
+    times = [r.accounts.times for r in cluster.replicas]
     names = ("compute_s", "interference_s", "layer_wait_s", "load_wait_s", "store_wait_s")
     spent = {name: sum(getattr(t, name) for t in times) for name in names}
     return {**spent, "idle_s": max(0.0, end * len(times) - sum(spent.values()))}

@@ -7,40 +7,23 @@ The loop's cost is per decision, not per step or running sequence.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
-from math import isnan
 from typing import NamedTuple
 
 from policies.base import PrefetchPolicy
 from sim.clock import STEP_LAST, Clock
 from sim.cost.interference import watch
 from sim.cost.step import StepCost
-from sim.cost.times import at, total
+from sim.cost.times import at
+from sim.engine.accounts import Accounts
 from sim.engine.batch import Batch, Chunk
-from sim.engine.sequence import Preemption, Sequence
+from sim.engine.sequence import Sequence
 from sim.engine.stride import Stride, plan_stride
 from sim.hierarchy.link import CopyEngine
 from sim.hierarchy.prefetch import Prefetcher
 from sim.hierarchy.tier import Listener
 from sim.invariants import ensure
 from sim.recorder import Recorder
-
-
-@dataclass
-class ReplicaTimes:
-    """Where a replica's time went, in seconds; the rest is idle."""
-
-    compute_s: float = 0.0
-    """Steps, as they would have been without copies."""
-    interference_s: float = 0.0
-    """What copies added to them."""
-    layer_wait_s: float = 0.0
-    """What steps waited for layers of a prefix on their way (layer-wise loading)."""
-    load_wait_s: float = 0.0
-    """Nothing could run, but requests waited for KV to arrive."""
-    store_wait_s: float = 0.0
-    """A step was decided, but the memory that it needs was still being copied away."""
 
 
 class Decision(NamedTuple):
@@ -77,9 +60,7 @@ class Replica:
         self.index = index
         self.batch = batch
         self.cache = batch.cache
-        self.times = ReplicaTimes()
-        self.steps = 0
-        self.extrapolated_s = 0.0
+        self.accounts = Accounts(index, cost, recorder)
         self.prompt_tokens = 0
         """Prompt tokens of the requests here that have no token yet."""
         self._clock = clock
@@ -183,7 +164,7 @@ class Replica:
             return
         now = self._clock.now
         if self._awaiting:
-            self.times.load_wait_s += now - self._last_end
+            self.accounts.times.load_wait_s += now - self._last_end
         self._last_end = now
         self._next(now)
 
@@ -292,16 +273,10 @@ class Replica:
         return False
 
     def _commit(self, stride: Stride, now: float) -> None:
-        batch, steps = self.batch, stride.steps
-        if stride.decode_seqs:
-            if steps > stride.booked:
-                self._reserve_steps(stride, steps)
-            # Every decoding sequence got its previous token when the step before this stride ended.
-            self._recorder.gap(stride.first_end - self._last_end, stride.decode_seqs)
-            if stride.ends is not None:
-                self._recorder.gaps(stride.ends, stride.decode_seqs, grow=not stride.slowed)
-        self._record(stride, steps, now)
-        for seq in batch.decoding.advance(steps):
+        if stride.decode_seqs and stride.steps > stride.booked:
+            self._reserve_steps(stride, stride.steps)
+        self.accounts.add(stride, now, self._last_end, self.batch)
+        for seq in self.batch.decoding.advance(stride.steps):
             self._finish(seq, now)
         if stride.chunks:
             self._finish_chunks(stride, now)
@@ -317,14 +292,9 @@ class Replica:
         """Prefill chunks have run: offer what they filled for offload, and let completed prompts decode."""
         batch, filled = self.batch, []
         batch.prefilling = None
+        decided_s, own_s = stride.start - stride.stall, stride.own_s(now)
         for seq, tokens in stride.chunks:
-            if not seq.prefilled:
-                seq.chunk_s = stride.start - stride.stall
-            if seq.loss is not None:
-                self._make_up(seq.loss, stride, max(0, min(tokens, seq.reached - seq.computed)) / tokens, now)
-            seq.recomputed += max(0, min(seq.computed + tokens, seq.reached) - seq.computed)
-            seq.computed += tokens
-            seq.prefilled += tokens
+            seq.ran(tokens, decided_s, own_s)
             filled += seq.filled
             seq.filled = []
             if seq.computed < seq.known:
@@ -346,12 +316,6 @@ class Replica:
         if filled:
             self.cache.filled(filled)
 
-    def _make_up(self, loss: Preemption, stride: Stride, share: float, now: float) -> None:
-        """A step computed a chunk of a preempted sequence, of which `share` is what that had before."""
-        if isnan(loss.restart_s):
-            loss.restart_s = stride.start - stride.stall
-        loss.recompute_s += share * stride.own_s(now)
-
     def _finish(self, seq: Sequence, now: float) -> None:
         seq.finish_s = now
         seq.status = "finished"
@@ -359,36 +323,3 @@ class Replica:
         if self.prefetcher is not None:
             self.prefetcher.finished(seq)
         self._finished(seq)
-
-    def _record(self, stride: Stride, steps: int, now: float) -> None:
-        times, totals, chunks = stride.times, self.times, stride.shapes
-        slowed, waited = stride.slowed, stride.layer_wait
-        own = stride.own_s(now)
-        if self._cost.extrapolated(stride.decode_seqs, stride.context, chunks):
-            self.extrapolated_s += own
-        self._recorder.steps.append(
-            self.index,
-            self.steps,
-            steps,
-            stride.start,
-            now,
-            stride.decode_seqs,
-            len(chunks),
-            sum([n for n, _ in chunks]) if chunks else 0,
-            stride.context,
-            len(self.batch.running),
-            self.batch.queue_length,
-            times.linear * steps,
-            total(times.attention, steps),
-            times.exchange * steps,
-            total(times.launch, steps),
-            total(times.pipeline, steps),
-            stride.stall,
-            slowed,
-            waited,
-        )
-        self.steps += steps
-        totals.compute_s += own
-        totals.interference_s += slowed
-        totals.layer_wait_s += waited
-        totals.store_wait_s += stride.stall

@@ -153,6 +153,19 @@ class Sequence:
         """True if the next turn of its conversation has its blocks, with those of its output, in its prompt."""
         return bool(self.said)
 
+    def ran(self, tokens: int, decided_s: float, step_s: float) -> None:
+        """The next `tokens` of what is known ran in a step that was decided at `decided_s` and took `step_s`."""
+        if not self.prefilled:
+            self.chunk_s = decided_s
+        again = max(0, min(self.computed + tokens, self.reached) - self.computed)
+        if self.loss is not None:
+            if math.isnan(self.loss.restart_s):
+                self.loss.restart_s = decided_s
+            self.loss.recompute_s += again / tokens * step_s
+        self.recomputed += again
+        self.computed += tokens
+        self.prefilled += tokens
+
     @property
     def own_key(self) -> int:
         """Key of the block that holds what no other request can hit: its output, if no next turn has it."""

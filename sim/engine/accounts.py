@@ -1,0 +1,82 @@
+"""What a replica's steps took, and what for: rows of the table of steps, totals, and the gaps between tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sim.cost.step import StepCost
+from sim.cost.times import total
+from sim.engine.batch import Batch
+from sim.engine.stride import Stride
+from sim.recorder import Recorder
+
+
+@dataclass
+class ReplicaTimes:
+    """Where a replica's time went, in seconds; the rest is idle."""
+
+    compute_s: float = 0.0
+    """Steps, as they would have been without copies."""
+    interference_s: float = 0.0
+    """What copies added to them."""
+    layer_wait_s: float = 0.0
+    """What steps waited for layers of a prefix on their way (layer-wise loading)."""
+    load_wait_s: float = 0.0
+    """Nothing could run, but requests waited for KV to arrive."""
+    store_wait_s: float = 0.0
+    """A step was decided, but the memory that it needs was still being copied away."""
+
+
+class Accounts:
+    """Accounts of the replica `index`, to which each stride is added when its last step has ended."""
+
+    def __init__(self, index: int, cost: StepCost, recorder: Recorder) -> None:
+        self.times = ReplicaTimes()
+        self.steps = 0
+        self.extrapolated_s = 0.0
+        """Of `compute_s`, that of steps outside the measured box of the profile."""
+        self._index = index
+        self._cost = cost
+        self._recorder = recorder
+
+    def add(self, stride: Stride, now: float, last_end: float, batch: Batch) -> None:
+        """A stride has ended `now`, the step before it at `last_end`; `batch` is still what it was in the stride."""
+        if stride.decode_seqs:
+            # Every decoding sequence got its previous token when the step before this stride ended.
+            self._recorder.gap(stride.first_end - last_end, stride.decode_seqs)
+            if stride.ends is not None:
+                self._recorder.gaps(stride.ends, stride.decode_seqs, grow=not stride.slowed)
+        own = stride.own_s(now)
+        if self._cost.extrapolated(stride.decode_seqs, stride.context, stride.shapes):
+            self.extrapolated_s += own
+        self._record(stride, now, batch)
+        totals = self.times
+        self.steps += stride.steps
+        totals.compute_s += own
+        totals.interference_s += stride.slowed
+        totals.layer_wait_s += stride.layer_wait
+        totals.store_wait_s += stride.stall
+
+    def _record(self, stride: Stride, now: float, batch: Batch) -> None:
+        times, steps = stride.times, stride.steps
+        self._recorder.steps.append(
+            self._index,
+            self.steps,
+            steps,
+            stride.start,
+            now,
+            stride.decode_seqs,
+            len(stride.chunks),
+            stride.tokens - stride.decode_seqs,
+            stride.context,
+            len(batch.running),
+            batch.queue_length,
+            times.linear * steps,
+            total(times.attention, steps),
+            times.exchange * steps,
+            total(times.launch, steps),
+            total(times.pipeline, steps),
+            stride.stall,
+            stride.slowed,
+            stride.layer_wait,
+        )
