@@ -8,8 +8,9 @@ from typing import NamedTuple
 from hw_profiles.errors import InputError
 from policies.base import Block, EvictionPolicy
 from sim.hierarchy.counters import TierCounters
+from sim.hierarchy.tallies import Tallies
 from sim.hierarchy.victims import coldest, leaves
-from sim.invariants import ensure
+from sim.invariants import InvariantError, ensure
 
 NOTHING: Sequence[Block] = ()
 
@@ -47,14 +48,9 @@ class Tier:
         page_locked: int | None = None,
     ) -> None:
         self.page_locked = page_locked
-        self._links = leaf_only or span > 1 or page_locked is not None
-        """True if something is counted by `_link`."""
-        self._locked = 0
-        """Bytes of blocks in page-locked memory, where that is limited."""
+        self._tallies = Tallies(leaf_only=leaf_only, span=span, page_locked=page_locked)
         self.block_tokens = block_tokens
         self.span = span
-        self._spanned: dict[int, int] = {}
-        """Resident blocks that span a hash, by its key; kept for a `span` above 1."""
         self.name = name
         self.label = label
         """Which one of several equal tiers this is: "hbm/0" (replica 0) or "dram/node0"."""
@@ -68,8 +64,6 @@ class Tier:
         self.listeners: list[Listener] = []
         """Replicas whose next decision may depend on copies that have come or gone."""
         self.leaf_only = leaf_only
-        self._children: dict[int, int] = {}
-        """Resident children by key of the parent, which need not be resident; kept for `leaf_only` alone."""
         kind, base = type(policy), EvictionPolicy
         self._expires = kind.expired is not base.expired
         self._miss = None if kind.miss is base.miss else policy.miss
@@ -91,7 +85,7 @@ class Tier:
 
     def holds(self, key: int) -> bool:
         """True if a block here has the bytes of this hash, or is receiving them."""
-        return key in (self.blocks if self.span == 1 else self._spanned)
+        return key in (self.blocks if self.span == 1 else self._tallies.spanned)
 
     def covering(self, keys: Sequence[int], place: int) -> Block | None:
         """The block that has the hash at a place of a run of hashes, and else only hashes of that run."""
@@ -139,9 +133,9 @@ class Tier:
             if not (block.uses or block.sent):
                 unused += block.size
         self.policy.remove_all(victims)
-        if self._links:
+        if self._tallies.kept:
             for block in victims:
-                self._unlink(block)
+                self._tallies.remove(block)
         self.used -= freed
         counters.evicted_blocks += len(victims)
         counters.evicted_bytes += freed
@@ -155,34 +149,8 @@ class Tier:
     def _choose(self, need: int) -> list[Block] | None:
         """Blocks to evict for `need` bytes."""
         if self.leaf_only:
-            return leaves(self.policy, need, self.blocks, self._children, self._broken)
+            return leaves(self.policy, need, self.blocks, self._tallies.children, self._broken)
         return coldest(self.policy, need, self._broken)
-
-    def _link(self, block: Block) -> None:
-        """Count the block with its parent (`leaf_only`), with the hashes that it spans, and in page-locked memory."""
-        if self.page_locked is not None:
-            block.pageable = 0
-            self._take_locked(block, block.size)
-        if self.leaf_only and block.parent is not None:
-            self._children[block.parent] = self._children.get(block.parent, 0) + 1
-        for key in block.members or ():
-            self._spanned[key] = self._spanned.get(key, 0) + 1
-
-    def _unlink(self, block: Block) -> None:
-        """Undo `_link`."""
-        if self.leaf_only and block.parent is not None:
-            _count_down(self._children, block.parent)
-        for key in block.members or ():
-            _count_down(self._spanned, key)
-        if self.page_locked is not None:
-            self._locked -= block.size - block.pageable
-
-    def _take_locked(self, block: Block, size: int) -> None:
-        """Find memory for `size` more bytes of a block, page-locked as far as there is some."""
-        assert self.page_locked is not None
-        locked = min(size, self.page_locked - self._locked)
-        self._locked += locked
-        block.pageable += size - locked
 
     def purge(self) -> None:
         """Drop what the policy no longer lets anyone use. A no-op for policies whose blocks do not expire."""
@@ -202,7 +170,7 @@ class Tier:
         """Remove an unpinned block without counting it as evicted."""
         self.policy.remove(block)
         del self.blocks[block.key]
-        self._unlink(block)
+        self._tallies.remove(block)
         self.used -= block.size
 
     def insert(self, block: Block) -> None:
@@ -212,8 +180,8 @@ class Tier:
         if block.pins:
             self.pinned += block.size
         self.policy.insert(block)
-        if self._links:
-            self._link(block)
+        if self._tallies.kept:
+            self._tallies.add(block)
         self._note_peak()
 
     def insert_all(self, blocks: Iterable[Block]) -> None:
@@ -228,9 +196,9 @@ class Tier:
             if block.pins:
                 pinned += block.size
         self.policy.insert_all(new)
-        if self._links:
+        if self._tallies.kept:
             for block in new:
-                self._link(block)
+                self._tallies.add(block)
         self.used += size
         self.pinned += pinned
         self._note_peak()
@@ -239,7 +207,7 @@ class Tier:
         """Let a resident block hold `tokens` in `size` bytes; the caller has made room."""
         added = size - block.size
         if self.page_locked is not None:
-            self._take_locked(block, added)
+            self._tallies.grow(block, added)
         block.tokens = tokens
         block.size = size
         self.used += added
@@ -341,30 +309,21 @@ class Tier:
 
     def check(self) -> None:
         """Recount everything; raises InvariantError on the first difference."""
-        blocks = self.blocks.values()
-        ensure(self.used == sum(b.size for b in blocks), f"tier {self.label}: used bytes do not add up")
-        ensure(
-            self.pinned == sum(b.size for b in blocks if b.pins),
-            f"tier {self.label}: pinned bytes do not add up",
-        )
+        used = pinned = 0
+        for block in self.blocks.values():
+            used += block.size
+            if block.pins:
+                pinned += block.size
+            if not 0 <= block.ready <= block.tokens or block.tokens % self.block_tokens:
+                raise InvariantError(f"tier {self.label}: {block} holds more than it has, or no whole number of blocks")
+        ensure(self.used == used, f"tier {self.label}: used bytes do not add up")
+        ensure(self.pinned == pinned, f"tier {self.label}: pinned bytes do not add up")
         ensure(min(self.reserved, self.free) >= 0, f"tier {self.label}: capacity exceeded")
         ensure(self.counters.peak_bytes <= self.capacity, f"tier {self.label}: capacity was exceeded")
-        ensure(all(0 <= b.ready <= b.tokens for b in blocks), f"tier {self.label}: a block holds more than it has")
-        whole = all(not b.tokens % self.block_tokens for b in blocks)
-        ensure(whole, f"tier {self.label}: a block is not a whole number of the tier's own")
-        spans = sum(len(b.members or ()) for b in blocks)
-        ensure(spans == sum(self._spanned.values()), f"tier {self.label}: hashes that blocks span do not add up")
-        locked = sum(b.size - b.pageable for b in blocks) if self.page_locked is not None else 0
-        ensure(locked == self._locked <= (self.page_locked or 0), f"tier {self.label}: page-locked bytes do not add up")
-        ensure(self.span == 1 or spans == self.span * len(blocks), f"tier {self.label}: a block is not whole")
+        if self._tallies.kept:
+            self._tallies.check(self.blocks.values(), self.label)
 
     def _note_peak(self) -> None:
         total = self.used + self.reserved
         if total > self.counters.peak_bytes:
             self.counters.peak_bytes = total
-
-
-def _count_down(counts: dict[int, int], key: int) -> None:
-    left = counts.pop(key) - 1
-    if left:
-        counts[key] = left
