@@ -63,23 +63,22 @@ SHARED: dict[str, Any] = {**TWO, "trace": {"name": "quickstart", "limit": 800}}
 """Prompts that begin alike."""
 PROFILE = "hardware.profile"
 NOTES: dict[str, str] = {
-    "tiers.hbm.capacity": "fewer run at a time, so later ones find what earlier ones have finished",
     "tiers.dram.capacity": "drives of 25 GB/s stand in for it; see `reused` for what comes from where",
     "tiers.ssd.capacity": "one that is no larger than the host memory before it holds nothing else",
     "tiers.remote.capacity": "one that is no larger than the drives before it holds nothing else",
-    "links.pcie_d2h": "stores are waited for only when they fall behind: their blocks cannot leave HBM",
+    "links.pcie_d2h": "stores are waited for only when they fall behind",
     "links.ssd_write.latency": "copies to drives are on their way at the same time; host memory has the blocks",
     "links.remote_write.latency": "copies to the pool are on their way at the same time; host memory has the blocks",
     "links.cxl_write": "stores are waited for only when they fall behind",
     "links.c2c_write": "stores are waited for only when they fall behind",
     "tiers.dram.inclusive": "what is loaded is given up, and stored again when HBM evicts it",
-    "policies.prefetch none {name: on_arrival, stop: best_effort}": "nobody queues for long here: what is not there "
-    "yet is computed, where a load would have been waited for",
+    "policies.prefetch none {name: on_arrival, stop: best_effort}": "who queues for a few milliseconds only computes "
+    "what is not there yet, where a load would have been waited for",
     "policies.prefetch none {name: on_arrival, stop: wait_complete}": "fetched whole, then loaded: a load without a "
     "prefetch is a pipeline over both links",
     "policies.prefetch none {name: on_arrival, stop: timeout": "between the two above",
     "policies.prefetch none {name: popularity": "into free HBM only",
-    "policies.eviction lru length_aware": "the first blocks of prompts are many, and cheaper to compute than late ones",
+    "policies.eviction lru length_aware": "more tokens, but early ones, which are cheaper to compute",
     "policies.eviction lru workload_aware": "as length_aware",
     "policies.offload none write_back": "steps wait for the memory of what is being stored",
     "policies.offload write_back write_through_selective": "few blocks are hit before they leave HBM",
@@ -108,7 +107,7 @@ def eviction(names: str, sections: Mapping[str, Any]) -> Iterator[Knob]:
 
 KNOBS: tuple[Knob, ...] = (
     # sizes
-    Knob("tiers.hbm.capacity", ("8 GiB", "32 GiB")),
+    Knob("tiers.hbm.capacity", ("20 GiB", "32 GiB", "64 GiB")),
     Knob("tiers.dram.capacity", ("0 B", "128 GiB", "512 GiB", "2 TiB")),
     Knob("tiers.ssd.capacity", ("0 B", "256 GiB", "1 TiB")),
     Knob("tiers.remote.capacity", ("0 B", "512 GiB", "2 TiB")),
