@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -146,5 +147,14 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _quiet() -> None:
-    """In a worker, Ctrl-C ends the process without a word: the one that started it speaks."""
+    """In a worker: Ctrl-C ends it without a word, the one that started it speaks; and it ends when that one does."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_follow, daemon=True).start()
+
+
+def _follow() -> None:
+    """End this process when the one that started it has, however that came: it could be killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
