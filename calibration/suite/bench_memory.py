@@ -13,6 +13,7 @@ import torch
 from calibration.suite import ops, plan_cpu
 from calibration.suite.lab import Lab
 from calibration.suite.plan_memory import CHASE_STEPS, L2_SECONDS
+from calibration.suite.reduce import LARGE
 from calibration.suite.timing import WAIT_STEPS, Custom, Kernel, Patience, Reading, Trial
 
 MIB = 2**20
@@ -26,7 +27,7 @@ def stream(lab: Lab, key: dict[str, Any]) -> Trial:
     x = lab.pool("stream x", count, torch.float32)
     y = lab.pool("stream y", count, torch.float32) if key["op"] == "copy" else x
     nbytes = key["bytes"] * (2 if key["op"] == "copy" else 1)
-    floor = nbytes / lab.facts.peak if lab.facts.peak and nbytes > 4 * lab.facts.l2_bytes else 0.0
+    floor = nbytes / lab.facts.peak if lab.facts.peak and nbytes > LARGE * lab.facts.l2_bytes else 0.0
     return Kernel(stream_launch(lab, key["op"], x, y), nbytes=nbytes, floor_s=floor)
 
 

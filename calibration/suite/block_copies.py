@@ -45,6 +45,8 @@ class BlockCopier:
         targets, sources = (near, far) if direction == "h2d" else (far, near)
         if method == "kernel":
             return self._by_kernel(targets, sources, size, programs, stream)
+        if method == "batch" and not self.runtime.has_batch:
+            raise RuntimeError("cudaMemcpyBatchAsync is of CUDA 12.8 and later; torch was built with an earlier one")
         if method == "batch":
             sizes = np.full(count, size, np.uint64)
             return lambda: self.runtime.copy_batch(targets, sources, sizes, stream)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from calibration.suite import fit_kernels, fit_links, fit_memory, fit_rest
 from calibration.suite.parts import RESAMPLES, HeldOut, Part
-from calibration.suite.reduce import Readings, drift, reduce
+from calibration.suite.reduce import Readings, drift, peak_of, reduce
 from calibration.suite.samples import Samples
 from hw_profiles.errors import InputError
 from hw_profiles.kernel_groups import REQUIRED_GROUPS
@@ -48,7 +48,7 @@ def fit_samples(samples: Samples, resamples: int = RESAMPLES) -> Fitted:
     readings, device = reduce(samples), samples.env["device"]
     moved = drift(samples)
     part = Part()
-    l2_bytes, peak = int(device["l2_bytes"]), float(device.get("peak", 0.0))
+    l2_bytes, peak = int(device["l2_bytes"]), peak_of(samples)
     part.merge(fit_memory.memory_part(readings, l2_bytes, peak, resamples))
     part.merge(fit_memory.launch_part(readings))
     part.merge(fit_links.links_part(readings, resamples))

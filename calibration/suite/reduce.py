@@ -19,6 +19,8 @@ from hw_profiles.errors import InputError
 
 DRIFT_REPORTED, DRIFT_REFUSED = 0.02, 0.05
 """Anchors that moved by more than 2 % are reported; by more than 5 %, no profile is made."""
+LARGE = 4
+"""Streams of more times the L2 than that have a floor, by the datasheet's rate."""
 UNUSABLE = frozenset({"below_floor"})
 """Flags of points that are wrong, not only noisy."""
 
@@ -63,15 +65,27 @@ class Readings:
         return float(statistics.median(reading.spread for reading in self.all)) if self.all else 0.0
 
 
+def peak_of(samples: Samples) -> float:
+    """Datasheet rate of the memory as the driver reports it (bytes/s); 0 if it reports none, or cannot be right.
+
+    Where most of the streams that are far larger than L2 exceed it, it is the clock or the width that is wrong.
+    """
+    device = samples.env["device"]
+    large = [record for record in samples.of("stream") if record.get("nbytes", 0) > LARGE * device["l2_bytes"]]
+    beyond = sum("below_floor" in record["flags"] for record in large)
+    return float(device.get("peak", 0.0)) if 2 * beyond <= len(large) else 0.0
+
+
 def reduce(samples: Samples) -> Readings:
     """One reading per point, over passes and repetitions."""
+    unusable = UNUSABLE if peak_of(samples) else frozenset()
     by_name: dict[str, list[Mapping[str, Any]]] = {}
     for record in samples.samples:
         by_name.setdefault(record["name"], []).append(record)
     kept = []
     refused = 0
     for records in by_name.values():
-        usable = [record for record in records if not UNUSABLE & set(record["flags"])]
+        usable = [record for record in records if not unusable & set(record["flags"])]
         if usable:
             kept.append(_reading(usable))
         else:

@@ -199,6 +199,23 @@ def test_impossible_points_are_left_out(samples_file, tmp_path):
     assert value == pytest.approx(3.01e12, rel=0.02)
 
 
+def test_a_peak_that_is_reported_wrong_is_not_believed(samples_file, tmp_path, truth):
+    """As if the driver told half the memory's clock: all streams would be faster than the hardware can be."""
+    records = [json.loads(line) for line in samples_file.read_text().splitlines()]
+    records[0]["device"]["peak"] /= 2
+    for record in records:
+        if record.get("bench") in {"stream", "decode"} and record["nbytes"] > 4 * records[0]["device"]["l2_bytes"]:
+            record["flags"] = ["below_floor"]
+    path = tmp_path / "s.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    found = fit_samples(read_samples(path), resamples=0)
+    values = found.part.values()
+    assert "tiers.hbm.peak" not in values
+    assert found.readings.refused == 0
+    for name, model in (("tiers.hbm.read", truth.line["read"].beta), ("kernels.decode_attn.bandwidth", 2.98e12)):
+        assert values[name].value == pytest.approx(model, rel=0.02)
+
+
 def test_a_card_that_drifted_is_refused(make_samples, tmp_path):
     slow = make_samples(tmp_path / "s.jsonl", drift=0.03)
     assert fit_samples(read_samples(slow), resamples=0).drift == pytest.approx(0.03)
