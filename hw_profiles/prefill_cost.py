@@ -8,6 +8,7 @@ keys and values at the HBM peak (read, written, read again) on all five machines
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -91,7 +92,7 @@ class PrefillModel:
         split = self._split(tokens, longest) if self.memory.split_tiles else 0.0
         seconds = self.t0 + self._moved(tokens) + split * (self.memory.split + self.memory.per_split * tokens)
         seconds = seconds + self._work(flops, longest * (1.0 - split))
-        return seconds if self.residual is None else seconds * self._ratio(self.residual, tokens, context)
+        return seconds if self._table is None else seconds * self._ratio(self._table, tokens, context)
 
     def _work(self, flops: Number, longest: Number) -> Number:
         work = flops / self.flops
@@ -126,15 +127,17 @@ class PrefillModel:
         cold: Number = memory.warm + (1.0 - memory.warm) * missed
         return cold
 
+    @cached_property
+    def _table(self) -> Residual | None:
+        """The table at this rank's heads, over what launches differ in."""
+        if self.residual is None:
+            return None
+        own = {"heads": float(self.heads), "group": self.heads / self.kv_heads}
+        return self.residual.fixed(**{name: at for name, at in own.items() if name in self.residual.names})
+
     def _ratio(self, table: Residual, tokens: Number, context: Number) -> Number:
-        same = np.ones_like(tokens) if isinstance(tokens, np.ndarray) else 1.0
-        where = {
-            "heads": same * self.heads,
-            "tokens": tokens * self.heads / BASE_HEADS,
-            "context": context,
-            "group": same * (self.heads / self.kv_heads),
-        }
-        return table.at(*(where[name] for name in table.names))
+        where = {"tokens": tokens * self.heads / BASE_HEADS, "context": context}
+        return table.at(*[where[name] for name in table.names])
 
 
 def prefill_flops(tokens: Number, prefix: Number, heads: int, head_dim: int) -> Number:

@@ -46,16 +46,29 @@ class Residual:
     axes: tuple[tuple[str, tuple[float, ...]], ...]
     ratio: tuple[float, ...]
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """What the coordinates are, in the order of `at`'s arguments."""
         return tuple(name for name, _ in self.axes)
 
     def at(self, *where: Number) -> Number:
         """The ratio at one coordinate per axis, scalars or arrays of one shape (or that broadcast to one)."""
-        arrays = any(isinstance(x, np.ndarray) for x in where)
-        found = self._sum_arrays([np.asarray(x) for x in where]) if arrays else self._sum_scalars(where)
+        found: float | Array
+        if any([isinstance(x, np.ndarray) for x in where]):  # noqa: C419 -- sooner than a generator
+            found = self._sum_arrays([np.asarray(x) for x in where])
+        else:
+            found = self._sum_scalars(where)
         return cast(Number, found)
+
+    def fixed(self, **coordinates: float) -> Residual:
+        """The table at some coordinates, by name, over the axes that are left."""
+        left = tuple(axis for axis in self.axes if axis[0] not in coordinates)
+        points = dict(
+            zip((name for name, _ in left), np.meshgrid(*(grid for _, grid in left), indexing="ij"), strict=True)
+        )
+        shape = tuple(len(grid) for _, grid in left)
+        where = [points.get(name, np.asarray(coordinates.get(name))) for name in self.names]
+        return Residual(left, tuple(np.broadcast_to(self.at(*where), shape).ravel().tolist()))
 
     def along(self, axis: int, others: Sequence[float]) -> Curve:
         """The ratio along one axis (its place among `axes`), at one coordinate for each of the others, in order.
@@ -72,13 +85,24 @@ class Residual:
 
     def _sum_scalars(self, where: Sequence[Any]) -> float:
         corners = [(0, 1.0)]  # index and weight
-        for grid, stride, x in zip(self._octaves, self._strides, where, strict=True):
+        for (grid, stride), x in zip(self._grids, where, strict=True):
             low, share = _place(grid, octaves(x))
-            steps = [(low * stride, 1.0 - share)] if share < 1.0 else []
-            if share:
-                steps.append(((low + 1) * stride, share))
-            corners = [(index + step, weight * part) for index, weight in corners for step, part in steps]
-        return sum([weight * self.ratio[index] for index, weight in corners])
+            first, rest = low * stride, 1.0 - share
+            if not share:
+                corners = [(index + first, weight) for index, weight in corners]
+            elif not rest:
+                corners = [(index + first + stride, weight) for index, weight in corners]
+            else:
+                second = first + stride
+                corners = [
+                    corner
+                    for index, weight in corners
+                    for corner in ((index + first, weight * rest), (index + second, weight * share))
+                ]
+        ratio, total = self.ratio, 0.0
+        for index, weight in corners:
+            total += weight * ratio[index]
+        return total
 
     def _sum_arrays(self, where: Sequence[Array]) -> Array:
         places = [_places(grid, octaves(x)) for grid, x in zip(self._octaves, where, strict=True)]
@@ -95,6 +119,10 @@ class Residual:
     @cached_property
     def _octaves(self) -> list[list[float]]:
         return [[octaves(x) for x in grid] for _, grid in self.axes]
+
+    @cached_property
+    def _grids(self) -> list[tuple[list[float], int]]:
+        return list(zip(self._octaves, self._strides, strict=True))
 
     @cached_property
     def _corners(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:

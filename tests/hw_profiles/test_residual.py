@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw_profiles.cost_models import AllReduceModel, DecodeModel, GemmModel
@@ -50,6 +50,7 @@ def test_arrays_give_the_bits_of_scalars(points: list[tuple[float, float]]) -> N
     assert all(0.8 - 1e-12 <= ratio <= 1.3 + 1e-12 for ratio in TABLE.at(batch, nbytes))
 
 
+@settings(deadline=None)
 @given(other=positive, points=st.lists(positive, min_size=1, max_size=9))
 def test_along_one_axis_it_is_a_curve(other: float, points: list[float]) -> None:
     points.sort()
@@ -62,6 +63,16 @@ def test_along_one_axis_it_is_a_curve(other: float, points: list[float]) -> None
     assert flat.at(3.0) == flat.along(np.array([3.0, 1e9]))[1] == CUBE.at(other, 2048.0, 3.0)
 
 
+@settings(deadline=None)
+@given(m=positive, n=positive)
+def test_at_some_coordinates_it_is_a_smaller_table(m: float, n: float) -> None:
+    for fixed, rest in (({"k": 5.0}, (m, n)), ({"n": n}, (m, 5.0)), ({"n": n, "k": 5.0}, (m,)), ({"m": m}, (n, 5.0))):
+        table = CUBE.fixed(**fixed)
+        assert table.names == tuple(name for name in CUBE.names if name not in fixed)
+        assert table.at(*rest) == pytest.approx(CUBE.at(m, n, 5.0), rel=1e-13)
+
+
+@settings(deadline=None)
 @given(batch=st.integers(1, 3000), points=st.lists(positive, min_size=1, max_size=9))
 def test_decode_at_one_batch_size_is_the_model(batch: int, points: list[float]) -> None:
     points.sort()
