@@ -72,6 +72,8 @@ def run(
 
     from calibration.suite.runner import run_plan
 
+    if not quiet:
+        _print.note(f"{facts.name}: {len(plan.points)} points, {plan.passes} passes, about {plan.seconds:.0f} s")
     with count_bar(not quiet, "points measured") as tick, gpu_errors():
         run_plan(
             facts,

@@ -45,6 +45,9 @@ def validate(
     for name in chosen:
         if name not in known:
             raise InputError("unknown variant", where="--variants", found=name, allowed=known)
+    for method in {VARIANTS[name].method for name in chosen}:  # what the profile lacks is said before minutes are spent
+        for direction in ("h2d", "d2h"):
+            machine.copy_paths(f"pcie_{direction}", method)
     facts = device_facts(device)
     check_profile(load_yaml(profile), profile, facts)
 

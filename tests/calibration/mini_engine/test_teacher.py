@@ -113,6 +113,17 @@ def test_wrong_profiles_are_one_line(arguments, message, capsys):
     assert error.count("\n") == 1
 
 
+def test_a_profile_without_copy_kernels_is_told_at_once(capsys, monkeypatch):
+    """Variant D needs them; no engine runs for minutes first."""
+    entries = {path: value for path, value in PROFILE.entries.items() if ".kernel." not in path}
+    without = replace(PROFILE, kind="measured", entries=entries)
+    monkeypatch.setattr("hw_profiles.loader.load_profile", lambda _: without)
+    assert run(["calibrate", "validate", "mine.yaml", "--variants", "A,D"]) == 2
+    error = capsys.readouterr().err
+    assert "links.pcie_h2d: no such copy method for this link, found 'kernel'" in error
+    assert error.count("\n") == 1
+
+
 def test_unknown_variants_are_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("hw_profiles.loader.load_profile", lambda _: SimpleNamespace(kind="measured"))
     assert run(["calibrate", "validate", "mine.yaml", "--variants", "A,F"]) == 2
