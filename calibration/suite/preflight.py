@@ -89,7 +89,7 @@ def try_kernel(place: str = "cuda") -> None:
 
     try:
         device = torch.device(place)
-        chase.follow(chase.chain(4096, device), torch.zeros(1, dtype=torch.int64, device=device), 1)
+        chase.follow(chase.chain(4096, device), torch.zeros(1, dtype=torch.int64, device=device), 16)
         torch.cuda.synchronize()
     except Exception as error:  # noqa: BLE001 -- whatever it says is the finding
         raise InputError(f"Triton cannot run a kernel here: {first_line(error)}") from None
