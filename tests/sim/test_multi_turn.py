@@ -2,7 +2,10 @@
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from policies.tables import EVICTION
 from sim.cluster import Cluster
 from sim.inputs import load_inputs
 from sim.run import simulate
@@ -110,3 +113,50 @@ def test_of_a_trace_whose_turns_drop_answers_none_is_carried(scenario):
     assert trace.carried_by is None
     assert not any(request.carried_ids for request in trace)
     assert Cluster(built, inputs).trace is trace
+
+
+@st.composite
+def talks(draw):
+    """A few clients over small tiers, so that answers are evicted, offloaded, fetched and preempted."""
+    chat = {
+        "clients": draw(st.integers(1, 6)),
+        "rounds": draw(st.integers(2, 4)),
+        "input_tokens": draw(st.sampled_from([17, 300, {"mean": 500, "sigma": 1}])),
+        "output_tokens": draw(st.sampled_from([1, 16, 90, {"mean": 200, "sigma": 1}])),
+        "system_tokens": draw(st.sampled_from([0, 100])),
+        "think_time": draw(st.sampled_from(["0 s", "50 ms", {"mean": "1 s"}])),
+        "block_tokens": draw(st.sampled_from([16, 64, 512])),
+    }
+    policies = {
+        "eviction": draw(st.sampled_from([name for name in EVICTION if name != "belady"])),
+        "offload": draw(st.sampled_from(["none", "write_through", "write_back"])),
+    }
+    if draw(st.booleans()):
+        policies["prefetch"] = {"name": "next_turn", "into": draw(st.sampled_from(["hbm", "dram"])), "lead": "100 ms"}
+    return {
+        "trace": {"clients": chat},
+        "blocks": draw(st.sampled_from([260, 400, 2000])),
+        "dram": draw(st.sampled_from(["100 MiB", "1 GiB", "20 GiB"])),
+        "shared": draw(st.sampled_from(["private", "node"])),
+        "policies": policies,
+        "engine": {"max_num_seqs": draw(st.sampled_from([1, 3, 16])), "max_num_batched_tokens": 512},
+        "hardware": {"profile": "h100-sxm", "replicas": draw(st.integers(1, 2))},
+        "seed": draw(st.integers(0, 3)),
+    }
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(talk=talks())
+def test_books_of_conversations_balance_and_strides_are_steps(run, same_requests, talk):
+    """`run` recounts every invariant; nobody finds more than was said before; prompt tokens are counted once."""
+    result = run(**talk)
+    rows = table(result)
+    hits = rows.hit_hbm_tokens + rows.hit_dram_tokens
+    done = rows.status == "finished"
+    assert (hits + rows.computed_tokens - rows.recomputed_tokens == rows.input_tokens)[done].all()
+    shared = talk["trace"]["clients"]["system_tokens"]
+    before = rows.set_index(["session", "turn"])
+    for (session, turn), row in before[done.to_numpy()].iterrows():
+        known = 0 if turn == 0 else said(before.loc[[(session, turn - 1)]])[0]
+        assert row.hit_hbm_tokens + row.hit_dram_tokens <= max(known, shared)
+    same_requests(result, run(**talk, single_step=True))
