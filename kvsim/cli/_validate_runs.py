@@ -23,7 +23,7 @@ def validate_runs(path: Path | None, *, as_json: bool, show_all: bool, quiet: bo
 
     from calibration.data import data_folder
     from calibration.measured_run import read_run, sharegpt_run
-    from calibration.validate_runs import LEARN_S, compare, learn_host_time, sensitivity, simulate_run
+    from calibration.validate_runs import LEARN_S, compare, learn_host_time, sensitivity, simulate_run, step_sensitivity
     from hw_profiles.units import format_seconds
 
     if path is not None:
@@ -47,7 +47,11 @@ def validate_runs(path: Path | None, *, as_json: bool, show_all: bool, quiet: bo
                 f"host time per step: {format_seconds(host_time)}, {learned}; nothing else is fitted to the run"
             )
             if show_all:
-                _sensitivity(sensitivity(run, judged))
+                found = sensitivity(run, judged)
+                _sensitivity(found)
+                slopes = step_sensitivity(run, found).items()
+                each = ", ".join(f"{metric.upper()} {slope:+.1f} %" for metric, slope in slopes)
+                _print.line(f"1 % longer steps: {each} (means)")
             if loads:
                 _loads(loads, show_all=show_all)
         if path is None:

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from calibration.measured_run import SHAREGPT, MeasuredRun, read_run, sharegpt_run
-from calibration.validate_runs import LEARN_S, TARGETS, compare, latencies, learn_host_time, simulate_run
+from calibration.validate_runs import (
+    LEARN_S,
+    TARGETS,
+    compare,
+    latencies,
+    learn_host_time,
+    simulate_run,
+    step_sensitivity,
+)
 from hw_profiles.errors import InputError
 
 TRACES = Path(os.environ.get("KVSIM_TRACES") or Path(__file__).parents[3] / "shared" / "data" / "traces")
@@ -118,6 +126,15 @@ def test_prefix_caching_off_shares_nothing(own: MeasuredRun) -> None:
     assert on.summary["prefix"]["hit_ratio"] > 0.1
     assert off.summary["prefix"]["hit_ratio"] == 0
     assert latencies(off)["ttft"].mean() > latencies(on)["ttft"].mean()
+
+
+def test_longer_steps_move_the_means_as_host_times_do(own: MeasuredRun) -> None:
+    """Host times 0 and 0.5 ms against steps of the mean TPOT: a decode takes as much longer, a queue amplifies it."""
+    tpot = float(np.nanmean(own.latencies["tpot"]))
+    share = 0.0005 / tpot
+    found = [(0.0, True, {"tpot": 0.0, "ttft": 0.1}), (0.0005, True, {"tpot": share, "ttft": 0.1 + 3.3 * share})]
+    slopes = step_sensitivity(own, [*found, (0.0, False, {"tpot": 9.0, "ttft": 9.0})])
+    assert slopes == pytest.approx({"tpot": 1.0, "ttft": 3.0})
 
 
 @needs_run
