@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sim.whatif.prices import Cost, Prices
 
 NO = 1
+EARLY = "lost early: stopped when no completion of the remaining requests could meet the limit any more"
 FRONTIER = ("frontier", "per hour", "of its tightest limit")
 
 
@@ -123,6 +124,8 @@ def _show(plans: list[Plan], prices: Prices) -> None:
         marked = [(text, point, best is not None and point is best.answer) for text, point in rows]
         _print.table(*_table(marked, plans[0].what))
         _frontier(plans)
+    if len(plans) == 1 and any(point.stopped for point in plans[0].points):
+        _print.line(EARLY)
     for found in plans:
         name = f"{found.label}: " if len(plans) > 1 else ""
         if found.answer is not None and found.answer.cost is not None:
@@ -148,14 +151,26 @@ def _table(rows: list[tuple[str, Point | None, bool]], what: str) -> tuple[list[
         if point is None:
             table.append((text, *("" for _ in heads), "missed", "", "", ""))
             continue
-        shown = [seconds(None if (v := point.targets[k]["value_ms"]) is None else v / 1e3) for k in keys]
+        shown = [_value(point, key) for key in keys]
         if share is not None:
-            shown.append("" if point.attainment is None else f"{number(100 * point.attainment['value'])} %")
+            below = f"< {number(100 * share)} %" if point.lost == "attainment" else ""
+            shown.append(below if point.attainment is None else f"{number(100 * point.attainment['value'])} %")
         cost = point.cost
         money = ["", ""] if cost is None else [f"{number(cost.total)} {cost.currency}", number(cost.per_mtok, 3)]
         verdict = "met" if point.met else "missed" if point.whole else "lost early" if point.stopped else "does not run"
         table.append((f"> {text}" if mark else text, *shown, verdict, number(point.requests_per_s, 3), *money))
     return [what, *(_print.Column(name.replace("\u00a0", " "), right=True) for name in names)], table
+
+
+def _value(point: Point, key: str) -> str:
+    """A target's value; of a run that ended early, that it is beyond the limit, for the one that was lost."""
+    from reports.text import seconds
+
+    target = point.targets[key]
+    if point.lost == key:
+        return f"> {seconds(target['target_ms'] / 1e3)}"
+    value = target["value_ms"]
+    return "" if point.stopped else seconds(None if value is None else value / 1e3)
 
 
 def _frontier(plans: list[Plan]) -> None:

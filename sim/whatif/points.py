@@ -19,7 +19,8 @@ class Point:
     """One run: the value, each SLO target as the summary has it, and what the hardware costs.
 
     attainment   share of the requests within every limit, and the least that was asked for; None if none was
-    stopped      why the run ended early, its SLO being lost: then there are no values, but a cost per hour
+    lost         target whose limit so many requests were beyond that the run ended early; `stopped` says it in words.
+                 Then there are no values, but a cost per hour
     failed       why there was no run: the model does not fit, for example
     """
 
@@ -30,6 +31,7 @@ class Point:
     requests_per_s: float | None
     cost: Cost | None
     attainment: Mapping[str, Any] | None = None
+    lost: str | None = None
     stopped: str | None = None
     failed: str | None = None
 
@@ -81,7 +83,7 @@ def run_point(asked: PointJob) -> Point:
         text = f"{stopped.missed} of {stopped.requests} requests beyond {stopped.key} after {stopped.at_s:.4g} s"
         hardware = {**stopped.hardware, "throughput": {"output_tokens_per_s": 0.0}}
         price = cost(hardware, nodes, asked.prices)
-        return Point(asked.index, asked.shown, False, unknown, None, price, stopped=text)
+        return Point(asked.index, asked.shown, False, unknown, None, price, lost=stopped.key, stopped=text)
     except InputError as error:
         if not asked.tolerant:
             raise

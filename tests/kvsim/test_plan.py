@@ -34,6 +34,17 @@ def test_the_document(kvsim: Kvsim, folder: Path) -> None:
         assert set(plan["answer"]["targets"]) == {"ttft_p99", "tpot_p95"}
 
 
+def test_a_run_that_ended_early_says_which_limit_was_lost(kvsim: Kvsim) -> None:
+    answer = kvsim(
+        "plan", "small.yaml", "--find", "rate", "--among", "90,0.1", "--slo", "ttft_p90=400ms", "--workers", "1"
+    )
+    assert answer.code == 0
+    (row,) = (line for line in answer.out.splitlines() if line.strip().startswith("90x"))
+    assert "> 400" in row
+    assert "lost early" in row
+    assert "lost early: stopped when" in answer.out
+
+
 def test_no_answer_is_exit_code_1(kvsim: Kvsim) -> None:
     answer = kvsim("plan", "small.yaml", *FIND, "--slo", "ttft_p99=1us")
     assert answer.code == 1

@@ -6,6 +6,7 @@ import pytest
 from kvsim import Scenario
 from sim.run import simulate
 from sim.whatif.early import Stopped, Watch, most_missed
+from sim.whatif.shared import shared_inputs
 
 DOCUMENT = {
     "schema": "kvsim-scenario/1",
@@ -18,10 +19,15 @@ CALM = Scenario.from_dict(DOCUMENT).set("trace.rate_scale", 0.2)
 CROWDED = Scenario.from_dict(DOCUMENT).set("trace.rate_scale", 2)
 
 
+def whole(scenario):
+    """The run to its end."""
+    return simulate(scenario, inputs=shared_inputs(scenario))
+
+
 def stop(scenario, slo, attainment=None):
     """When a run was stopped and why, or None."""
     try:
-        simulate(scenario, watch=Watch(slo, attainment))
+        simulate(scenario, inputs=shared_inputs(scenario), watch=Watch(slo, attainment))
     except Stopped as stopped:
         return stopped
     return None
@@ -42,12 +48,12 @@ def test_more_beyond_the_limit_than_may_be_is_a_percentile_beyond_it(percentile)
 
 @pytest.mark.parametrize("scenario", [CALM, CROWDED], ids=["calm", "crowded"])
 def test_a_run_that_would_meet_its_slo_is_never_stopped(scenario):
-    summary = scenario.run().summary
+    summary = whole(scenario).summary
     metrics = ("ttft", "tpot", "e2e")
     just = {f"{metric}_{name}": value / 1e3 for metric in metrics for name, value in summary[f"{metric}_ms"].items()}
     assert len(just) == 18
     assert stop(scenario, just) is None
-    frame = scenario.run().frames["requests"]
+    frame = whole(scenario).frames["requests"]
     limits = {"ttft_p50": float(frame["ttft_s"].quantile(0.8)), "tpot_p50": float(frame["tpot_s"].quantile(0.9))}
     share = ((frame["ttft_s"] <= limits["ttft_p50"]) & ~(frame["tpot_s"] > limits["tpot_p50"])).mean()
     assert stop(scenario, limits, float(share)) is None
@@ -57,7 +63,7 @@ def test_a_run_that_would_meet_its_slo_is_never_stopped(scenario):
 @pytest.mark.parametrize("key", ["ttft_p50", "ttft_p95", "ttft_mean", "ttft_max", "e2e_p95", "e2e_mean", "tpot_p90"])
 def test_what_is_stopped_misses_its_slo(key):
     metric, _, statistic = key.partition("_")
-    value = CROWDED.run().summary[f"{metric}_ms"][statistic] / 1e3
+    value = whole(CROWDED).summary[f"{metric}_ms"][statistic] / 1e3
     stops = [stop(CROWDED, {key: share * value}) for share in (1.0, 0.9, 0.5, 0.01)]
     assert stops[0] is None
     assert stops[3] is not None
@@ -68,13 +74,13 @@ def test_what_is_stopped_misses_its_slo(key):
 def test_a_hopeless_run_ends_long_before_its_end():
     found = stop(CROWDED, {"ttft_p95": 0.5, "tpot_p95": 10.0})
     assert found.key == "ttft_p95"
-    assert found.at_s < 0.3 * CROWDED.run().summary["duration_s"]
+    assert found.at_s < 0.3 * whole(CROWDED).summary["duration_s"]
     assert found.missed > 0.05 * found.requests
 
 
 def test_a_rejected_request_counts_as_missed():
     few = CALM.set("engine.num_gpu_blocks", 600)
-    summary = few.set("slo", {"ttft_p99": "1000 s"}).run().summary
+    summary = whole(few.set("slo", {"ttft_p99": "1000 s"})).summary
     assert 0.02 < summary["requests"]["rejected"] / summary["requests"]["arrived"] < 0.9
     assert summary["slo"]["met"] is False
     assert stop(few, {"ttft_p99": 1000.0}) is not None
