@@ -45,8 +45,8 @@ def test_more_ranks_and_shorter_answers_move_the_throughput() -> None:
 
 @needs_table
 def test_single_gpus_are_near_without_a_fit() -> None:
-    chosen = [p for p in points(DATA) if p.tp == 1 and p.isl in (500, 2048, 5000)]
-    assert len(chosen) == 16
+    chosen = [p for p in points(DATA) if p.tp == 1 and p.isl == 2048]
+    assert len(chosen) == 8
     errors = [throughput(point) / point.measured - 1 for point in chosen]
     assert abs(np.median(errors)) < 0.1
     assert max(map(abs, errors)) < 0.2
