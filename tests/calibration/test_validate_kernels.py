@@ -42,8 +42,8 @@ MISSED = {
     ("rtx-pro-6000-sglang", "prefill_attn", "other heads"),
     ("rtx-4090", "prefill_attn", "32 heads"),
 }
-"""Kernels that switch between the fitted points (SGLang on A100), few waves of tiles (FlashInfer), products of the
-L40S, whose times scatter by more than the target: docs/profiles.md says of each why."""
+"""Kernels that switch between the fitted points (SGLang on A100), few waves of tiles (FlashInfer), tiles of the L40S:
+docs/profiles.md says of each why."""
 
 
 def test_the_targets_are_these() -> None:
