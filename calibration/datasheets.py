@@ -49,7 +49,7 @@ REL: Mapping[str, float] = MappingProxyType(
         **dict.fromkeys(("flops", "p"), 0.3),
     }
 )
-"""Half-widths of 90 % intervals: predictions of whole decode steps between the five machines with tables miss by 10 %
+"""Half-widths of 90 % intervals: predictions of whole decode steps between the five machines with tables miss by 12 %
 in the median and by a third at worst (`kvsim validate kernels`)."""
 
 
@@ -60,7 +60,7 @@ def datasheet_text(name: str, created: date) -> str:
     what = (
         f"estimate: kernels of {source.name} ({source.kernels.family['decode_attn']}) carried over by the datasheets: "
         f"rates of memory times {sheet.bandwidth / own.bandwidth:.3g}, FLOP rates times {sheet.flops / own.flops:.3g}, "
-        "fixed times kept; among five machines with kernel tables such predictions of whole decode steps miss by 10 % "
+        "fixed times kept; among five machines with kernel tables such predictions of whole decode steps miss by 12 % "
         "in the median and by a third at worst"
     )
     lines = [
