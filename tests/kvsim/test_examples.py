@@ -74,6 +74,14 @@ def test_the_sweep_runs(tmp_path):
     assert len({row["config_sha256"] for row in rows}) == 2
 
 
+def test_the_search_names_what_there_is():
+    from sim.whatif.sweep_file import load_sweep
+
+    found = load_sweep(next(path for path in FILES if path.name == "search_dram.yaml"), samples=3)
+    assert found.search is not None
+    assert (found.search.metric, found.search.meet_slo, found.runs) == ("ttft_p99_ms", True, 3)
+
+
 def test_the_example_plan_and_comparison_run_limited():
     from sim.whatif.compare import compare
     from sim.whatif.plan import PlanJob, run_plan, with_slo
