@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -86,7 +86,7 @@ def run_as_asked(
             while True:
                 for key, job in ask(set(running.values()))[: workers - len(running)]:
                     running[pool.submit(work, job)] = key
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                for future in _first(running):
                     done(running.pop(future), future.result())
         except BrokenProcessPool:
             raise InputError(LOST) from None
@@ -128,8 +128,18 @@ def _pooled(
                     break
             if not running:
                 break
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+            for future in _first(running):
                 yield running.pop(future), future.result()
+
+
+def _first(running: Collection[Future[Answer]]) -> set[Future[Answer]]:
+    """Those that have ended, one at least.
+
+    It wakes now and then: Ctrl-C may have reached a thread of the pool, and this one would sleep on.
+    """
+    while not (ended := wait(running, timeout=0.5, return_when=FIRST_COMPLETED).done):
+        pass
+    return ended
 
 
 @contextmanager
