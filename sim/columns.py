@@ -50,6 +50,12 @@ class Columns:
             parts[:] = [np.concatenate(parts) if parts else np.zeros(0, "int32" if kind == "str" else kind)]
         return parts[0]
 
+    def sort(self, by: str) -> None:
+        """Put the rows in ascending order of a column of different numbers."""
+        order = np.argsort(self.numbers(by))
+        for name in self.types:
+            self._parts[name][:] = [self.numbers(name)[order]]
+
     def texts(self, name: str) -> list[str]:
         """Every text of a column once, in order of its first appearance."""
         self._flush()

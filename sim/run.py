@@ -36,6 +36,8 @@ from sim.summary import SCHEMA, summarize
 from sim.tables import columns_table, numbers, preemptions_table, requests_table, with_columns
 
 CHECK_EVERY_EVENTS = 10_000
+ROW_GROUP = 1 << 17
+"""Rows of a table that are written at a time; writing takes memory in proportion."""
 TABLES = ("requests", "steps", "transfers", "samples", "preemptions")
 
 
@@ -81,7 +83,7 @@ class Result:
             if self.cache_state is not None:
                 tables[FILE] = self.cache_state
             for name, table in tables.items():
-                pq.write_table(table, temporary / name, compression="zstd")
+                pq.write_table(table, temporary / name, compression="zstd", row_group_size=ROW_GROUP)
             write_atomic(temporary / "summary.json", json.dumps(self.summary, indent=1, allow_nan=False) + "\n")
             for stale in ("summary.json", "report.html", "timeline.json", FILE):
                 (target / stale).unlink(missing_ok=True)

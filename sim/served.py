@@ -33,14 +33,15 @@ COLUMNS: dict[str, str] = {
 
 
 class Served:
-    """Rows in order of ending; read in order of sending, which is that of arrival."""
+    """Rows in order of ending, until they are read: then in order of sending, which is that of arrival."""
 
     def __init__(self, tiers: int) -> None:
         self.sent = 0
         """Requests sent so far."""
         self.recent: list[Sequence] | None = None
         """Those sent since somebody took this list, if anybody does: otherwise sequences are let go when they end."""
-        self._order = np.zeros(0, np.intp)
+        self._sorted = 0
+        """Rows that are in order of sending already."""
         self._columns = Columns({"place": "int64", **COLUMNS, **{f"reused_{i}": "int64" for i in range(tiers)}})
 
     def begin(self, seq: Sequence) -> None:
@@ -80,9 +81,10 @@ class Served:
 
     def column(self, name: str) -> np.ndarray:
         """An attribute of the requests that have ended, in order of sending."""
-        if len(self._order) != len(self):
-            self._order = np.argsort(self._columns.numbers("place"))
-        return self._columns.numbers(name)[self._order]
+        if self._sorted != len(self):
+            self._columns.sort("place")
+            self._sorted = len(self)
+        return self._columns.numbers(name)
 
     @property
     def statuses(self) -> tuple[np.ndarray, list[str]]:

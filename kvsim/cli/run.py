@@ -84,6 +84,7 @@ def run(
     folder = out or Path("out") / f"{scenario.stem}-{summary['config_sha256'][:8]}"
     may_write(folder, scenario)
     saved = result.save(folder.resolve())  # resolved: a link to a folder, or `.`, means that folder
+    del result  # its tables are on disk, and a report reads what it needs of them
     if not no_report:
         from reports.run_report import write_run_report
 

@@ -25,6 +25,17 @@ def test_rows_come_back_by_column(rows):
     assert columns.among("text", "a", "nowhere").tolist() == [words[i % 3] == "a" for i in range(rows)]
 
 
+def test_rows_are_sorted_by_a_column():
+    columns = Columns({"place": "int64", "text": "str"})
+    for place in (2, 0, 3, 1):
+        columns.append(place, f"row {place}")
+    columns.sort("place")
+    columns.append(4, "row 4")
+    texts = columns.texts("text")
+    assert columns.numbers("place").tolist() == [0, 1, 2, 3, 4]
+    assert [texts[place] for place in columns.numbers("text")] == [f"row {i}" for i in range(5)]
+
+
 def test_a_number_that_does_not_fit_is_refused():
     columns = Columns({"small": "int16"})
     columns.append(1 << 15)
