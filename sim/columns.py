@@ -16,7 +16,7 @@ class Columns:
 
     def __init__(self, types: dict[str, str]) -> None:
         self.types = types
-        self._parts: dict[str, list[np.ndarray]] = {name: [] for name in types}
+        self._data = {name: np.empty(ROWS, "int32" if kind == "str" else kind) for name, kind in types.items()}
         self._texts: dict[str, dict[str, int]] = {name: {} for name, kind in types.items() if kind == "str"}
         self._rows: list[tuple[Any, ...]] = []
         self._flushed = 0
@@ -31,30 +31,28 @@ class Columns:
     def _flush(self) -> None:
         if not self._rows:
             return
-        for (name, kind), values in zip(self.types.items(), zip(*self._rows, strict=True), strict=True):
-            if kind == "str":
-                places = self._texts[name]
-                part = np.array([places.setdefault(text, len(places)) for text in values], dtype=np.int32)
-            else:
-                part = np.array(values, dtype=kind)
-            self._parts[name].append(part)
-        self._flushed += len(self._rows)
+        start, end = self._flushed, len(self)
+        for name, values in zip(self.types, zip(*self._rows, strict=True), strict=True):
+            data = self._data[name]
+            if end > len(data):  # by a half, one array at a time: joining parts at the end would take twice as much
+                data = np.empty(max(end, len(data) * 3 // 2), data.dtype)
+                data[:start] = self._data[name][:start]
+                self._data[name] = data
+            places = self._texts.get(name)
+            data[start:end] = values if places is None else [places.setdefault(text, len(places)) for text in values]
+        self._flushed = end
         self._rows.clear()
 
     def numbers(self, name: str) -> np.ndarray:
         """A column: of its type, or the int32 places of its texts."""
         self._flush()
-        parts = self._parts[name]
-        if len(parts) != 1:
-            kind = self.types[name]
-            parts[:] = [np.concatenate(parts) if parts else np.zeros(0, "int32" if kind == "str" else kind)]
-        return parts[0]
+        return self._data[name][: self._flushed]
 
     def sort(self, by: str) -> None:
         """Put the rows in ascending order of a column of different numbers."""
         order = np.argsort(self.numbers(by))
         for name in self.types:
-            self._parts[name][:] = [self.numbers(name)[order]]
+            self._data[name] = self.numbers(name)[order]
 
     def texts(self, name: str) -> list[str]:
         """Every text of a column once, in order of its first appearance."""
