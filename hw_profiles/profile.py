@@ -95,6 +95,11 @@ class Profile:
         return int(self.si("capacity.sms"))
 
     @property
+    def power_limit(self) -> float | None:
+        """Power limit of the board as it comes, W; None if the profile does not say."""
+        return self.si("capacity.power_limit") if "capacity.power_limit" in self.entries else None
+
+    @property
     def reserved_bytes(self) -> int:
         """HBM that an engine holds beside weights, KV and activations: context, graphs, slack; bytes."""
         return int(self.si("capacity.reserved_bytes"))

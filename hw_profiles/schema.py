@@ -17,7 +17,7 @@ from typing import Any
 from hw_profiles import units
 from hw_profiles.errors import InputError
 from hw_profiles.kernel_groups import group_form
-from hw_profiles.quantity import COMPUTE, COUNT, FACTOR, NUMBER_UNITS, RATE, SIZE, TIME, Quantity
+from hw_profiles.quantity import COMPUTE, COUNT, FACTOR, NUMBER_UNITS, POWER, RATE, SIZE, TIME, Quantity
 
 SCHEMA = "kvsim-hw/1"
 KINDS = ("datasheet", "public_fit", "measured")
@@ -39,6 +39,7 @@ REQUIRED: Mapping[str, Mapping[str, Quantity]] = MappingProxyType(
 # Values it may have besides.
 OPTIONAL: Mapping[str, Mapping[str, Quantity]] = MappingProxyType(
     {
+        "capacity": {"power_limit": POWER},  # of the board, as it comes
         "tiers.hbm": {"peak": RATE, "latency": TIME},
         "peaks": dict.fromkeys(PEAK_DTYPES, COMPUTE),  # of the datasheet, dense
         "caps": {"pcie_joint": RATE, "pcie_joint_kernel": RATE},

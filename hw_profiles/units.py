@@ -41,6 +41,7 @@ SECOND_UNITS = _table(  # micro is written u, U+00B5 or U+03BC
     {"s": 1, "ms": Fraction(1, 10**3), "us": _MICRO, "\u00b5s": _MICRO, "\u03bcs": _MICRO}
     | {"ns": Fraction(1, 10**9), "min": 60, "h": 3600}
 )
+POWER_UNITS = _table({"W": 1, "kW": 1000})
 TOKEN_UNITS = _table({f"{p}tok": _SI[p] for p in ("", "k", "M", "G", "T")})
 
 

@@ -75,6 +75,7 @@ def summarize(
         "tp": spec.hardware.tp,
         "pp": spec.hardware.pp,
         "gpus": spec.hardware.replicas * spec.hardware.parallel.gpus,
+        "gpu_power_limit_w": inputs.profile.power_limit,
         "kv_bytes_per_token": inputs.token_bytes,
         "hbm_budget": vars(inputs.budget).copy(),
     }

@@ -194,9 +194,12 @@ def _frontier(plans: list[Plan]) -> None:
 def _bill(cost: Cost) -> str:
     from reports.text import number
 
+    items = [("GPUs", cost.gpu), ("hosts", cost.host), ("memory", cost.memory)]
     parts = ", ".join(
-        f"{name} {number(value, 3)}"
-        for name, value in (("GPUs", cost.gpu), ("hosts", cost.host), ("memory", cost.memory))
+        f"{name} {number(value, 3)}" for name, value in [*items, *([("energy", cost.energy)] * bool(cost.energy))]
     )
     per_token = f"{number(cost.per_mtok, 3)} {cost.currency} per Mtok of output"
-    return f"{number(cost.total)} {cost.currency}/h ({parts}), {per_token}"
+    bill = f"{number(cost.total)} {cost.currency}/h ({parts}), {per_token}"
+    if cost.watts is None or cost.j_per_token is None:
+        return bill
+    return f"{bill}; at most {number(cost.watts / 1e3)} kW of GPUs, {number(cost.j_per_token)} J per token of output"

@@ -103,7 +103,8 @@ class Watch:
             for name, tiers in zip(cluster.tier_names, cluster.tiers, strict=True)
         }
         gpus = spec.hardware.replicas * spec.hardware.parallel.gpus
-        hardware = {"hardware": {"profile": inputs.profile.name, "gpus": gpus}, "tiers": tiers}
+        named = {"profile": inputs.profile.name, "gpus": gpus, "gpu_power_limit_w": inputs.profile.power_limit}
+        hardware = {"hardware": named, "tiers": tiers}
         raise Stopped(key, cluster.clock.now, missed, len(cluster.trace), hardware)
 
 

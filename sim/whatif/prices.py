@@ -1,4 +1,4 @@
-"""What the hardware of a run costs by the hour, and its output by the million tokens."""
+"""What the hardware of a run costs by the hour and draws, and its output by the million tokens."""
 
 from __future__ import annotations
 
@@ -24,22 +24,29 @@ class Prices:
     gpu: Mapping[str, float]
     host: float
     tiers: Mapping[str, float]
+    energy: float
+    """Per kWh."""
     sources: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Per hour: `gpu` + `host` + `memory` = `total`; `per_mtok` per 10^6 output tokens, None without output.
+    """Per hour: `gpu` + `host` + `memory` + `energy` = `total`; `per_mtok` per 10^6 output tokens, None without output.
 
-    unpriced: tiers with a capacity and no price, which are not in the total.
+    energy       of GPUs that draw their power limit all the time, the most that they can
+    watts        that power; None where the profile does not say. j_per_token: the same per output token
+    unpriced     tiers with a capacity and no price, which are not in the total
     """
 
     currency: str
     gpu: float
     host: float
     memory: float
+    energy: float
     total: float
     per_mtok: float | None
+    watts: float | None
+    j_per_token: float | None
     unpriced: tuple[str, ...]
 
 
@@ -52,7 +59,7 @@ def load_prices(path: Path | None = None) -> Prices:
 
 
 def cost(summary: Mapping[str, Any], gpus_per_node: int, prices: Prices) -> Cost:
-    """What the hardware of a run costs. Raises InputError if the table has no price for its GPU.
+    """What the hardware of a run costs. Raises InputError if the table lacks a price that it needs.
 
     GPUs and nodes by their number (nodes filled up), memory by the capacity of the tiers behind HBM, all instances.
     """
@@ -64,15 +71,21 @@ def cost(summary: Mapping[str, Any], gpus_per_node: int, prices: Prices) -> Cost
     gpu = gpus * prices.gpu[profile]
     host = math.ceil(gpus / gpus_per_node) * prices.host
     memory = sum(size * prices.tiers.get(name, 0.0) for name, size in sizes.items())
-    total = gpu + host + memory
-    tokens_per_hour = summary["throughput"]["output_tokens_per_s"] * 3600
+    limit = hardware["gpu_power_limit_w"]
+    if prices.energy and limit is None:
+        raise InputError("energy has a price, but the profile has no power_limit", where="--prices", found=profile)
+    watts = None if limit is None else gpus * limit
+    energy = (watts or 0.0) / 1e3 * prices.energy
+    total = gpu + host + memory + energy
+    tokens_per_s = summary["throughput"]["output_tokens_per_s"]
     unpriced = tuple(name for name, size in sizes.items() if size and name not in prices.tiers)
-    per_mtok = total / tokens_per_hour * 1e6 if tokens_per_hour else None
-    return Cost(prices.currency, gpu, host, memory, total, per_mtok, unpriced)
+    per_mtok = total / (tokens_per_s * 3600) * 1e6 if tokens_per_s else None
+    j_per_token = watts / tokens_per_s if watts is not None and tokens_per_s else None
+    return Cost(prices.currency, gpu, host, memory, energy, total, per_mtok, watts, j_per_token, unpriced)
 
 
 def _read(document: Mapping[str, Any], where: str) -> Prices:
-    keys = ("schema", "currency", "sources", "gpu", "host", "tiers")
+    keys = ("schema", "currency", "sources", "gpu", "host", "tiers", "energy")
     for key in document:
         if key not in keys:
             raise InputError("unknown key", where=where, found=key, allowed=keys, near=keys)
@@ -96,7 +109,9 @@ def _read(document: Mapping[str, Any], where: str) -> Prices:
             if source is not None:
                 used[source] = str(sources[source])
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-            raise InputError("", where=where, path=path, found=value, allowed="a number >= 0, per hour")
+            raise InputError(
+                "", where=where, path=path, found=value, allowed="a number >= 0, per hour (energy: per kWh)"
+            )
         return float(value)
 
     def by_name(key: str) -> dict[str, float]:
@@ -106,5 +121,5 @@ def _read(document: Mapping[str, Any], where: str) -> Prices:
         return {str(name): price(node, f"{key}.{name}") for name, node in found.items()}
 
     gpu, tiers = by_name("gpu"), by_name("tiers")
-    host = price(document.get("host", 0), "host")
-    return Prices(str(document.get("currency", "USD")), gpu, host, tiers, tuple(used.values()))
+    host, energy = (price(document.get(key, 0), key) for key in ("host", "energy"))
+    return Prices(str(document.get("currency", "USD")), gpu, host, tiers, energy, tuple(used.values()))
