@@ -16,6 +16,11 @@ from sim.tables import numbers
 Floats = npt.NDArray[np.float64]
 
 PARTS = ("compute_s", "hbm_s", "link_wait_s", "launch_s", "idle_s")
+COLUMNS = (
+    *("start_s", "end_s", "count", "decode_seqs", "context_tokens", "prefill_seqs", "prefill_tokens"),
+    *("linear_s", "attention_s", "exchange_s", "pipeline_s", "stall_s", "interference_s", "layer_wait_s"),
+)
+"""What is needed of the table of steps."""
 BUCKETS = 10
 """Context lengths that differ by a tenth of a factor e share one answer: what bounds a kernel changes slowly."""
 
@@ -28,7 +33,7 @@ def time_split(steps: pa.Table, cost: StepCost, load_wait_s: Sequence[float], sp
     that is loaded or copied away, and what copies add to steps. Waits of a pipeline's stages for each other are idle.
     load_wait_s: by replica. span_s: what each replica has, from the start to the last finish.
     """
-    column = {name: numbers(steps, name).astype(np.float64, copy=False) for name in steps.column_names}
+    column = {name: numbers(steps, name).astype(np.float64, copy=False) for name in COLUMNS}
     replica, count = numbers(steps, "replica").astype(np.int64), len(load_wait_s)
     linear, decode = _linear_shares(column, cost), _decode_shares(column, cost)
     attention_s = column["attention_s"]
