@@ -21,6 +21,20 @@ from hw_profiles.kernel_groups import BASE_KV_HEADS
 from hw_profiles.residual import Number, Residual
 
 
+def smooth_max(x: Number, y: Number, p: float) -> Number:
+    """(x^p + y^p)^(1/p) of times >= 0, p >= 1.
+
+    By the ratio of the smaller to the larger: a time of microseconds to a power of 60 is below the least number.
+    """
+    if isinstance(x, np.ndarray) or isinstance(y, np.ndarray):
+        larger = np.maximum(x, y)
+        ratio = np.divide(np.minimum(x, y), larger, out=np.zeros_like(larger), where=larger > 0)
+        smooth: Array = larger * (1 + ratio**p) ** (1 / p)
+        return smooth
+    low, high = (x, y) if x < y else (y, x)
+    return high * (1 + (low / high) ** p) ** (1 / p) if low > 0 else high
+
+
 @dataclass(frozen=True)
 class GemmModel:
     """Matrix product: t0 + ((bytes / bandwidth)^p + (flops / rate)^p)^(1/p), a smooth max(memory, compute).
@@ -51,13 +65,11 @@ class GemmModel:
         """
         p = self.p
         if shape is None:
-            smooth: Number = ((nbytes / self.bandwidth) ** p + (flops / self.flops) ** p) ** (1 / p)
-            return self.t0 + smooth
+            return self.t0 + smooth_max(nbytes / self.bandwidth, flops / self.flops, p)
         m, n, k = shape
         tile = self.tile_rows
         rows = m if tile == 1 else -(-m // tile) * tile
-        smooth = ((nbytes / self.bandwidth) ** p + (flops * (rows / m) / self.flops) ** p) ** (1 / p)
-        seconds = self.t0 + smooth
+        seconds = self.t0 + smooth_max(nbytes / self.bandwidth, flops * (rows / m) / self.flops, p)
         if self.residual is None:
             return seconds
         large = np.where(m > tile, rows, m) if isinstance(m, np.ndarray) else rows if m > tile else m

@@ -28,7 +28,11 @@ def gemm_bound(model: GemmModel, nbytes: float, flops: float) -> Bound:
     theorem for homogeneous functions), so a product that is bound by memory alone is HBM time as a whole.
     """
     p = model.p
-    memory, compute = (nbytes / model.bandwidth) ** p, (flops / model.flops) ** p
-    both = memory + compute
-    scale = both ** (1 / p) / both
-    return Bound(scale * memory, scale * compute)
+    memory, compute = nbytes / model.bandwidth, flops / model.flops
+    larger = max(memory, compute)
+    if larger == 0:
+        return NOTHING
+    shares = (memory / larger) ** p, (compute / larger) ** p  # the powers of the times themselves underflow
+    both = shares[0] + shares[1]
+    scale = larger * both ** (1 / p) / both
+    return Bound(scale * shares[0], scale * shares[1])

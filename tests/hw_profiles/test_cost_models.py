@@ -1,5 +1,7 @@
 """Cost formulas: limits, floors, scalars and arrays alike."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,18 @@ def test_gemm_tends_to_memory_and_to_compute() -> None:
     assert GEMM.seconds(3e9, 1.0) == pytest.approx(4e-6 + 1e-3)
     assert GEMM.seconds(1.0, 8e11) == pytest.approx(4e-6 + 1e-3)
     assert GEMM.seconds(3e9, 8e11) == pytest.approx(4e-6 + 2 ** (1 / 3) * 1e-3)
+
+
+@pytest.mark.parametrize("p", [1.0, 3.3, 56.8, 400.0])
+def test_gemm_of_a_sharp_corner_loses_no_short_time(p: float) -> None:
+    """Microseconds to a power of 57 are below the least number, times 1e6 are not."""
+    model = replace(GEMM, p=p)
+    for nbytes, flops in ((3e6, 4e8), (3e6, 8e8), (1.0, 8e8), (3e6, 0.0)):
+        memory, compute = nbytes / 3e12, flops / 8e14
+        longer = 4e-6 + max(memory, compute) * (1 + (min(memory, compute) / max(memory, compute)) ** p) ** (1 / p)
+        assert model.seconds(nbytes, flops) == pytest.approx(longer, rel=1e-12)
+        assert model.seconds(np.array([nbytes]), np.array([flops]))[0] == pytest.approx(longer, rel=1e-12)
+    assert model.seconds(0.0, 0.0) == 4e-6
 
 
 def test_decode_floor_then_linear() -> None:

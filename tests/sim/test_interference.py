@@ -57,6 +57,17 @@ def test_shares_of_a_product_are_how_its_time_changes(p, flops):
         assert change == pytest.approx(share, rel=1e-3, abs=1e-9 * model.seconds(nbytes, flops))
 
 
+@pytest.mark.parametrize("p", [56.8, 400.0])
+def test_shares_of_a_short_product_with_a_sharp_corner(p):
+    """A product of 2 us: its times to the power p are below the least number."""
+    model = GemmModel(4e-6, 2e12, 8e14, p)
+    assert gemm_bound(model, 4e6, 8e8) == pytest.approx((2e-6, 0.0), rel=1e-9)
+    assert gemm_bound(model, 2e6, 1.6e9) == pytest.approx((0.0, 2e-6), rel=1e-9)
+    even = gemm_bound(model, 4e6, 1.6e9)
+    assert even == pytest.approx((2e-6 * 2 ** (1 / p) / 2,) * 2, rel=1e-9)
+    assert gemm_bound(model, 0.0, 0.0) == (0.0, 0.0)
+
+
 def test_bound_of_a_decode_step_by_hand(hand):
     """Products by p-norm, elementwise traffic and KV are HBM time; fixed times of kernels are in neither part."""
     seqs, context = 32, 100_000
