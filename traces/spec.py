@@ -15,7 +15,7 @@ from traces.clients import ClientsSpec, converse
 from traces.closed_loop import ClosedLoopSpec, close_loop
 from traces.generate import GenerateSpec, generate
 from traces.prefixes import PrefixesSpec, with_prefixes
-from traces.priority import PrioritySpec, prioritize
+from traces.priority import DRAWN, PrioritySpec, prioritize
 from traces.request import Trace
 
 SOURCES = ("name", "path", "generate", "prefixes", "clients")
@@ -83,6 +83,19 @@ class TraceSpec(BaseModel):
         if self.name is not None and self.name not in CATALOG:
             raise InputError("unknown trace", path="name", found=self.name, allowed=CATALOG, near=CATALOG)
         return self
+
+    @property
+    def drawn(self) -> bool:
+        """True if the seed of the scenario changes the load: requests or arrivals that are drawn, not recorded."""
+        source = self.generate or self.prefixes or self.clients
+        loop = self.closed_loop
+        return (
+            (source is not None and source.seed is None)
+            or self.arrival_rate is not None
+            or bool(self.stagger_sessions or self.spread_arrivals)
+            or (loop is not None and (loop.session_rate is not None or loop.think_time is not None))
+            or (self.priority is not None and self.priority.by in DRAWN)
+        )
 
     def resolved(self, base_dir: str | Path) -> TraceSpec:
         """The same spec with an absolute path, so that it means the same from any other folder."""

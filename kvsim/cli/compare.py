@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SEEDS = 5
 """Runs of each variant where the load is generated and --seeds is not given."""
+UNMOVED = "nothing of this load is drawn by the seed"
 
 
 def compare(
@@ -85,6 +86,8 @@ def _scenarios(sources: list[Path], vary: list[str], settings: list[str]) -> lis
         variants = expand(scenario, [parse_vary(text) for text in vary])
         if len(variants) < 2:
             raise InputError("nothing to compare", where="--vary", found=vary[0], allowed="two values or more")
+        if "seed" in variants[0].settings and not any(variant.scenario.spec.trace.drawn for variant in variants):
+            _print.note(f"warning: {UNMOVED}, so --vary seed changes nothing")
         return [(variant.label, variant.scenario) for variant in variants]
     if len(sources) < 2:
         raise InputError(
@@ -129,10 +132,14 @@ def _run(
 
     folders = [source for _, source in found if isinstance(source, Path)]
     scenarios = [source for _, source in found if not isinstance(source, Path)]
-    generated = bool(scenarios) and all(s.spec.trace.generate or s.spec.trace.clients for s in scenarios)
-    many = seeds if seeds is not None else SEEDS if generated and not folders else 1
+    drawn = [s.spec.trace.drawn for s in scenarios]
+    generated = all(drawn) and all(s.spec.trace.generate or s.spec.trace.clients for s in scenarios)
+    many = seeds if seeds is not None else SEEDS if scenarios and generated and not folders else 1
     if folders and many > 1:
         raise InputError("a run directory has one seed", where="--seeds", found=many, allowed="1, or scenarios only")
+    if many > 1 and not any(drawn):
+        text = f"{UNMOVED}, so {many} runs of it are one"
+        raise InputError(text, where="--seeds", found=many, allowed="1, or trace.spread_arrivals or trace.arrival_rate")
     read = {label: [load_run(source, label)] for label, source in found if isinstance(source, Path)}
     jobs = []
     for number, (label, source) in enumerate(found, 1):

@@ -48,9 +48,14 @@ def percentile_interval(point: float, resamples: Floats, blocks: float) -> tuple
 
 
 def seeds_interval(differences: Floats) -> tuple[float, float] | None:
-    """Student's interval of the mean of paired differences, one for each seed; None for fewer than two."""
+    """Student's interval of the mean of paired differences, one for each seed.
+
+    None for fewer than two, and for a difference that is the same with every seed: nothing then says how sure it is.
+    """
     n = len(differences)
     if n < 2 or np.isnan(differences).any():
+        return None
+    if differences[0] != 0 and float(np.ptp(differences)) == 0:
         return None
     half = t_quantile((1 + CONFIDENCE) / 2, n - 1) * float(differences.std(ddof=1)) / math.sqrt(n)
     mean = float(differences.mean())

@@ -60,6 +60,30 @@ def test_other_requests_are_not_paired(kvsim: Kvsim) -> None:
     assert "different requests" in answer.out
 
 
+RECORDED = ("--set", "trace=quickstart", "--set", "trace.limit=30", "--workers", "1")
+
+
+def test_seeds_of_a_recorded_trace_are_refused(kvsim: Kvsim, folder: Path) -> None:
+    vary = ("--vary", "tiers.dram.capacity=0 B,64 GiB", "--seeds", "3", "--out", "out")
+    answer = kvsim("compare", "small.yaml", *vary, *RECORDED)
+    assert (answer.code, answer.out) == (2, "")
+    assert "--seeds: nothing of this load is drawn by the seed" in answer.err
+    assert answer.err.count("\n") == 1
+    assert not (folder / "out" / "compare.json").exists()
+    drawn = kvsim("compare", "small.yaml", *vary, *RECORDED, "--set", "trace.spread_arrivals=2s")
+    assert drawn.code == 0
+    fixed = kvsim("compare", "small.yaml", *vary, *FEW, "--set", "trace.generate.seed=1")
+    assert fixed.code == 2
+
+
+def test_another_seed_of_a_recorded_trace_changes_nothing_and_says_so(kvsim: Kvsim) -> None:
+    answer = kvsim("compare", "small.yaml", "--vary", "seed=1,2", *RECORDED)
+    assert answer.code == 0
+    assert "no difference" in answer.out
+    assert "--vary seed changes nothing" in answer.err
+    assert "changes nothing" not in kvsim("compare", "small.yaml", "--vary", "seed=1,2", *FEW, "--seeds", "1").err
+
+
 CALLS = {
     "one scenario": (("small.yaml",), "nothing to compare"),
     "one value": (("small.yaml", "--vary", "seed=1"), "two values or more"),

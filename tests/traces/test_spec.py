@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -178,3 +179,29 @@ def test_clients_take_the_seed_of_the_scenario():
     scaled = build(of({**value, "clients": {**value["clients"], "think_time": "4 s"}, "rate_scale": 2, "limit": 9}), 4)
     assert set(scaled.delay_s[scaled.after >= 0].tolist()) == {2.0}
     assert len(scaled) == 9
+
+
+FIXED = {"generate": {"requests": 60, "rate": 4, "turns": 3, "seed": 1}}
+LOADS = [
+    ({"name": "quickstart"}, False),
+    (FIXED | {"rate_scale": 2.0, "closed_loop": True}, False),
+    (FIXED | {"priority": {"by": "turn", "limits": [1]}}, False),
+    (FIXED | {"priority": {"by": "session", "shares": [0.3]}}, True),
+    (FIXED | {"closed_loop": {"session_rate": 2.0}}, True),
+    (FIXED | {"closed_loop": {"think_time": {"mean": "2s"}}}, True),
+    (FIXED | {"spread_arrivals": "1s"}, True),
+    (FIXED | {"stagger_sessions": "1s"}, True),
+    (FIXED | {"arrival_rate": 3.0}, True),
+    ({"generate": {"requests": 20, "rate": 4}}, True),
+]
+
+
+@pytest.mark.parametrize(("document", "drawn"), LOADS)
+def test_a_load_is_drawn_where_the_seed_changes_it(document, drawn):
+    spec = TraceSpec.model_validate(document)
+    assert spec.drawn == drawn
+    one, other = (build(spec, seed) for seed in (1, 2))
+    columns = ("arrival_s", "input_tokens", "output_tokens", "delay_s", "priorities")
+    pairs = [(getattr(one, name), getattr(other, name)) for name in columns]
+    same = [a is b or (a is not None and np.array_equal(a, b, equal_nan=True)) for a, b in pairs]
+    assert all(same) != drawn

@@ -175,6 +175,8 @@ def test_seeds_are_student():
     low, high = seeds_interval(sample)
     assert (low, high) == pytest.approx(stats.t.interval(0.9, 3, sample.mean(), stats.sem(sample)), rel=0.01)
     assert seeds_interval(sample[:1]) is None
+    assert seeds_interval(np.full(3, -111.3)) is None  # the same run three times
+    assert seeds_interval(np.zeros(3)) == (0, 0)
 
 
 def test_few_blocks_widen_the_interval():
