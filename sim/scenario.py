@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,13 +55,19 @@ class Scenario:
 
         `value` may be text as on the command line ("1 TiB", "16", "{name: lru}"). Raises InputError.
         """
-        if isinstance(value, str):
-            value = _scalar(value, path)
+        return self.set_all([(path, value)])
+
+    def set_all(self, settings: Iterable[tuple[str, Any]]) -> Scenario:
+        """The scenario with several (path, value) set as by `set`, and validated once, with all of them in place.
+
+        So values that are right only together may come in any order. Raises InputError.
+        """
         document = deepcopy(dict(self.document))
-        try:
-            _assign(document, path.split("."), value, path)
-        except InputError as error:
-            raise error.at(where=self.where) from None
+        for path, value in settings:
+            try:
+                _assign(document, path.split("."), _scalar(value, path) if isinstance(value, str) else value, path)
+            except InputError as error:
+                raise error.at(where=self.where) from None
         return self.from_dict(document, where=self.where, base_dir=self.base_dir)
 
     def resolved(self) -> dict[str, Any]:

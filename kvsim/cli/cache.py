@@ -170,9 +170,7 @@ def _regret(
     from sim.cache.save_regret import regret_document, save_regret
     from sim.scenario import Scenario
 
-    scenario = Scenario.load(path)
-    for setting in settings:
-        scenario = scenario.set(*parse_setting(setting))
+    scenario = Scenario.load(path).set_all(map(parse_setting, settings))
     with count_bar(not as_json, "policies") as progress:
         study = run_regret(scenario, policies, strict=strict, progress=progress)
     for warning in study.warnings:

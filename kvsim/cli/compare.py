@@ -82,8 +82,8 @@ def _scenarios(sources: list[Path], vary: list[str], settings: list[str]) -> lis
             raise InputError(
                 "--vary takes one scenario", where=sources[-1], found=str(sources[-1]), allowed="one .yaml"
             )
-        scenario = set_all(Scenario.load(sources[0]), settings)
-        variants = expand(scenario, [parse_vary(text) for text in vary])
+        common = [parse_setting(text) for text in settings]
+        variants = expand(Scenario.load(sources[0]), [parse_vary(text) for text in vary], common=common)
         if len(variants) < 2:
             raise InputError("nothing to compare", where="--vary", found=vary[0], allowed="two values or more")
         if "seed" in variants[0].settings and not any(variant.scenario.spec.trace.drawn for variant in variants):
@@ -95,16 +95,9 @@ def _scenarios(sources: list[Path], vary: list[str], settings: list[str]) -> lis
         )
     labels = _labels(sources)
     return [
-        (label, path if path.is_dir() else set_all(Scenario.load(path), settings))
+        (label, path if path.is_dir() else Scenario.load(path).set_all(map(parse_setting, settings)))
         for label, path in zip(labels, sources, strict=True)
     ]
-
-
-def set_all(scenario: Scenario, settings: list[str]) -> Scenario:
-    """The scenario with every --set of a command line."""
-    for setting in settings:
-        scenario = scenario.set(*parse_setting(setting))
-    return scenario
 
 
 def _labels(paths: list[Path]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +11,7 @@ import typer
 
 from hw_profiles.errors import InputError
 from kvsim.cli import _print
-from kvsim.cli._options import AsJson, Settings, Strict, Vary, Workers
+from kvsim.cli._options import AsJson, Settings, Strict, Vary, Workers, parse_setting
 from kvsim.cli._progress import count_bar
 from kvsim.cli._run_dir import may_make
 
@@ -47,22 +47,21 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Find the least hardware, or the highest rate, that meets the SLO. Exit code 1 if nothing tried does."""
-    from kvsim.cli.compare import set_all
     from sim.scenario import Scenario
     from sim.whatif.grids import search_of
     from sim.whatif.plan import PlanJob, parse_slo, run_plans, with_slo
     from sim.whatif.pool import worker_count
     from sim.whatif.prices import load_prices
     from sim.whatif.runs import Job
-    from sim.whatif.variants import check_policies, expand, parse_vary, read_list
+    from sim.whatif.variants import expand, parse_vary, read_list
 
     if out is not None:
         may_make(out)
-    base = with_slo(set_all(Scenario.load(scenario), settings or []), slo)
-    check_policies(base)
     table = load_prices(prices)
     values = () if among is None else tuple(read_list("--among", among))
-    variants = expand(base, [parse_vary(text) for text in vary or []])
+    lists, common = [parse_vary(text) for text in vary or []], [parse_setting(text) for text in settings or []]
+    found = expand(Scenario.load(scenario), lists, common=common)
+    variants = [replace(variant, scenario=with_slo(variant.scenario, slo)) for variant in found]
     for variant in variants:
         search = search_of(find, variant.scenario, values, table)
         if search.path in variant.settings:

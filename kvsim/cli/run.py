@@ -57,11 +57,8 @@ def run(
     """Simulate SCENARIO: a table on the console, every table and a report in the run directory."""
     from kvsim import Scenario
 
-    spec = Scenario.load(scenario)
-    for setting in settings or ():
-        spec = spec.set(*parse_setting(setting))
-    if seed is not None:
-        spec = spec.set("seed", seed)
+    seeded = [] if seed is None else [("seed", seed)]
+    spec = Scenario.load(scenario).set_all([*map(parse_setting, settings or ()), *seeded])
     if out is not None:
         may_write(out, scenario)
     if fail_on_slo and not spec.spec.slo:

@@ -42,10 +42,12 @@ class Sweep:
     runs: int = 0
     seed: int = 0
     search: Search | None = None
+    common: tuple[tuple[str, Any], ...] = ()
+    """What the file sets in every run: (dotted path, value)."""
 
     def variant(self, settings: Mapping[str, Any]) -> Variant:
         """The variant with these settings."""
-        return settled(self.scenario, settings)
+        return settled(self.scenario, settings, common=self.common)
 
 
 def load_sweep(path: Path, samples: int | None = None) -> Sweep:
@@ -60,10 +62,9 @@ def load_sweep(path: Path, samples: int | None = None) -> Sweep:
     if not isinstance(name, str):
         raise InputError("", where=path, path="scenario", found=name, allowed="the path of a scenario file")
     scenario = Scenario.load(path.parent / name)
-    for setting, value in _mapping(document, "set", path).items():
-        scenario = scenario.set(setting, value)
+    common = tuple(_mapping(document, "set", path).items())
     if "sample" in document:
-        return _of_ranges(document, scenario, path, samples)
+        return _of_ranges(document, scenario, common, path, samples)
     for key in ("samples", "seed", "search"):
         if key in document:
             raise InputError("needs ranges", where=path, path=key, allowed="sample: {a.b: {uniform: [1, 8]}}")
@@ -75,18 +76,23 @@ def load_sweep(path: Path, samples: int | None = None) -> Sweep:
     for key, values in vary.items():
         if not isinstance(values, list) or not values:
             raise InputError("", where=path, path=f"vary.{key}", found=values, allowed="a list of one value or more")
-    return Sweep(scenario, tuple(expand(scenario, list(vary.items()), where=str(path))))
+    variants = expand(scenario, list(vary.items()), where=str(path), common=common)
+    return Sweep(scenario, tuple(variants), common=common)
 
 
-def _of_ranges(document: Mapping[str, Any], scenario: Scenario, path: Path, samples: int | None) -> Sweep:
+def _of_ranges(
+    document: Mapping[str, Any],
+    scenario: Scenario,
+    common: tuple[tuple[str, Any], ...],
+    path: Path,
+    samples: int | None,
+) -> Sweep:
     if "vary" in document:
         raise InputError("either lists or ranges, not both", where=path, path="vary", allowed="vary: or sample:")
     ranges = read_ranges(_mapping(document, "sample", path), str(path))
     if not ranges:
         raise InputError("", where=path, path="sample", found=document["sample"], allowed="{a.b: {uniform: [1, 8]}}")
-    for one in ranges:  # a path or a value that the scenario does not take is said before anything runs
-        for value in one.ends():
-            settled(scenario, {one.path: value})
+    valid = _check_ends(ranges, scenario, common)
     count, where = (samples, "--samples") if samples is not None else (document.get("samples"), str(path))
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         at = None if samples is not None else "samples"
@@ -94,9 +100,29 @@ def _of_ranges(document: Mapping[str, Any], scenario: Scenario, path: Path, samp
     seed = document.get("seed", 0)
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise InputError("", where=path, path="seed", found=seed, allowed="a whole number >= 0")
-    search = _search(document["search"], scenario, path) if "search" in document else None
+    search = _search(document["search"], valid, path) if "search" in document else None
     draws = [] if search else sampled(ranges, count, seed)
-    return Sweep(scenario, tuple(settled(scenario, draw) for draw in draws), tuple(ranges), count, seed, search)
+    variants = tuple(settled(scenario, draw, common=common) for draw in draws)
+    return Sweep(scenario, variants, tuple(ranges), count, seed, search, common)
+
+
+def _check_ends(ranges: Sequence[Range], scenario: Scenario, common: Sequence[tuple[str, Any]]) -> Scenario:
+    """A scenario of the ranges. Raises InputError for an end that is valid neither alone nor beside others' ends."""
+    corners: list[dict[str, Any]] = [{}, *({one.path: one.ends()[end] for one in ranges} for end in (0, -1))]
+    found = scenario
+    for one in ranges:
+        for value in one.ends():
+            wrong = None
+            for corner in corners:
+                try:
+                    found = settled(scenario, {**corner, one.path: value}, common=common).scenario
+                    break
+                except InputError as error:
+                    wrong = wrong or error
+            else:
+                if wrong is not None:
+                    raise wrong
+    return found
 
 
 def _search(node: Any, scenario: Scenario, path: Path) -> Search:

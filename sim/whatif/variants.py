@@ -45,8 +45,14 @@ def read_list(option: str, text: str, path: str | None = None) -> list[Any]:
     return found
 
 
-def expand(scenario: Scenario, lists: Sequence[tuple[str, Sequence[Any]]], *, where: str = "--vary") -> list[Variant]:
-    """Every combination of the values of `lists` (path, values), the last one changing fastest.
+def expand(
+    scenario: Scenario,
+    lists: Sequence[tuple[str, Sequence[Any]]],
+    *,
+    where: str = "--vary",
+    common: Sequence[tuple[str, Any]] = (),
+) -> list[Variant]:
+    """Every combination of the values of `lists` (path, values), the last one changing fastest; all have `common`.
 
     Raises InputError for a path or a value that the scenario does not take, a path or value that is given twice, and
     a list without values: before anything runs.
@@ -63,14 +69,21 @@ def expand(scenario: Scenario, lists: Sequence[tuple[str, Sequence[Any]]], *, wh
             raise InputError("the same value twice", where=where, path=path, found=twice)
     plain = len(lists) == 1 and not all(isinstance(value, int | float) for value in lists[0][1])
     combinations = product(*(values for _, values in lists))
-    return [settled(scenario, dict(zip(paths, values, strict=True)), plain=plain) for values in combinations]
+    return [settled(scenario, dict(zip(paths, v, strict=True)), plain=plain, common=common) for v in combinations]
 
 
-def settled(scenario: Scenario, settings: Mapping[str, Any], *, plain: bool = False) -> Variant:
-    """The variant with a value on each path; `plain`: called by the values alone. Raises InputError."""
-    found = scenario
-    for path, value in settings.items():
-        found = found.set(path, value)
+def settled(
+    scenario: Scenario,
+    settings: Mapping[str, Any],
+    *,
+    plain: bool = False,
+    common: Sequence[tuple[str, Any]] = (),
+) -> Variant:
+    """The variant with a value on each path, after those in `common`; `plain`: called by the values alone.
+
+    Only the scenario with all of them has to be valid. Raises InputError.
+    """
+    found = scenario.set_all([*common, *settings.items()])
     check_policies(found)
     names = short_paths(list(settings))
     texts = [value_label(value) if plain else f"{names[path]}={value_label(value)}" for path, value in settings.items()]

@@ -55,6 +55,21 @@ def test_a_row_for_each_combination_is_what_a_run_says(folder):
     assert not any("simulator" in name for name in found[0])
 
 
+@pytest.mark.parametrize(
+    "runs",
+    [
+        "set: {hardware.tp: 4}\nvary: {hardware.gpus_per_node: [4, 8]}\n",
+        "vary: {hardware.tp: [2, 4], hardware.gpus_per_node: [4, 8]}\n",
+        "sample: {hardware.tp: {choice: [2, 4]}, hardware.gpus_per_node: {choice: [4, 8]}}\nsamples: 6\n",
+    ],
+)
+def test_only_whole_cells_have_to_be_valid(folder, runs):
+    (folder / "small.yaml").write_text(SCENARIO.replace("h100-sxm}", "h100-sxm, gpus_per_node: 2}"))
+    (folder / "sweep.yaml").write_text(f"schema: kvsim-sweep/1\nscenario: small.yaml\n{runs}")
+    variants = load_sweep(folder / "sweep.yaml").variants
+    assert {v.scenario.spec.hardware.gpus_per_node for v in variants} == {4, 8}
+
+
 def test_processes_give_the_same_table(folder):
     variants = load_sweep(folder / "sweep.yaml").variants
     for workers in (1, 2):

@@ -44,6 +44,30 @@ def test_cross_product_in_order():
     assert SCENARIO.spec.hardware.replicas == 1  # untouched
 
 
+TOGETHER = [("hardware.tp", [2, 4]), ("hardware.gpus_per_node", [4, 8])]
+ALONE = SCENARIO.set("hardware.gpus_per_node", 2)
+"""Two GPUs in a node: `tp` 4 is refused without more of them."""
+
+
+@pytest.mark.parametrize("lists", [TOGETHER, TOGETHER[::-1]])
+def test_values_that_are_right_only_together_may_come_in_any_order(lists):
+    found = expand(ALONE, lists)
+    assert {(v.scenario.spec.hardware.tp, v.scenario.spec.hardware.gpus_per_node) for v in found} == {
+        (tp, gpus) for tp in (2, 4) for gpus in (4, 8)
+    }
+    assert len(expand(ALONE, [("hardware.gpus_per_node", [8])], common=[("hardware.tp", 8)])) == 1
+    with pytest.raises(InputError, match=r"hardware\.tp.*gpus_per_node \(2\)"):
+        expand(ALONE, TOGETHER[:1])
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_settings_are_checked_with_all_in_place(order):
+    found = ALONE.set_all([("hardware.tp", "8"), ("hardware.gpus_per_node", "8")][::order])
+    assert (found.spec.hardware.tp, found.spec.hardware.gpus_per_node) == (8, 8)
+    with pytest.raises(InputError, match=r"hardware\.replicas: found 'two'"):
+        ALONE.set_all([("hardware.replicas", "two"), ("seed", "1")][::order])
+
+
 def test_names_are_as_short_as_they_can_be():
     paths = ["tiers.dram.capacity", "tiers.ssd.capacity", "tiers.dram.eviction", "policies.eviction", "seed"]
     assert list(short_paths(paths).values()) == [
