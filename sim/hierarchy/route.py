@@ -88,8 +88,22 @@ def send(
 
 
 def alone_s(route: Route, size: int) -> float:
-    """Seconds that `size` bytes take over the route when no link is busy, as one item (the slowest link decides)."""
-    return max(hop.engine.service_s(hop.transfer(size, "estimate", round(size * hop.pageable))) for hop in route)
+    """Seconds that `size` bytes take over the route when no other copy is in the way, as one item.
+
+    The slowest of its links and of the bandwidths that they share decides: all work at the same time, and what several
+    links of the route pass carries the bytes once for each. What limits two directions together (`Resource.least`)
+    counts while the other one is in use.
+    """
+    slowest = 0.0
+    passes: dict[Resource, int] = {}
+    for hop in route:
+        slowest = max(slowest, hop.engine.service_s(hop.transfer(size, "estimate", round(size * hop.pageable))))
+        for resource in (*hop.engine.path, *hop.via):
+            passes[resource] = passes.get(resource, 0) + 1
+    for resource, times in passes.items():
+        if len(resource.flows) + times >= resource.least:
+            slowest = max(slowest, times * size / resource.capacity)
+    return slowest
 
 
 @dataclass(frozen=True)

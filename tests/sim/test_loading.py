@@ -2,6 +2,14 @@
 
 import pytest
 
+from hw_profiles.cost_models import LinkModel
+from sim.clock import Clock
+from sim.hierarchy.link import CopyEngine
+from sim.hierarchy.network import Network, Resource
+from sim.hierarchy.route import Hop, alone_s
+from sim.hierarchy.transfer import Transfer
+from sim.recorder import Recorder
+
 A, B, C = 1600, 2000, 4000
 BLOCKS = 256
 
@@ -76,6 +84,58 @@ def test_what_is_faster_to_compute_is_not_loaded(run, again):
         assert loaded in (0, LOADED)
     assert ttft("40 GB/s", "by_cost")[1] == LOADED
     assert ttft("1 GB/s", "by_cost")[1] == 0
+
+
+@pytest.mark.parametrize("shared", ["pcie_joint", "host_root", "dram"])
+def test_a_price_minds_the_bandwidths_that_links_share(run, again, shared):
+    """A link of 40 GB/s behind a shared 1 GB/s is one of 1 GB/s: not worth loading over, nor storing for."""
+    links = {"pcie_h2d": {"bandwidth": "40 GB/s"}, "pcie_d2h": {"bandwidth": "40 GB/s"}}
+
+    def ttft(rate, choose, offload="write_through"):
+        found = run(
+            again,
+            blocks=BLOCKS,
+            dram="100 GiB",
+            offload=offload,
+            engine={"loading": {"choose": choose}},
+            links={**links, shared: {"bandwidth": rate}},
+        )
+        row = found.frames["requests"].iloc[3]
+        return row.ttft_s, row.hit_dram_tokens, found.summary["tiers"]["dram"]["stored_bytes"]
+
+    assert ttft("80 GB/s", "by_cost")[1] == LOADED
+    slow = ttft("1 GB/s", "always")
+    assert slow[1] == LOADED
+    chosen = ttft("1 GB/s", "by_cost")
+    assert chosen[1] == 0
+    assert chosen[0] < slow[0]
+    assert ttft("80 GB/s", "always", "by_cost")[2] > 0
+    assert ttft("1 GB/s", "always", "by_cost")[2] == 0
+
+
+def test_what_two_links_of_a_way_share_carries_the_bytes_twice():
+    """10 GB/s of host memory, into which a drive writes and from which the GPU reads at the same time."""
+    clock, memory = Clock(), Resource("dram", 10e9)
+    network = Network(clock)
+
+    def hop(src, dst):
+        engine = CopyEngine(src, 0, LinkModel(0.0, 20e9), (), network, clock, Recorder())
+        return Hop(engine, src, dst, 10**9, (memory,))
+
+    assert alone_s((hop("ssd", "host"),), 10**9) == pytest.approx(0.1)
+    assert alone_s((hop("ssd", "host"), hop("host", "hbm")), 10**9) == pytest.approx(0.2)
+
+
+def test_what_limits_two_directions_together_counts_while_the_other_is_in_use():
+    clock, joint = Clock(), Resource("ssd_joint", 1e9, least=2)
+    network = Network(clock)
+    read, write = (CopyEngine(name, 0, LinkModel(0.0, 4e9), (joint,), network, clock, Recorder()) for name in "rw")
+    way = (Hop(read, "ssd", "host", 10**9),)
+    assert alone_s(way, 10**9) == pytest.approx(0.25)
+    write.submit(Transfer("host", "ssd", 10**9, 1, "store"), lambda: None)
+    assert alone_s(way, 10**9) == pytest.approx(1.0)
+    clock.drain(None, lambda: None)
+    assert alone_s(way, 10**9) == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("loading", [{"mode": "layerwise"}, {"mode": "layerwise", "choose": "by_cost"}])
