@@ -5,13 +5,14 @@ A run of one's own is a JSONL file. The first line says what ran:
     {"schema": "kvsim-measured/1", "name": ..., "model": ..., "profile": ..., "engine": {...}, "block_tokens": 16}
 
 with a model and a profile as in a scenario, the engine's keys as in a scenario's `engine`, and optionally
-`prefix_caching` (true by default). Every other line is one request that finished:
+`prefix_caching` (true by default). `block_tokens` are the tokens behind one hash id, a multiple of the engine's own
+`block_tokens`. An `engine.host_time` is used as it is. Every other line is one request that finished:
 
     {"queued_s": ..., "first_token_s": ..., "last_token_s": ..., "input_tokens": ..., "output_tokens": ...,
      "hash_ids": [...]}
 
-Times are seconds of one clock. `hash_ids`, optional, are chained ids of the full blocks of `block_tokens` tokens of the
-prompt; without them no request shares a prefix with another.
+Times are seconds of one clock. `hash_ids`, optional, are chained ids of the prompt's blocks of `block_tokens` tokens:
+one for every full block, and one for the partial last block or none. A request without them shares nothing.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ from calibration.fitting import Array
 from calibration.tables import read_table
 from hw_profiles.errors import InputError
 from hw_profiles.yaml_io import read_text
+from traces.lines import MAX_TOKENS, id_list, whole
 
 SCHEMA = "kvsim-measured/1"
 HEADER = ("schema", "name", "model", "profile", "engine", "block_tokens", "prefix_caching")
 REQUEST = ("queued_s", "first_token_s", "last_token_s", "input_tokens", "output_tokens", "hash_ids")
+MAX_BLOCK_TOKENS = 65536
 SHAREGPT = "measured/llmservingsim_rtxpro6000_llama8b/vllm"
 SHAREGPT_IDS = "llmservingsim_sharegpt/sharegpt-llama-3.1-8b-300-sps10.lengths.jsonl"
 
@@ -41,7 +44,9 @@ SHAREGPT_IDS = "llmservingsim_sharegpt/sharegpt-llama-3.1-8b-300-sps10.lengths.j
 class MeasuredRun:
     """One engine under a load, in order of queueing. Times in s since the first request was queued.
 
-    engine: keys of a scenario's `engine`. hash_ids: of full blocks of `block_tokens` tokens, by request.
+    source: the file that it is from, `where`: its line with the head, for messages. engine: keys of a scenario's
+    `engine`. hash_ids: of blocks of `block_tokens` tokens, by request; the partial last block's may be missing, and
+    none are given where nothing is known.
     ticks: seconds, requests running, requests waiting; float64[ticks] each, empty if nobody counted.
     """
 
@@ -64,6 +69,11 @@ class MeasuredRun:
         return len(self.queued_s)
 
     @property
+    def where(self) -> str:
+        """What messages about its head are about."""
+        return f"{self.source}:1" if Path(self.source).is_file() else self.source
+
+    @property
     def latencies(self) -> dict[str, Array]:
         """TTFT, TPOT (NaN for one token) and E2E of every request, s."""
         more = np.where(self.output_tokens > 1, self.output_tokens - 1, np.nan)
@@ -81,22 +91,20 @@ def read_run(path: Path) -> MeasuredRun:
     _check(head, HEADER, HEADER[:6], f"{path}:{number}")
     if head["schema"] != SCHEMA:
         raise InputError("", where=f"{path}:{number}", path="schema", found=head["schema"], allowed=SCHEMA)
-    if not isinstance(head["engine"], dict):
-        raise InputError("", where=f"{path}:{number}", path="engine", found=head["engine"], allowed="a mapping")
+    head = {"prefix_caching": True, **head}
+    _check_head(head, f"{path}:{number}")
     rows, ids = [], []
     for number, row in lines:
         where = f"{path}:{number}"
         _check(row, REQUEST, REQUEST[:5], where)
-        rows.append([_number(row, key, where) for key in REQUEST[:5]])
-        ids.append(tuple(row.get("hash_ids", ())))
-        queued, first, last, tokens, made = rows[-1]
+        queued, first, last = (_number(row, key, where) for key in REQUEST[:3])
         if not queued <= first <= last:
             raise InputError("times out of order: queued_s <= first_token_s <= last_token_s", where=where)
-        if tokens < 1 or made < 1:
-            raise InputError("a request without tokens", where=where)
+        tokens, made = (whole(row, key, 1, MAX_TOKENS, where) for key in REQUEST[3:5])
+        rows.append([queued, first, last, tokens, made])
+        ids.append(_hash_ids(row, tokens, head["block_tokens"], where))
     if not rows:
         raise InputError("no requests", where=path)
-    head = {"prefix_caching": True, **head}
     fixed = {key: head[key] for key in ("name", "model", "profile", "engine", "block_tokens", "prefix_caching")}
     return _run(np.array(rows), ids, source=str(path), **fixed)
 
@@ -170,6 +178,30 @@ def _check(row: Mapping[str, Any], allowed: tuple[str, ...], needed: tuple[str, 
     for key in needed:
         if key not in row:
             raise InputError(f"missing key {key!r}", where=where)
+
+
+def _check_head(head: dict[str, Any], where: str) -> None:
+    for key in ("name", "model", "profile"):
+        if not isinstance(head[key], str):
+            raise InputError("", where=where, path=key, found=head[key], allowed="text")
+    if not isinstance(head["engine"], dict):
+        raise InputError("", where=where, path="engine", found=head["engine"], allowed="a mapping")
+    whole(head, "block_tokens", 1, MAX_BLOCK_TOKENS, where)
+    if not isinstance(head["prefix_caching"], bool):
+        raise InputError("", where=where, path="prefix_caching", found=head["prefix_caching"], allowed="true or false")
+
+
+def _hash_ids(row: dict[str, Any], tokens: int, block_tokens: int, where: str) -> tuple[int, ...]:
+    """The ids of a request: as many as its prompt has full blocks, or one more for a partial one; () without any."""
+    if "hash_ids" not in row:
+        return ()
+    given, full, partial = row["hash_ids"], *divmod(tokens, block_tokens)
+    counts = (full, full + 1) if partial else (full,)
+    fits = isinstance(given, list) and len(given) in counts
+    rule = f"{tokens} tokens in blocks of {block_tokens}" + (
+        ", with or without the partial last one" if partial else ""
+    )
+    return tuple(id_list(row, "hash_ids", len(given) if fits else full, where, rule))
 
 
 def _number(row: Mapping[str, Any], key: str, where: str) -> float:

@@ -1,27 +1,33 @@
 """`kvsim validate runs`: simulated against measured runs of real servers, request by request.
 
-The one constant that no table has is the engine's host time per step. It is taken from the requests queued in the first
-`LEARN_S` seconds (the value at which their mean TPOT is met), and the run is judged on all others. Everything else is
-the profile's and the engine's arguments.
+The one constant that no table has is the engine's host time per step. Unless the run's head gives it, it is taken from
+the requests queued in the first `LEARN_S` seconds (the value at which their mean TPOT is met), and the run is judged on
+all others. Everything else is the profile's and the engine's arguments.
 """
 
 from __future__ import annotations
 
-import json
-import tempfile
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from calibration.fitting import Array, Mask
 from calibration.measured_run import MeasuredRun
-from sim.run import Result
+from hw_profiles.errors import InputError
+from sim.inputs import load_inputs
+from sim.run import Result, simulate
 from sim.scenario import Scenario
+from traces.request import Trace
+from traces.spec import TraceSpec
 
 LEARN_S = 10.0
+HOST_TIME_STEP_S = 1e-5
+"""How closely the host time is found."""
 HOST_TIMES_S = (0.0, 0.0005, 0.001, 0.0015, 0.002)
 """Host times per step of the sensitivity table."""
 STATISTICS = ("mean", "p50", "p90", "p99")
@@ -55,41 +61,89 @@ class Row:
         return {name: getattr(self, name) for name in ("suite", "metric", "measured", "simulated", "error", "target")}
 
 
-def simulate_run(run: MeasuredRun, host_time_s: float, *, prefix_caching: bool | None = None) -> Result:
-    """The run as kvsim sees it."""
-    caching = run.prefix_caching if prefix_caching is None else prefix_caching
-    with tempfile.TemporaryDirectory(prefix="kvsim-run-") as folder:
-        trace = Path(folder) / "run.lengths.jsonl"
-        trace.write_text("".join(json.dumps(row) + "\n" for row in _trace(run, caching)))
-        document = {
-            "schema": "kvsim-scenario/1",
-            "trace": {"path": str(trace)},
-            "model": run.model,
-            "hardware": {"profile": run.profile},
-            "engine": {**run.engine, "host_time": f"{host_time_s!r} s"},
-            "tiers": [{"name": "hbm"}],
-        }
-        return Scenario.from_dict(document, where=run.name).run()
+class Learnt(NamedTuple):
+    """A host time per step, s; `doubt`: why it may not be what the engine's host takes, or nothing."""
+
+    seconds: float
+    doubt: str = ""
 
 
-def learn_host_time(run: MeasuredRun, most_s: float = 0.004) -> float:
-    """Host time per step, s, at which the mean TPOT of the requests queued in the first `LEARN_S` seconds is met.
+def scenario_of(run: MeasuredRun, host_time_s: float | None = None) -> Scenario:
+    """The run as a scenario, with the host time of its head if none is given. Raises InputError naming the head."""
+    host_time = {} if host_time_s is None else {"host_time": f"{host_time_s!r} s"}
+    document = {
+        "schema": "kvsim-scenario/1",
+        "trace": {"path": run.source},
+        "model": run.model,
+        "hardware": {"profile": run.profile},
+        "engine": {**run.engine, **host_time},
+        "tiers": [{"name": "hbm"}],
+    }
+    return Scenario.from_dict(document, where=run.where)
 
-    By bisection, to 10 us: TPOT grows with it. 0 if steps are too long already.
+
+def given_host_time(run: MeasuredRun) -> float | None:
+    """Host time per step, s, that the run's head gives; None: it gives none."""
+    return scenario_of(run).spec.engine.host_time if "host_time" in run.engine else None
+
+
+def simulate_run(run: MeasuredRun, host_time_s: float | None = None, *, prefix_caching: bool | None = None) -> Result:
+    """The run as kvsim sees it. Raises InputError if the simulator rejects every request."""
+    trace = _trace(run, run.prefix_caching if prefix_caching is None else prefix_caching)
+
+    def read(spec: TraceSpec, seed: int, base_dir: str | Path = ".", *, strict: bool = False) -> Trace:
+        return trace
+
+    scenario = scenario_of(run, host_time_s)
+    result = simulate(scenario, inputs=load_inputs(scenario, read=read))
+    reasons = rejected(result)
+    if reasons.total() == len(run):
+        raise InputError(f"the simulator rejects every request ({said(reasons)}): nothing to judge", where=run.source)
+    return result
+
+
+def rejected(result: Result) -> Counter[str]:
+    """How many requests the simulator rejected, by reason."""
+    table = result.tables["requests"]
+    pairs = zip(table["status"].to_pylist(), table["reason"].to_pylist(), strict=True)
+    return Counter(reason for status, reason in pairs if status == "rejected")
+
+
+def said(reasons: Counter[str]) -> str:
+    """Reasons and their counts in words."""
+    return ", ".join(f"{number} {reason}" for reason, number in sorted(reasons.items()))
+
+
+def learn_host_time(run: MeasuredRun, most_s: float = 0.004) -> Learnt:
+    """Host time per step at which the mean TPOT of the requests queued in the first `LEARN_S` seconds is met.
+
+    By bisection from 0 to `most_s`, to HOST_TIME_STEP_S: TPOT grows with it. At either end the other differences are
+    larger than any host time makes up for, which `doubt` says.
     """
-    early = run.queued_s < LEARN_S
+    measured = run.latencies["tpot"]
+    early = (run.queued_s < LEARN_S) & np.isfinite(measured)
 
     def error(host_time_s: float) -> float:
         simulated = latencies(simulate_run(run, host_time_s))["tpot"]
-        return float(np.nanmean(simulated[early]) - np.nanmean(run.latencies["tpot"][early]))
+        both = early & np.isfinite(simulated)
+        return float(np.mean(simulated[both]) - np.mean(measured[both])) if both.any() else np.nan
 
     low, high = 0.0, most_s
-    if error(low) >= 0:
-        return 0.0
-    while high - low > 1e-5:
+    least = error(low)
+    if np.isnan(least):
+        return Learnt(0.0, f"no request of the first {LEARN_S:.0f} s decodes, so 0 is assumed")
+    if least >= 0:
+        return Learnt(0.0, END if least > HOST_TIME_STEP_S else "")
+    while high - low > HOST_TIME_STEP_S:
         middle = (low + high) / 2
         low, high = (middle, high) if error(middle) < 0 else (low, middle)
-    return round((low + high) / 2, 6)
+    if high == most_s and error(most_s) < 0:
+        return Learnt(most_s, END)
+    return Learnt(round((low + high) / 2, 6))
+
+
+END = "at the end of the range searched: something else differs between the run and its simulation"
+"""What is wrong with a host time that TPOT is not met at."""
 
 
 def latencies(result: Result) -> dict[str, Array]:
@@ -100,19 +154,25 @@ def latencies(result: Result) -> dict[str, Array]:
 
 
 def compare(run: MeasuredRun, result: Result, judged: Mask, targets: bool = True) -> list[Row]:
-    """Latencies of the judged requests, throughput, and the curves of running and waiting requests."""
+    """Latencies of the judged requests, throughput, and the curves of running and waiting requests.
+
+    Latencies are of requests that the simulator did not reject, TPOT of those with more than one token of output. What
+    was measured as 0, or of no request, has no row.
+    """
     rows = []
     simulated = latencies(result)
+    served = np.isfinite(simulated["e2e"])
     for metric, measured in run.latencies.items():
-        for name in STATISTICS:
+        both = judged & served & np.isfinite(measured)
+        for name in STATISTICS if both.any() else ():
             target = TARGETS.get((metric, name)) if targets else None
-            a, b = (statistic(values[judged], name) for values in (measured, simulated[metric]))
+            a, b = (statistic(values[both], name) for values in (measured, simulated[metric]))
             rows.append(_row(run.name, f"{metric}_{name}", a, b, target))
     span = float(run.last_token_s.max())
-    tokens = float(run.output_tokens.sum())
-    duration = float(result.summary["duration_s"])
-    rows.append(_row(run.name, "output_tokens_per_s", tokens / span, tokens / duration, None))
-    return rows + _curves(run, result)
+    tokens, simulated_tokens = float(run.output_tokens.sum()), float(run.output_tokens[served].sum())
+    rate = simulated_tokens / float(result.summary["duration_s"])
+    rows.append(_row(run.name, "output_tokens_per_s", tokens / span if span else 0.0, rate, None))
+    return [row for row in rows + _curves(run, result) if row.measured]
 
 
 def statistic(values: Array, name: str) -> float:
@@ -140,23 +200,31 @@ def _between(start: Array, end: Array, time: float) -> int:
 
 
 def _row(suite: str, metric: str, measured: float, simulated: float, target: float | None) -> Row:
-    return Row(suite, metric, measured, simulated, simulated / measured - 1.0, target)
+    error = simulated / measured - 1.0 if measured else np.nan
+    return Row(suite, metric, measured, simulated, error, target)
 
 
-def _trace(run: MeasuredRun, caching: bool) -> Iterable[dict[str, object]]:
-    """Lines of LLMServingSim's form; without prefix caching every block is one of its own."""
+def _trace(run: MeasuredRun, caching: bool) -> Trace:
+    """The requests as a trace; without prefix caching, and where ids are missing, every block is one of its own."""
     fresh = count(1 + max((max(ids, default=0) for ids in run.hash_ids), default=0))
-    for i in range(len(run)):
-        tokens = int(run.input_tokens[i])
-        ids = list(run.hash_ids[i]) if caching else []
-        if len(ids) != tokens // run.block_tokens:
-            ids = [next(fresh) for _ in range(tokens // run.block_tokens)]
-        yield {
-            "arrival_time_ns": round(float(run.queued_s[i]) * 1e9),
-            "input_toks": tokens,
-            "output_toks": int(run.output_tokens[i]),
-            "hash_ids_16": ids,
-        }
+
+    def ids_of(i: int) -> Iterator[int]:
+        given = run.hash_ids[i] if caching else ()
+        yield from given
+        yield from (next(fresh) for _ in range(len(given), int(blocks[i])))
+
+    blocks = -(-run.input_tokens.astype(np.int64) // run.block_tokens)
+    return Trace(
+        name=run.name,
+        block_tokens=run.block_tokens,
+        arrival_s=run.queued_s,
+        input_tokens=run.input_tokens.astype(np.int64),
+        output_tokens=run.output_tokens.astype(np.int64),
+        hash_ids=np.array([key for i in range(len(run)) for key in ids_of(i)], np.int64),
+        hash_offsets=np.concatenate(([0], np.cumsum(blocks))).astype(np.int64),
+        content_sha256="",
+        source=run.source,
+    ).validate()
 
 
 def step_sensitivity(run: MeasuredRun, found: list[tuple[float, bool, dict[str, float]]]) -> dict[str, float]:
@@ -174,10 +242,7 @@ def sensitivity(run: MeasuredRun, judged: Mask) -> list[tuple[float, bool, dict[
     found = []
     for caching in (True, False):
         for host_time_s in HOST_TIMES_S:
-            simulated = latencies(simulate_run(run, host_time_s, prefix_caching=caching))
-            errors = {
-                metric: float(np.nanmean(simulated[metric][judged]) / np.nanmean(measured[judged]) - 1)
-                for metric, measured in run.latencies.items()
-            }
+            rows = compare(run, simulate_run(run, host_time_s, prefix_caching=caching), judged)
+            errors = {metric: row.error for metric in run.latencies for row in rows if row.metric == f"{metric}_mean"}
             found.append((host_time_s, caching, errors))
     return found

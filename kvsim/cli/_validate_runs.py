@@ -12,7 +12,7 @@ from kvsim.cli import _print
 
 if TYPE_CHECKING:
     from calibration.measured_run import MeasuredRun
-    from calibration.validate_runs import Row
+    from calibration.validate_runs import Learnt, Row
 
 SHAREGPT_PROFILE = "rtx-pro-6000-vllm-0.19"
 
@@ -23,30 +23,46 @@ def validate_runs(path: Path | None, *, as_json: bool, show_all: bool, quiet: bo
 
     from calibration.data import data_folder
     from calibration.measured_run import read_run, sharegpt_run
-    from calibration.validate_runs import LEARN_S, compare, learn_host_time, sensitivity, simulate_run, step_sensitivity
-    from hw_profiles.units import format_seconds
+    from calibration.validate_runs import (
+        LEARN_S,
+        Learnt,
+        compare,
+        given_host_time,
+        latencies,
+        learn_host_time,
+        rejected,
+        said,
+        sensitivity,
+        simulate_run,
+        step_sensitivity,
+    )
 
     if path is not None:
         run = read_run(path)
     else:
         data = data_folder("measured")
         run = sharegpt_run(data, data / "traces", SHAREGPT_PROFILE)
+    given = given_host_time(run)
+    everything = np.ones(len(run), dtype=bool)
     late = run.queued_s >= LEARN_S
-    judged = late if late.any() and not late.all() else np.ones(len(run), dtype=bool)
-    host_time = learn_host_time(run)
-    rows = compare(run, simulate_run(run, host_time), judged, targets=path is None)
+    judged = late if given is None and late.any() else everything
+    host_time = learn_host_time(run) if given is None else Learnt(given)
+    result = simulate_run(run, host_time.seconds)
+    refused = rejected(result)
+    if refused:
+        text = f"the simulator rejects {refused.total()} of {len(run)} requests, which are not judged: {said(refused)}"
+        _print.note(f"{run.source}: {text}")
+    rows = compare(run, result, judged, targets=path is None)
     missed = [row for row in rows if row.missed]
     loads = [] if path is not None else _maximum_loads(data, note=not (quiet or as_json))
     if as_json:
         _print.document([row.as_dict() for row in (*rows, *loads)])
     else:
         if not quiet:
-            _table(run, rows, int(judged.sum()))
-            learned = f"from the requests of the first {LEARN_S:.0f} s"
-            _print.line(
-                f"host time per step: {format_seconds(host_time)}, {learned}; nothing else is fitted to the run"
-            )
-            if show_all:
+            served = np.isfinite(latencies(result)["e2e"])
+            _table(run, rows, int((judged & served).sum()))
+            _print.line(_host_time(host_time, given=given is not None, itself=not late.any()))
+            if show_all and any(row.metric == "tpot_mean" for row in rows):
                 found = sensitivity(run, judged)
                 _sensitivity(found)
                 slopes = step_sensitivity(run, found).items()
@@ -57,8 +73,25 @@ def validate_runs(path: Path | None, *, as_json: bool, show_all: bool, quiet: bo
         if path is None:
             held = sum(row.target is not None for row in rows)
             _print.line(f"{held - len(missed)} of {held} targets met")
+    if host_time.doubt and (quiet or as_json):
+        _print.note(f"{run.source}: host time per step {host_time.doubt}")
     if missed:
         raise typer.Exit(1)
+
+
+def _host_time(found: Learnt, *, given: bool, itself: bool) -> str:
+    """Where the host time is from. itself: it was learnt from the requests that are judged."""
+    from calibration.validate_runs import LEARN_S
+    from hw_profiles.units import format_seconds
+
+    text = f"host time per step: {format_seconds(found.seconds)}"
+    if given:
+        return f"{text}, as the run gives it; nothing is fitted to the run"
+    if found.doubt:
+        text += f", {found.doubt}"
+    else:
+        text += f", from the requests of the first {LEARN_S:.0f} s; nothing else is fitted to the run"
+    return f"{text}. None came later, so the run is judged on the requests it was learnt from" if itself else text
 
 
 def _maximum_loads(data: Path, *, note: bool) -> list[Row]:
