@@ -52,6 +52,7 @@ def render(run: RunData) -> str:
         verdict=verdict(summary),
         rejected=rejected_note(run),
         warnings=[str(w) for w in summary.get("warnings") or []],
+        bands=bands_note(section(summary, "uncertainty")),
         metrics=[metric_row(m) for m in summary.get("metrics") or [] if isinstance(m, Mapping)],
         no_metrics=NO_METRICS,
         sections=sections,
@@ -146,6 +147,23 @@ def rejected_note(run: RunData) -> str:
     share = f" ({percent(count / arrived)} of arrivals)" if arrived else ""
     what = "request was" if count == 1 else "requests were"
     return f"{number(count)} {what} rejected{share}; latency figures and percentiles leave them out."
+
+
+def bands_note(about: Mapping[str, Any]) -> str:
+    """What the range under each value is, from `summary["uncertainty"]`; empty without."""
+    if not about:
+        return ""
+    ends = [round(100 * end) for end in about.get("interval") or (0.05, 0.95)]
+    note = (
+        f"Under each value: its {ends[0]}th to {ends[1]}th percentile over {number(about.get('runs'))} machines drawn "
+        "from the 90 % intervals of the hardware values."
+    )
+    failed, outside = about.get("failed"), about.get("outside")
+    if failed:
+        note += f" {number(failed)} more could not run the scenario."
+    if outside:
+        note += f" Outside their own range, as they jump where machines differ little: {', '.join(outside)}."
+    return note
 
 
 def metric_row(metric: Mapping[str, Any]) -> dict[str, str]:

@@ -95,15 +95,14 @@ class Scenario:
         Raises InputError, InvariantError.
         """
         from sim.run import simulate
+        from sim.uncertainty import check_runs, with_uncertainty
 
+        if uncertainty:
+            check_runs(uncertainty)
         result = simulate(
             self, progress=progress, check=check, strict=strict, bound=bound, save_cache_state=save_cache_state
         )
-        if not uncertainty:
-            return result
-        from sim.uncertainty import with_uncertainty
-
-        return with_uncertainty(result, self, uncertainty)
+        return with_uncertainty(result, self, uncertainty) if uncertainty else result
 
 
 def _scalar(text: str, path: str) -> Any:

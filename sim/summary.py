@@ -286,8 +286,10 @@ def _warnings(cluster: Cluster, summary: dict[str, Any]) -> list[str]:
         warnings.append(f"{copies:.0%} of the bytes of devices moved in copies of sizes that were not measured")
     fraction = summary["profile"]["extrapolated_fraction"]
     if fraction > 0.5:
+        unseen = (
+            " (which has no prefill after a cached prefix)" if not cluster.inputs.profile.validity.prefix[1] else ""
+        )
         warnings.append(
-            f"{fraction:.0%} of the step time lies outside the range that the profile was measured on (no public table "
-            "has prefill after a cached prefix)"
+            f"{fraction:.0%} of the step time lies outside the range that the profile was measured on{unseen}"
         )
     return warnings

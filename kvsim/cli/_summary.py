@@ -70,6 +70,8 @@ def _print_bands(summary: Mapping[str, Any]) -> None:
         rows.append((str(metric["label"]), metric_value(metric["value"], unit)[1], *cells))
     title = f"bands over {about['runs']} machines drawn from the intervals of the hardware values"
     table(["metric", "unit", *columns], rows, title=title)
+    if about["outside"]:
+        line(f"outside their own bands, as they jump where machines differ little: {'; '.join(about['outside'])}")
     if about["failed"]:
         line(f"{about['failed']} drawn machines could not run the scenario")
 

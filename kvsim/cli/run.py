@@ -63,6 +63,10 @@ def run(
         may_write(out, scenario)
     if fail_on_slo and not spec.spec.slo:
         raise InputError("--fail-on-slo needs a target", where=scenario, path="slo", allowed="{ttft_p99: 2s}")
+    if uncertainty is not None:
+        from sim.uncertainty import check_runs
+
+        check_runs(uncertainty)
 
     with simulation_bar(wanted=not (quiet or as_json)) as tick:
         try:

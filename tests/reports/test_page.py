@@ -92,6 +92,20 @@ def test_no_slo_gives_the_headline(make_run_dir, tmp_path):
     assert "verdict none" in text
 
 
+def test_ranges_under_values_are_explained(run_dir):
+    assert "Under each value" not in report(run_dir)
+    metrics = json.loads((run_dir / "summary.json").read_text())["metrics"]
+    metrics = [{**metric, "band": [1.0, 2.0]} for metric in metrics]
+    about = {"runs": 19, "failed": 1, "interval": [0.05, 0.95], "outside": ["Queue, P99"]}
+    edit_summary(run_dir, metrics=metrics, uncertainty=about)
+    text = report(run_dir)
+    assert (
+        "Under each value: its 5th to 95th percentile over 19 machines drawn from the 90 % intervals of the hardware "
+        "values. 1 more could not run the scenario. Outside their own range, as they jump where machines differ "
+        "little: Queue, P99." in text
+    )
+
+
 def test_nothing_rejected_no_note(run_dir):
     assert "Rejected:" not in report(run_dir)
 

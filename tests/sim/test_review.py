@@ -94,13 +94,24 @@ def test_room_is_asked_for_what_the_step_has_left(run, prompt):
 
 
 def test_prefill_after_a_prefix_counts_as_extrapolated(run, prompt):
-    """No public table has prefill after a cached prefix; one chunk without one is inside the measured range."""
+    """The profile has no prefill after a cached prefix; one chunk without one is inside the measured range."""
     alone = run([(0, 1000, 1, prompt(1, 1000))])
     assert alone.summary["profile"]["extrapolated_fraction"] == 0.0
     again = run([(0, 1000, 1, prompt(1, 1000)), (10, 1500, 1, prompt(1, 1500))])
     steps = again.frames["steps"]
     share = (steps.end_s[1] - steps.start_s[1]) / (steps.end_s - steps.start_s).sum()
     assert again.summary["profile"]["extrapolated_fraction"] == pytest.approx(share)
+
+
+def test_the_warning_names_the_prefix_where_the_profile_has_none(run, prompt):
+    """LLMServingSim's tables have chunks after a prefix: they are left for other reasons, as by a long chunk."""
+    rows = [(i, 24_000, 1, prompt(i, 24_000)) for i in range(3)]
+    for profile, chunk, named in (("h100-sxm", 2048, True), ("rtx-4090", 24_000, False)):
+        limits = {"num_gpu_blocks": 4096, "max_num_batched_tokens": chunk}
+        summary = run(rows, hardware={"profile": profile}, engine=limits).summary
+        assert summary["profile"]["extrapolated_fraction"] > 0.5
+        (said,) = [text for text in summary["warnings"] if "outside the range" in text]
+        assert ("no prefill after a cached prefix" in said) == named
 
 
 def test_an_absurd_cluster_is_refused(scenario, prompt):

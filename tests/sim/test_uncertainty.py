@@ -6,8 +6,10 @@ import pytest
 import yaml
 
 from hw_profiles.errors import InputError
+from sim.run import simulate
 from sim.uncertainty import machine, with_uncertainty
 
+SLOW = ("kernels.gemm_bf16.bandwidth", "kernels.decode_attn.bandwidth")
 ROWS = [(0.2 * i, 1024, 30, [10 * (i % 4), 10 * (i % 4) + 1]) for i in range(12)]
 
 
@@ -56,6 +58,34 @@ def test_variants_see_the_same_machines(scenario) -> None:
     assert len(others | {draws[0]}) == 4
 
 
+def test_machines_come_in_pairs_around_the_profile() -> None:
+    """What one draws above the median the next draws as far below."""
+    names = ("kernels.gemm_bf16.t0", "kernels.decode_attn")
+    for name in names:
+        for number in (0, 2, 10):
+            assert machine(7, number)(name) + machine(7, number + 1)(name) == pytest.approx(1, abs=1e-12)
+
+
+def test_few_machines_are_around_the_result_of_a_vague_profile(scenario) -> None:
+    """Even two pairs: times of every seed are on both sides of the result, which is what the median machine gives."""
+    for seed in range(6):
+        spec = scenario(ROWS, seed=seed)
+        result = spec.run(uncertainty=4)
+        low, high = bands(result)["tpot_mean_ms"]
+        assert low < result.summary["tpot_ms"]["mean"] < high
+    assert simulate(spec, draw=lambda name: 0.5).summary["tpot_ms"] == result.summary["tpot_ms"]
+
+
+def test_metrics_outside_their_own_band_are_named(scenario, monkeypatch) -> None:
+    """Here every drawn machine is a slow one."""
+    spec = scenario(ROWS)
+    assert spec.run(uncertainty=4).summary["uncertainty"]["outside"] == []
+    monkeypatch.setattr("sim.uncertainty.machine", lambda seed, number: lambda name: 0.05 if name in SLOW else 0.5)
+    summary = spec.run(uncertainty=4).summary
+    assert "TPOT, mean" in summary["uncertainty"]["outside"]
+    assert "Prefix hit ratio" not in summary["uncertainty"]["outside"]
+
+
 def test_values_that_the_scenario_sets_are_not_drawn(scenario) -> None:
     """With the link fixed, what copies take is fixed as well."""
     rows = [(10.0 * i, 1024, 1, [10 * (i % 3), 10 * (i % 3) + 1]) for i in range(9)]
@@ -69,8 +99,8 @@ def test_values_that_the_scenario_sets_are_not_drawn(scenario) -> None:
     assert tied["load_ms"]["mean"]["p95"] == pytest.approx(tied["load_ms"]["mean"]["p5"], rel=1e-9)
 
 
-@pytest.mark.parametrize("runs", [1, -3, 1001])
+@pytest.mark.parametrize("runs", [1, 2, -3, 1001])
 def test_too_few_or_too_many_runs(scenario, runs: int) -> None:
     spec = scenario(ROWS)
-    with pytest.raises(InputError, match=f"--uncertainty: found {runs}, expected 2 to 1000 runs"):
+    with pytest.raises(InputError, match=f"--uncertainty: found {runs}, expected 3 to 1000 runs"):
         with_uncertainty(spec.run(), spec, runs)
