@@ -22,6 +22,7 @@ from typing import Any
 
 from calibration.tables import read_table
 from calibration.validate_runs import Row
+from hw_profiles.loader import load_profile
 from sim.inputs import load_inputs
 from sim.run import simulate
 from sim.scenario import Scenario
@@ -89,7 +90,9 @@ def throughput(point: Point) -> float:
 
 
 def _scenario(point: Point, trace: Path, limits: dict[str, Any]) -> Scenario:
-    engine = {"max_num_batched_tokens": TOKENS, "block_tokens": BLOCK, **FORMATS[point.weights], **limits}
+    launch = load_profile(PROFILES[point.gpu]).launch.stream  # C++ dispatches, not Python
+    engine = {"max_num_batched_tokens": TOKENS, "block_tokens": BLOCK, "eager_launch": f"{launch!r} s"}
+    engine |= {**FORMATS[point.weights], **limits}
     document = {
         "schema": "kvsim-scenario/1",
         "trace": {"path": str(trace)},

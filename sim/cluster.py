@@ -129,7 +129,8 @@ def step_cost(spec: ScenarioSpec, inputs: Inputs) -> StepCost:
         engine.l2_prefetch,
         parallel=spec.hardware.parallel,
         expert_skew=engine.expert_skew,
-        eager_launch_s=None if engine.graphs else engine.eager_launch,
+        graphs=engine.graphs,
+        eager_launch_s=engine.eager_launch,
         graph_sizes=engine.graph_batch_sizes or captured_sizes(engine.max_num_seqs, engine.max_num_batched_tokens),
     )
 

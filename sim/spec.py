@@ -86,7 +86,8 @@ class EngineSpec(Spec):
     graphs           decode steps replay CUDA graphs; false: kernels are launched one by one (vLLM's enforce_eager)
     graph_batch_sizes  decode batches that graphs are captured of, ascending; others are padded to the next, kernels of
                      larger ones launched one by one. None: vLLM's (sim.cost.graphs)
-    eager_launch     host time per kernel without graphs
+    eager_launch     host time per kernel without graphs: of any step if there are none, of decode steps above the
+                     largest if there are
     expert_skew      Zipf exponent of the popularity of experts (sim.cost.experts); 0: all alike
     """
 

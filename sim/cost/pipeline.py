@@ -96,7 +96,7 @@ class Pipeline:
             parts[i, 1] = stage.decode_stride(size, context * share, steps, rows, part, longest)
             parts[i, 2] = stage.exchange(rows, size)
             if not replayed:
-                parts[i, 3] = np.maximum(0.0, stage.launch_floor_s - parts[i].sum(axis=0))
+                parts[i, 3] = np.maximum(0.0, stage.eager_floor_s - parts[i].sum(axis=0))
         return batches, parts
 
 

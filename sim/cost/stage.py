@@ -35,7 +35,7 @@ class StageCost:
 
     `windows` lists the sliding windows of the model's layers; methods that charge decode attention take one `Attended`
     for each, in this order, beside the tokens of layers that attend everything.
-    launch_s: time to launch a kernel, the profile's if None.
+    eager_launch_s: time to launch a kernel that Python dispatches; without `graphs` that is every kernel.
     """
 
     def __init__(
@@ -49,7 +49,8 @@ class StageCost:
         l2_prefetch_bytes: int = 0,
         expert_skew: float = 0.0,
         leaves_node: bool = False,
-        launch_s: float | None = None,
+        eager_launch_s: float,
+        graphs: bool,
     ) -> None:
         profile, tp = kernels.profile, parallel.tp
         layers = model.layer_kinds(tp, expert_parallel=parallel.expert_parallel, stage=stage)
@@ -66,8 +67,10 @@ class StageCost:
         self._sends = 0 if stage.samples else 2 * self._hidden_bytes  # the hidden state and the residual
         self._leaves_node = leaves_node
         kernels_in_all = sum(k.count * k.kernels for k in self._kinds) + self._reductions + stage.samples
-        self.launch_floor_s = kernels_in_all * (profile.launch.stream if launch_s is None else launch_s)
-        """Time to launch the kernels of a step one by one."""
+        self.eager_floor_s = kernels_in_all * eager_launch_s
+        """Time to launch the kernels of a decode step one by one."""
+        self.launch_floor_s = kernels_in_all * profile.launch.stream if graphs else self.eager_floor_s
+        """Time to launch the kernels of a step with prompts: those between them are compiled if there are graphs."""
         self._layers_by_tokens: dict[int, float] = {}
         self._head_by_rows: dict[int, float] = {0: 0.0}
         self._exchange_by_work: dict[tuple[int, int], float] = {}

@@ -4,8 +4,8 @@ step = linear + attention + exchange + launch wait + pipeline wait + host time, 
   linear     every matrix product of every layer, the elementwise kernels between them, the output head, sampling
   attention  decode attention over the cached context, plus prefill attention of all chunks in one launch
   exchange   all-reduces and gathers of a tensor-parallel group, activations handed to the next pipeline stage
-  launch     what launching the kernels one by one takes beyond that: in steps with prefill tokens, and without CUDA
-             graphs in decode steps too
+  launch     what launching the kernels one by one takes beyond that: in steps with prefill tokens, and in decode steps
+             without CUDA graphs or above the largest of them
   pipeline   what a GPU waits for other stages (`sim.cost.pipeline`)
 
 A decode step replays a CUDA graph of a captured size (`sim.cost.graphs`): its linear kernels and exchanges run over the
@@ -51,8 +51,9 @@ class StepCost:
                         not say how its L2 behaves
     parallel            how the GPUs of a replica share the model
     expert_skew         Zipf exponent of the popularity of experts, 0: uniform (`sim.cost.experts`)
-    eager_launch_s      None: decode steps replay CUDA graphs. Else there are none, and each kernel of any step takes so
-                        long to launch (see EAGER_LAUNCH_S)
+    graphs              decode steps replay CUDA graphs; False: there are none
+    eager_launch_s      time to launch a kernel without graphs (see EAGER_LAUNCH_S): of any step if there are none, of
+                        decode steps above the largest if there are
     graph_sizes         decode batches that graphs are captured of, ascending; None: of every size
 
     `windows` lists the sliding windows of the model's layers; what charges decode attention takes one `Attended` for
@@ -68,7 +69,8 @@ class StepCost:
         *,
         parallel: Parallel = ONE_GPU,
         expert_skew: float = 0.0,
-        eager_launch_s: float | None = None,
+        graphs: bool = True,
+        eager_launch_s: float = EAGER_LAUNCH_S,
         graph_sizes: Sequence[int] | None = None,
     ) -> None:
         parallel.check()
@@ -84,7 +86,8 @@ class StepCost:
                 l2_prefetch_bytes=l2_prefetch_bytes,
                 expert_skew=expert_skew,
                 leaves_node=parallel.leaves_node(i),
-                launch_s=eager_launch_s,
+                eager_launch_s=eager_launch_s,
+                graphs=graphs,
             )
             for i, stage in enumerate(model.stages(parallel.pp))
         ]
@@ -94,7 +97,7 @@ class StepCost:
         self.host_time_s = host_time_s
         self.layers = -(-model.layers // parallel.pp)
         """On a GPU, the most of any."""
-        self._graphs = Graphs(graph_sizes) if eager_launch_s is None else None
+        self._graphs = Graphs(graph_sizes) if graphs else None
         self._pipeline = Pipeline(self.stages, self._graphs)
         self._validity = profile.validity
         self.interference = InterferenceModel.of(profile, kv_layout(model, parallel).lanes)
@@ -122,12 +125,12 @@ class StepCost:
             attended = stage.decode(seqs, context, rows, windowed, longest)
             if replayed:
                 return StepTimes(attended + fixed, linear, attended, exchange)
-            wait = max(0.0, stage.launch_floor_s - (linear + exchange) - attended)
+            wait = max(0.0, stage.eager_floor_s - (linear + exchange) - attended)
             return StepTimes(attended + fixed + wait, linear, attended, exchange, wait)
         attention = stage.decode_stride(seqs, context, steps, rows, windowed, longest)
         if replayed:
             return StepTimes(attention + fixed, linear, attention, exchange)
-        waits = np.maximum(0.0, stage.launch_floor_s - (linear + exchange) - attention)
+        waits = np.maximum(0.0, stage.eager_floor_s - (linear + exchange) - attention)
         return StepTimes(attention + fixed + waits, linear, attention, exchange, waits)
 
     def mixed_step(

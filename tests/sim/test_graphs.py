@@ -1,5 +1,6 @@
 """CUDA graphs of decode steps: sizes that vLLM captures, what a padded step takes, and steps above the largest."""
 
+import numpy as np
 import pytest
 
 from hw_profiles.errors import InputError
@@ -44,16 +45,39 @@ def test_linear_kernels_run_over_padded_rows(run, hand, prompt, seqs, sizes):
     assert requests.tpot_s.tolist() == pytest.approx([sum(decode) / len(decode)] * seqs, rel=1e-9)
 
 
-def test_above_the_largest_graph_kernels_are_launched_one_by_one():
-    profile = PROFILE.override("kernels.launch.stream", 50e-6)
-    graphs = StepCost(MODEL, profile, graph_sizes=[1, 2, 4])
-    floor = graphs.stages[0].launch_floor_s
-    replayed, launched = (graphs.decode_steps(n, 100 * n, (), 1) for n in (4, 5))
-    assert replayed.launch == 0.0 < launched.launch
-    assert replayed.seconds < launched.seconds == pytest.approx(floor)
-    many = graphs.decode_steps(5, 500, (), 3)
-    assert many.seconds[0] == launched.seconds
-    assert many.launch[0] == launched.launch
+@pytest.mark.parametrize("pp", [1, 2])
+@pytest.mark.parametrize("launch", [5e-6, 50e-6])
+def test_above_the_largest_graph_steps_take_what_they_take_without(pp, launch):
+    """Four sequences to a graph, in each micro-batch; more are launched one by one, in the time that this takes."""
+    shape = {"parallel": Parallel(pp=pp), "eager_launch_s": launch}
+    some, none = (
+        StepCost(MODEL, PROFILE, graph_sizes=[1, 2, 4], **shape),
+        StepCost(MODEL, PROFILE, graphs=False, **shape),
+    )
+    floor = sum(stage.eager_floor_s for stage in none.stages)
+    for steps in (1, 3):
+        for seqs in (4 * pp + 1, 8 * pp):
+            above, eager = (cost.decode_steps(seqs, 100 * seqs, (), steps) for cost in (some, none))
+            assert np.all(above.seconds == eager.seconds)
+            assert np.all(above.launch == eager.launch)
+            assert np.all(above.launch > 0) == (launch > 5e-6)
+            assert np.all(above.seconds >= floor)
+        replayed, eager = (cost.decode_steps(4 * pp, 400 * pp, (), steps) for cost in (some, none))
+        assert np.all(replayed.launch == 0.0)
+        assert np.all(replayed.seconds <= eager.seconds)
+
+
+def test_one_small_graph_is_no_faster_than_none(run, prompt):
+    """Four sequences above a graph of one: every decode step is launched as without graphs, by `eager_launch`."""
+    rows = [(0, 640, OUT, prompt(i, 640)) for i in range(4)]
+    found = [
+        run(rows, engine={"eager_launch": wait, **own}).frames["requests"].tpot_s.mean()
+        for wait in ("50 us", "100 us")
+        for own in ({"graph_batch_sizes": [1]}, {"graphs": False})
+    ]
+    assert found[0] == pytest.approx(found[1], rel=1e-9)
+    assert found[2] == pytest.approx(found[3], rel=1e-9)
+    assert found[2] > 1.5 * found[0]
 
 
 def test_stages_of_a_pipeline_replay_graphs_of_their_micro_batches():
