@@ -48,6 +48,7 @@ def validate(
     else:
         if not quiet:
             _print_rows(rows if show_all else [row for row in rows if row.target is not None or "worst" in row.split])
+            _print_reported(rows)
         held = sum(row.target is not None for row in rows)
         _print.line(f"{held - len(missed)} of {held} targets met; {len(rows)} rows in all (--all, --json)")
         for row in missed:
@@ -60,6 +61,18 @@ def _print_rows(rows: list[Row]) -> None:
     numbers = [_print.Column(name, right=True) for name in ("MAPE", "p90", "bias", "points", "target")]
     columns = [*map(_print.Column, ("profile", "kernel", "split")), *numbers, _print.Column("")]
     _print.table(columns, [_cells(row) for row in rows], title="Errors on held-out measurements")
+
+
+def _print_reported(rows: list[Row]) -> None:
+    """Formats of 8 and 4 bits, experts and all-reduce: no target, a line per profile."""
+    from calibration.reported import REPORTED, reported_errors
+
+    columns = [_print.Column("profile"), *(_print.Column(name, right=True) for name in REPORTED)]
+    lines = [
+        (profile, *(f"{found[name]:.1%}" if name in found else "–" for name in REPORTED))
+        for profile, found in reported_errors(rows).items()
+    ]
+    _print.table(columns, lines, title="MAPE of kernels without a target: products (2), attention (2), experts (4)")
 
 
 def _cells(row: Row) -> tuple[str, ...]:
