@@ -123,7 +123,7 @@ def _show(plans: list[Plan], prices: Prices) -> None:
         marked = [(text, point, best is not None and point is best.answer) for text, point in rows]
         _print.table(*_table(marked, plans[0].what))
         _frontier(plans)
-    if len(plans) == 1 and any(point.stopped for point in plans[0].points):
+    if len(plans) == 1 and any(point.stopped and _stop(point) == "lost early" for point in plans[0].points):
         _print.line(EARLY)
     for found in plans:
         name = f"{found.label}: " if len(plans) > 1 else ""
@@ -156,9 +156,13 @@ def _table(rows: list[tuple[str, Point | None, bool]], what: str) -> tuple[list[
             shown.append(below if point.attainment is None else f"{number(100 * point.attainment['value'])} %")
         cost = point.cost
         money = ["", ""] if cost is None else [f"{number(cost.total)} {cost.currency}", number(cost.per_mtok, 3)]
-        verdict = "met" if point.met else "missed" if point.whole else "lost early" if point.stopped else "does not run"
+        verdict = "met" if point.met else "missed" if point.whole else _stop(point)
         table.append((f"> {text}" if mark else text, *shown, verdict, number(point.requests_per_s, 3), *money))
     return [what, *(_print.Column(name.replace("\u00a0", " "), right=True) for name in names)], table
+
+
+def _stop(point: Point) -> str:
+    return "does not run" if not point.stopped else "rejected" if point.lost == "rejected" else "lost early"
 
 
 def _value(point: Point, key: str) -> str:

@@ -7,7 +7,7 @@ Everything else counts as met, and as fast as can be. ITL and queue time are nev
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ from sim.cluster import Cluster
 from sim.engine.sequence import Sequence
 
 METRICS = ("ttft", "tpot", "e2e")
+REJECTED = "rejected"
+"""Key of what was lost where rejected requests alone decided."""
 SLACK = 1e-9
 """Relative margin on limits, for sums in another order than the summary's."""
 
@@ -22,16 +24,26 @@ SLACK = 1e-9
 class Stopped(Exception):  # noqa: N818 -- not an error: the answer is known
     """The SLO is lost at `at_s`; `missed` of `requests` requests are beyond the limit of target `key` for certain.
 
+    key "rejected": too many were rejected, whatever the latencies of the others. statuses: of the rejected ones.
     hardware: what a summary says of it, with tiers' capacities, as far as `sim.whatif.prices.cost` needs it.
     """
 
-    def __init__(self, key: str, at_s: float, missed: int, requests: int, hardware: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        key: str,
+        at_s: float,
+        missed: int,
+        requests: int,
+        hardware: Mapping[str, Any],
+        statuses: Collection[str] = (),
+    ) -> None:
         super().__init__(key)
         self.key = key
         self.at_s = at_s
         self.missed = missed
         self.requests = requests
         self.hardware = hardware
+        self.statuses = tuple(statuses)
 
 
 @dataclass
@@ -55,7 +67,7 @@ class Watch:
         self._counts = {key: _count(key, limit) for key, limit in slo.items() if key.partition("_")[0] in METRICS}
         self._attainment = attainment
         self._missed_any = 0
-        self._rejected = 0
+        self._rejected: list[str] = []
         self._open: list[Sequence] = []
 
     def __call__(self, cluster: Cluster) -> None:
@@ -66,20 +78,23 @@ class Watch:
         still = []
         for seq in self._open:
             if seq.status.startswith("rejected"):
-                self._rejected += 1
+                self._rejected.append(seq.status)
             elif math.isnan(seq.finish_s):
                 still.append(seq)
             else:
                 self._book(seq)
         self._open = still
+        rejected = len(self._rejected)
         for key, count in self._counts.items():
             beyond = count.missed + sum(_at_least(seq, count.metric, now) > count.limit for seq in still)
-            if _lost(count, beyond, self._rejected, requests):
-                self._stop(key, beyond, cluster)
+            if _lost(count, beyond, rejected, requests):
+                alone = rejected and _lost(count, 0, rejected, requests)
+                self._stop(REJECTED if alone else key, beyond, cluster)
         if self._attainment is not None:
-            beyond = self._missed_any + self._rejected + sum(self._misses(seq, now) for seq in still)
+            beyond = self._missed_any + rejected + sum(self._misses(seq, now) for seq in still)
             if requests - beyond < self._attainment * requests * (1 - SLACK):
-                self._stop("attainment", beyond, cluster)
+                alone = requests - rejected < self._attainment * requests * (1 - SLACK)
+                self._stop(REJECTED if alone else "attainment", beyond, cluster)
 
     def _book(self, seq: Sequence) -> None:
         """A finished request."""
@@ -105,7 +120,7 @@ class Watch:
         gpus = spec.hardware.replicas * spec.hardware.parallel.gpus
         named = {"profile": inputs.profile.name, "gpus": gpus, "gpu_power_limit_w": inputs.profile.power_limit}
         hardware = {"hardware": named, "tiers": tiers}
-        raise Stopped(key, cluster.clock.now, missed, len(cluster.trace), hardware)
+        raise Stopped(key, cluster.clock.now, missed, len(cluster.trace), hardware, self._rejected)
 
 
 def most_missed(requests: int, percentile: float) -> int:

@@ -1,9 +1,10 @@
 """The least hardware, or the highest rate, that meets an SLO: bracketing and bisection over runs of the same load.
 
 Runs of one search share every random stream, so what differs between two of them is the hardware and not luck. A search
-is exact where more hardware never makes the SLO fail. Both neighbours of the answer are run: the one below it misses,
-and if the one above misses too the answer says so. A run ends early only if nothing could save its SLO any more
-(`sim.whatif.early`), but for the last value, which says by how much an SLO is missed that nothing meets.
+is exact where more hardware never makes the SLO fail. Queues and routing may break that by a little: so it goes on
+below close misses, and elsewhere if the largest value misses closely. Both neighbours of the answer are run: the one
+below it misses, and if one above misses too the answer says so. A run ends early only if nothing could save its SLO
+any more (`sim.whatif.early`), but for the last value, which says by how much an SLO is missed that nothing meets.
 """
 
 from __future__ import annotations
@@ -15,12 +16,17 @@ from typing import Any
 from hw_profiles.errors import InputError
 from sim.scenario import Scenario
 from sim.whatif.grids import Search, search_of
+from sim.whatif.plan_notes import notes
 from sim.whatif.points import Point, PointJob, run_point
 from sim.whatif.pool import run_as_asked
 from sim.whatif.prices import Cost, Prices
 from sim.whatif.runs import Job
 
 ATTAINMENT = "attainment"
+CLOSE = 1.2
+"""A value up to this many times its limit is a miss that the luck of queues and routing may have made."""
+PATIENCE_CLOSE, PATIENCE_UNKNOWN = 4, 2
+"""Misses in a row that end the search below the answer: close ones, and ones that ended early."""
 LEAST_SHARE = 0.5
 """An attainment is above this: a limit of single requests (`ttft=2s`) then holds for the median, as which it runs."""
 
@@ -159,7 +165,7 @@ class _Searching:
         index, used = self._answer({})
         answer = None if index is None else self.points[index]
         points = tuple(self.points[i] for i in sorted(used))
-        return Plan(self.job.job.label, self.search.what, answer, points, self._notes(answer, points))
+        return Plan(self.job.job.label, self.search.what, answer, points, notes(self.search, answer, points))
 
     def _answer(self, assumed: Mapping[int, bool]) -> tuple[int | None, set[int]]:
         """(index of the answer, indices that it took); raises _Need for one that is not known."""
@@ -178,24 +184,49 @@ class _Searching:
             found = next((index for index in range(count) if meets(index)), None)
         else:
             found = least(count, self.search.start, meets)
+            if found is None:
+                found = self._elsewhere(used, meets)
+            if found is not None:
+                found = self._lowest(found, meets)
             if found is not None and found + 1 < count:
                 meets(found + 1)
         return found, used
 
-    def _notes(self, answer: Point | None, points: tuple[Point, ...]) -> tuple[str, ...]:
-        notes = [f"{point.shown}: {point.failed}" for point in points if point.failed is not None]
-        if answer is None:
-            notes.append(_infeasible(points[-1]))
-        elif not self.search.linear:
-            if answer.index == 0:
-                notes.append("it meets the SLO at the end of the range: --among may give values beyond it")
-            above = self.points.get(answer.index + 1)
-            if above is not None and not above.met:
-                notes.append(f"{above.shown} misses the SLO again: the margin is thin, so look at every value")
-        unpriced = sorted({name for point in points if point.cost is not None for name in point.cost.unpriced})
-        if unpriced:
-            notes.append(f"not in the cost, since the price table has no price: {', '.join(unpriced)}")
-        return tuple(notes)
+    def _elsewhere(self, used: set[int], meets: Callable[[int], bool]) -> int | None:
+        """A value that meets the SLO though the last one misses: looked for if a run came close, else None.
+
+        Beside the run that came nearest, and below the start in steps that double.
+        """
+        known = [self.points[index] for index in sorted(used) if index in self.points]
+        close = [point for point in known if point.whole and point.rejected is None and point.worst[1] <= CLOSE]
+        if not close:
+            return None
+        nearest = min(close, key=lambda point: point.worst[1]).index
+        start, count = self.search.start, len(self.search.values)
+        below = [start - 2**k for k in range(start.bit_length())]
+        tries = (index for index in (nearest - 1, nearest + 1, *below) if 0 <= index < count)
+        return next((index for index in tries if meets(index)), None)
+
+    def _lowest(self, found: int, meets: Callable[[int], bool]) -> int:
+        """The first value that meets the SLO, going on below misses that may be those of chance."""
+        missed = 0
+        for index in range(found - 1, -1, -1):
+            if meets(index):
+                found, missed = index, 0
+                continue
+            missed += 1
+            if missed >= self._patience(index):
+                break
+        return found
+
+    def _patience(self, index: int) -> int:
+        """How many misses in a row, this one the last, end the search below."""
+        point = self.points.get(index)
+        if point is None or point.failed is not None or point.rejected is not None:
+            return 1
+        if point.stopped is not None:
+            return PATIENCE_UNKNOWN
+        return PATIENCE_CLOSE if point.worst[1] <= CLOSE else 1
 
 
 def least(count: int, start: int, meets: Callable[[int], bool]) -> int | None:
@@ -237,26 +268,6 @@ def frontier(plans: Sequence[Plan]) -> list[tuple[Plan, Point, Cost, float]]:
         if not found or run[3] < found[-1][3]:
             found.append(run)
     return found
-
-
-def _infeasible(last: Point) -> str:
-    if last.failed is not None:
-        return "no value tried meets the SLO"
-    key, ratio = last.worst
-    if last.attainment is not None and not last.attainment["met"]:
-        shares = {name: float(target.get(ATTAINMENT, 1)) for name, target in last.targets.items()}
-        tightest = min(shares, key=lambda name: shares[name])
-        text = f"at {last.shown} {100 * last.attainment['value']:.4g} % of the requests are within every limit, "
-        text += f"{100 * last.attainment['target']:.4g} % were asked for; "
-        limit = last.targets[tightest]["target_ms"] / 1e3
-        text += f"{tightest.partition('_')[0]} binds: {100 * shares[tightest]:.4g} % are within {limit:.4g} s"
-        return f"no value tried meets the SLO; {text}"
-    text = f"no value tried meets the SLO; at {last.shown} {key} binds: "
-    target = last.targets[key]
-    if target["value_ms"] is None:
-        return f"no value tried meets the SLO; at {last.shown} no request has a {key}"
-    text += f"{target['value_ms'] / 1e3:.4g} s against {target['target_ms'] / 1e3:.4g} s, {ratio:.3g} times the limit"
-    return text if ratio > 1 else f"{text}, but requests were rejected, which miss every limit"
 
 
 def _share(text: str) -> float:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hw_profiles.errors import InputError
 from sim.run import simulate
-from sim.whatif.early import Stopped, Watch
+from sim.whatif.early import REJECTED, Stopped, Watch
 from sim.whatif.prices import Cost, Prices, cost
 from sim.whatif.runs import Job
 from sim.whatif.shared import shared_inputs
@@ -21,6 +21,7 @@ class Point:
     attainment   share of the requests within every limit, and the least that was asked for; None if none was
     lost         target whose limit so many requests were beyond that the run ended early; `stopped` says it in words.
                  Then there are no values, but a cost per hour
+    rejected     how many requests are rejected, and why, if any are; `lost` is "rejected" if that decided
     failed       why there was no run: the model does not fit, for example
     """
 
@@ -33,6 +34,7 @@ class Point:
     attainment: Mapping[str, Any] | None = None
     lost: str | None = None
     stopped: str | None = None
+    rejected: str | None = None
     failed: str | None = None
 
     @property
@@ -78,12 +80,17 @@ def run_point(asked: PointJob) -> Point:
     unknown = {key: {"target_ms": limit * 1e3, "value_ms": None, "met": False} for key, limit in slo.items()}
     try:
         inputs = shared_inputs(scenario, strict=asked.job.strict)
-        summary = simulate(scenario, inputs=inputs, strict=asked.job.strict, watch=watch).summary
+        result = simulate(scenario, inputs=inputs, strict=asked.job.strict, watch=watch)
+        summary = result.summary
     except Stopped as stopped:
-        text = f"{stopped.missed} of {stopped.requests} requests beyond {stopped.key} after {stopped.at_s:.4g} s"
+        refused = _rejected(stopped.statuses, stopped.requests)
+        beyond = f"{stopped.missed} of {stopped.requests} requests beyond {stopped.key}"
+        text = f"{refused if stopped.key == REJECTED else beyond} after {stopped.at_s:.4g} s"
         hardware = {**stopped.hardware, "throughput": {"output_tokens_per_s": 0.0}}
         price = cost(hardware, nodes, asked.prices)
-        return Point(asked.index, asked.shown, False, unknown, None, price, lost=stopped.key, stopped=text)
+        return Point(
+            asked.index, asked.shown, False, unknown, None, price, lost=stopped.key, stopped=text, rejected=refused
+        )
     except InputError as error:
         if not asked.tolerant:
             raise
@@ -96,7 +103,20 @@ def run_point(asked: PointJob) -> Point:
     met = bool(found["met"]) and (attained is None or bool(attained["met"]))
     rate = float(summary["throughput"]["requests_per_s"])
     price = cost(summary, nodes, asked.prices)
-    return Point(asked.index, asked.shown, met, found["targets"], rate, price, attainment=attained)
+    refused = None
+    if summary["requests"]["rejected"]:
+        table = result.tables["requests"]
+        ended = zip(table["status"].to_pylist(), table["reason"].to_pylist(), strict=True)
+        refused = _rejected([f"{status}: {why}" for status, why in ended], summary["requests"]["arrived"])
+    return Point(asked.index, asked.shown, met, found["targets"], rate, price, attainment=attained, rejected=refused)
+
+
+def _rejected(statuses: Sequence[str], requests: int) -> str | None:
+    """How many of the requests that ended are rejected, and why; None if none is."""
+    whys = [status.partition(": ")[2] for status in statuses if status.startswith("rejected")]
+    if not whys:
+        return None
+    return f"{len(whys)} of {requests} requests are rejected: prompt + output {' or '.join(sorted(set(whys)))}"
 
 
 def _ratio(target: Mapping[str, Any]) -> float:
