@@ -16,7 +16,7 @@ from calibration.aic_source import KV_DTYPES, MOST_TOKENS, Found, Memory, Source
 from calibration.fitting import Array
 from calibration.points import Points, prefill_splits
 from calibration.split import fitted_on
-from calibration.tables import Table, check_rate
+from calibration.tables import Table, check_flops, check_rate
 from hw_profiles.kernel_groups import BASE_KV_HEADS, decode_name, prefill_name
 
 GROUPS, HEAD_DIMS = (1, 4, 8, 16), (64, 128)
@@ -111,12 +111,14 @@ def prefill_points(source: Source, memory: Memory, sms: int) -> Iterator[Points]
         for head_dim in HEAD_DIMS:
             rows = table.equal(kv_cache_dtype=names, head_dim=head_dim)
             what = f"heads of {head_dim}, {dtype} KV, 1 to 16 query heads per KV head"
-            for points in _prefill(source, found, rows, prefill_name(dtype, head_dim), 4 * head_dim, what):
+            for points in _prefill(
+                source, found, rows, prefill_name(dtype, head_dim), 4 * head_dim, what, memory.most_flops(dtype)
+            ):
                 tiles = sms if points.family.endswith(PLANNED) else 0
                 yield replace(points, l2_bytes=memory.l2_bytes, split_tiles=tiles)
 
 
-def mla_prefill_points(source: Source) -> Iterator[Points]:
+def mla_prefill_points(source: Source, memory: Memory) -> Iterator[Points]:
     """Prefill attention of MLA, its latents expanded into heads."""
     found = source.find("mla", "context_mla_perf.parquet", "batch_size", "isl", "num_heads")
     if found is None:
@@ -124,11 +126,14 @@ def mla_prefill_points(source: Source) -> Iterator[Points]:
     for dtype, names in KV_DTYPES.items():
         rows = found.table.equal(kv_cache_dtype=names, num_heads=LATENT_HEADS)
         what = f"MLA of DeepSeek-V3, {dtype} KV"
-        yield from _prefill(source, found, rows, f"mla_prefill_{dtype}", LATENT_FLOPS, what)
+        most = memory.most_flops(dtype)
+        yield from _prefill(source, found, rows, f"mla_prefill_{dtype}", LATENT_FLOPS, what, most)
 
 
-def _prefill(source: Source, found: Found, rows: Table, name: str, per_pair: int, what: str) -> Iterator[Points]:
-    """per_pair: FLOP per query head and pair of a new and a visible token."""
+def _prefill(
+    source: Source, found: Found, rows: Table, name: str, per_pair: int, what: str, peak: float | None
+) -> Iterator[Points]:
+    """per_pair: FLOP per query head and pair of a new and a visible token; peak: FLOP/s that no row can exceed."""
     length = rows.numbers("isl")
     rows = rows.where((length >= MIN_TOKENS) & (length * rows.numbers("batch_size") <= MOST_TOKENS))
     if len(rows) < 4 * FEWEST:
@@ -140,6 +145,8 @@ def _prefill(source: Source, found: Found, rows: Table, name: str, per_pair: int
     kv_heads = heads if latent else rows.numbers("num_key_value_heads")
     prefix = rows.numbers("step") if "step" in rows else np.zeros_like(length)
     fitted = fitted_on(batch, length, heads, heads / kv_heads)
+    flops, seconds = batch * heads * per_pair * (length * prefix + length * length / 2), rows.times("latency", 1e-3)
+    check_flops(rows.path, "prefill attention", flops, seconds, peak)
     yield Points(
         name,
         {
@@ -147,9 +154,9 @@ def _prefill(source: Source, found: Found, rows: Table, name: str, per_pair: int
             "heads": heads,
             "kv_heads": kv_heads,
             "context": prefix + length / 2,
-            "flops": batch * heads * per_pair * (length * prefix + length * length / 2),
+            "flops": flops,
         },
-        rows.times("latency", 1e-3),
+        seconds,
         fitted=fitted,
         splits=prefill_splits(heads, fitted),
         family=found.family(rows),

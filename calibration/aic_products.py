@@ -15,7 +15,7 @@ from calibration.aic_source import MOST_TOKENS, Found, Memory, Source, one_kerne
 from calibration.fitting import Array, Mask
 from calibration.points import Points
 from calibration.split import fitted_on, unseen_shapes
-from calibration.tables import Table
+from calibration.tables import Table, check_flops
 from hw_profiles.formats import WEIGHT_FORMATS
 
 GEMM_DTYPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -70,6 +70,9 @@ def gemm_points(source: Source, memory: Memory) -> Iterator[Points]:
 
 
 def _gemm(source: Source, found: Found, rows: Table, dtype: str, memory: Memory) -> Points:
+    m, n, k = (rows.numbers(name) for name in "mnk")
+    seconds = rows.times("latency", 1e-3)
+    check_flops(rows.path, f"{dtype} products", 2 * m * n * k, seconds, memory.most_flops(dtype))
     rows = rows.where(_cold(rows, dtype, memory))
     m, n, k = (rows.numbers(name) for name in "mnk")
     unseen, second = unseen_shapes(n, k), fitted_on(m)
@@ -114,7 +117,7 @@ def _host_bound(rows: Table) -> bool:
     return bool(small.any()) and float(np.median(rows.times("latency", 1e-3)[small])) > HOST_BOUND_S
 
 
-def moe_points(source: Source) -> Iterator[Points]:
+def moe_points(source: Source, memory: Memory) -> Iterator[Points]:
     """Fused experts by weight format, under balanced load and without expert parallelism."""
     found = source.find("moe", "moe_perf.parquet", "moe_dtype", "num_tokens", "topk")
     if found is None:
@@ -129,10 +132,12 @@ def moe_points(source: Source) -> Iterator[Points]:
         tokens, top_k, experts = (rows.numbers(column) for column in ("num_tokens", "topk", "num_experts"))
         hidden, width = rows.numbers("hidden_size"), rows.numbers("inter_size") / rows.numbers("moe_tp_size")
         fitted = fitted_on(tokens, hidden, width)
+        work, seconds = moe_work(dtype, tokens, top_k, experts, hidden, width), rows.times("latency", 1e-3)
+        check_flops(rows.path, f"{dtype} experts", work["flops"], seconds, memory.most_flops(dtype))
         yield Points(
             f"moe_{dtype}",
-            {"tokens": tokens, **moe_work(dtype, tokens, top_k, experts, hidden, width)},
-            rows.times("latency", 1e-3),
+            {"tokens": tokens, **work},
+            seconds,
             fitted=fitted,
             splits={"held out": ~fitted},
             family=found.family(rows),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
@@ -26,16 +26,32 @@ OTHERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 SHARED = ("gemm", "moe", "comm", "mla")
 """Operations whose table may be another backend's."""
 KV_DTYPES: Mapping[str, tuple[str, ...]] = MappingProxyType({"bf16": ("bfloat16", "float16"), "fp8": ("fp8",)})
+COMPUTED_IN: Mapping[str, str] = MappingProxyType(
+    {"bf16": "bf16", "int4": "bf16", "fp8": "fp8", "fp8_block": "fp8", "int8": "int8", "nvfp4": "fp4"}
+)
+"""Format of the tensor cores' inputs by that of the weights: 4-bit integers are unpacked to bf16 (W4A16)."""
 MOST_TOKENS = 65536
 """Tokens of a prefill launch or a step of experts: no engine schedules more."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What decides whether decode rows are cold, and possible: L2 size (bytes) and HBM peak (bytes/s)."""
+    """What decides whether rows are cold, and possible: L2 size (bytes), HBM peak (bytes/s), peaks of computing.
+
+    flops: FLOP/s of the datasheet by format, as below `peaks:` in a machine sheet; empty if it has none.
+    """
 
     l2_bytes: float
     peak: float
+    flops: Mapping[str, float] = field(default_factory=dict)
+
+    def most_flops(self, dtype: str) -> float | None:
+        """FLOP/s that a kernel with weights (or KV) of this format cannot exceed; None if that is not known.
+
+        Of formats without a peak of their own: the highest of the machine.
+        """
+        highest = max(self.flops.values(), default=None)
+        return self.flops.get(COMPUTED_IN.get(dtype, ""), highest)
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 
 from calibration.aic_attention import decode_points, mla_decode_points, mla_prefill_points, prefill_points
 from calibration.aic_products import allreduce_points, gemm_points, moe_points
 from calibration.aic_source import BACKENDS, Source
+from calibration.check import check
 from calibration.fit_batching import batching_lines
 from calibration.kernel_fits import KernelFit, fit_kernel
 from calibration.llmservingsim import batch_tables, llmservingsim_points, runs
-from calibration.machines import Machine, load_machine, machine_of
+from calibration.machines import Machine, check_machine, load_machine, machine_of
 from calibration.points import Points
 from calibration.profile_text import kernel_lines, mapping_lines, source_lines
+from calibration.tables import check_flops
 from hw_profiles.errors import InputError
 from hw_profiles.kernel_groups import REQUIRED_GROUPS
 from hw_profiles.schema import SCHEMA
@@ -66,18 +69,24 @@ def read_points(
     if layout == "llmservingsim":
         device, found = runs(folder)
         chosen = load_machine(machine) if machine else machine_of(device, folder)
+        check_machine(chosen, device, folder)
         points = tuple(llmservingsim_points(folder, found))
+        for each in points:
+            if each.kind in ("gemm", "prefill"):
+                most = chosen.memory.most_flops("bf16")
+                check_flops(folder / each.table, each.name, each.shape["flops"], each.seconds, most)
         return Measured(layout, "vllm", folder, device, chosen, points, batch_tables(found))
     source = Source(folder, backend, versions)
     first = source.need("attention", "generation_attention_perf.parquet", "batch_size", "step", "num_heads")
     chosen = load_machine(machine) if machine else machine_of(source.device, first.table.path)
+    check_machine(chosen, source.device, first.table.path)
     points = (
         *gemm_points(source, chosen.memory),
         *decode_points(source, chosen.memory),
         *prefill_points(source, chosen.memory, chosen.sms),
-        *moe_points(source),
+        *moe_points(source, chosen.memory),
         *mla_decode_points(source, chosen.memory),
-        *mla_prefill_points(source),
+        *mla_prefill_points(source, chosen.memory),
         *allreduce_points(source),
     )
     return Measured(layout, backend, folder, source.device, chosen, points)
@@ -120,6 +129,27 @@ def profile_text(name: str, measured: Measured, fits: list[KernelFit], created: 
     lines += batching
     lines += ["", "validity:", *(f"  {line}" for line in _validity(fits)), ""]
     return "\n".join(lines)
+
+
+def check_text(text: str, measured: Measured) -> None:
+    """What `calibrate check` says of a profile that is not written yet. Raises InputError, which names the table."""
+    with TemporaryDirectory() as folder:
+        draft = Path(folder) / "draft.yaml"
+        draft.write_text(text, encoding="utf-8")
+        try:
+            check(str(draft))
+        except InputError as error:
+            words = (error.path or "").split(".")
+            table = next((p.table for p in measured.points if words[:2] == ["kernels", p.name]), None)
+            if table is None:
+                raise
+            raise InputError(
+                f"impossible table: fitted, it is {error.message}",
+                where=measured.folder / table,
+                path=error.path,
+                found=error.found,
+                allowed=error.allowed,
+            ) from None
 
 
 def default_name(measured: Measured) -> str:

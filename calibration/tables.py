@@ -1,13 +1,15 @@
 """Tables of measurements: read whole and checked, or refused in one line.
 
 A table is columns of one length. Refused: a file that is missing, cut off or of another kind, a column that is missing,
-a time that is not a positive number, rows of more than one device, a decode table that is faster than its memory.
+a time that is not a positive number, a size that no call has, rows of more than one device, a decode table that is
+faster than its memory, products or prefill that are faster than the datasheet.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,17 @@ from hw_profiles.units import format_rate
 Column = NDArray[Any]
 TIMES = ("latency", "time_us")
 """Columns of measured times."""
+LEAST: Mapping[str, int] = MappingProxyType(
+    {
+        **dict.fromkeys(("batch_size", "isl", "num_heads", "num_key_value_heads", "head_dim"), 1),
+        **dict.fromkeys(("m", "n", "k", "num_tokens", "topk", "num_experts", "hidden_size", "inter_size"), 1),
+        **dict.fromkeys(("moe_tp_size", "num_gpus", "message_size", "tokens", "sequences"), 1),
+        **dict.fromkeys(("step", "prefill_chunk", "kv_prefill", "n_decode", "kv_decode"), 0),
+    }
+)
+"""Columns of sizes, and the least that each may be."""
+CLOCKS = 1.05
+"""Share of a datasheet's peak that a row may reach: clocks may be above the datasheet's."""
 
 
 class Table:
@@ -81,7 +94,7 @@ class Table:
 
 
 def read_table(path: Path, required: Collection[str]) -> Table:
-    """A parquet or CSV file with at least the columns `required`, those of `TIMES` above 0. Raises InputError."""
+    """A parquet or CSV file with at least the columns `required`; times above 0, sizes `LEAST`. Raises InputError."""
     if not path.is_file():
         raise InputError("file not found", where=path)
     try:
@@ -100,7 +113,20 @@ def read_table(path: Path, required: Collection[str]) -> Table:
     for name in TIMES:
         if name in required:
             table.times(name, 1.0)
+    for name in LEAST:
+        if name in names:
+            _check_sizes(table, name)
     return table
+
+
+def _check_sizes(table: Table, name: str) -> None:
+    values = table.numbers(name)
+    if (values < LEAST[name]).any():
+        row = int(np.argmax(values < LEAST[name]))
+        allowed = f"at least {LEAST[name]}"
+        raise InputError(
+            f"row {row + 1} is not a size", where=table.path, path=name, found=float(values[row]), allowed=allowed
+        )
 
 
 def one_device(tables: Iterable[Table]) -> str:
@@ -123,6 +149,18 @@ def check_rate(path: Path, nbytes: Array, seconds: Array, peak: float) -> None:
     above the datasheet's.
     """
     rate = float((nbytes / seconds).max(initial=0.0))
-    if rate > 1.05 * peak:
+    if rate > CLOCKS * peak:
         problem = "impossible table: it has decode attention read KV faster than the peak of the memory"
         raise InputError(problem, where=path, found=format_rate(rate), allowed=f"at most {format_rate(peak)}")
+
+
+def check_flops(path: Path | str, what: str, flops: Array, seconds: Array, peak: float | None) -> None:
+    """Raise InputError when any row of `what` computes faster than the machine's `peak` (FLOP/s; None: not known).
+
+    Of public tables the fastest rows reach 1.005 of it (bf16 products on an RTX 4090).
+    """
+    rate = float((flops / seconds).max(initial=0.0))
+    if peak is not None and rate > CLOCKS * peak:
+        found, most = (f"{each / 1e12:.4g} TFLOP/s" for each in (rate, peak))
+        problem = f"impossible table: it has {what} faster than the peak of the datasheet"
+        raise InputError(problem, where=path, found=found, allowed=f"at most {most}")

@@ -29,17 +29,17 @@ def import_profile(
     """Fit a profile to public kernel measurements, score it on held-out ones, write it."""
     from datetime import UTC, datetime
 
-    from calibration.importer import default_name, fit_all, profile_text, read_points
+    from calibration.importer import check_text, default_name, fit_all, profile_text, read_points
     from hw_profiles.files import write_atomic
-    from hw_profiles.loader import read_profile
 
     measured = read_points(path, layout, backend, machine)
     if not (quiet or as_json):
         _print.note(f"{measured.device}: {sum(map(len, measured.points)):,} points of {len(measured.points)} kernels")
     fits = fit_all(measured)
     target = out or Path(f"{default_name(measured)}-import.yaml")
-    write_atomic(target, profile_text(target.stem, measured, fits, datetime.now(UTC).date()))
-    read_profile(target)
+    text = profile_text(target.stem, measured, fits, datetime.now(UTC).date())
+    check_text(text, measured)
+    write_atomic(target, text)
     rows = [(fit, split, score) for fit in fits for split, score in fit.scores.items()]
     if as_json:
         keys = ("mape", "p90", "bias", "n")

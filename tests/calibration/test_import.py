@@ -1,5 +1,8 @@
 """Importing tables: profiles get back what the tables were made from; what cannot be right is one line and exit 2."""
 
+import os
+import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +13,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from calibration.importer import read_points
+from calibration import importer
+from calibration.importer import profile_text, read_points
 from hw_profiles.cost_models import AllReduceModel, DecodeModel, GemmModel
 from hw_profiles.errors import InputError
 from hw_profiles.loader import load_profile
 from hw_profiles.prefill_cost import PrefillMemory, PrefillModel
 from kvsim.cli.main import run
 
+TRACES = os.environ.get("KVSIM_TRACES")
+DATA = Path(TRACES).parent if TRACES else Path(__file__).parents[3] / "shared" / "data"
+L40S = DATA / "kernels" / "aiconfigurator" / "l40s"
+needs_data = pytest.mark.skipif(not L40S.is_dir(), reason=f"no kernel tables in {DATA}")
 DEVICE = "NVIDIA H100 80GB HBM3"
 GEMM = GemmModel(4e-6, 2.9e12, 7.5e14, 3.0, tile_rows=64)
 DECODE = DecodeModel(1.2e-5, 1.5e-5, 1e-7, 3.1e12)
@@ -187,11 +195,30 @@ def without(rows: dict[str, Any], name: str) -> dict[str, Any]:
             r"generation_attention_perf\.parquet: impossible table: .*found '4\.\d+ TB/s', expected at most 3\.35 TB/s",
         ),
         (
+            {"gemm": {**gemm_rows(), "latency": gemm_rows()["latency"] / 1.5}},
+            r"gemm_perf\.parquet: impossible table: .*products faster.*found '1\d+ TFLOP/s', expected at most 989",
+        ),
+        (
+            {"prefill": {**prefill_rows(), "latency": prefill_rows()["latency"] / 20}},
+            r"context_attention_perf\.parquet: impossible table: .*prefill.*expected at most 989 TFLOP/s",
+        ),
+        (
+            {"decode": broken(decode_rows(), "batch_size", 5, 0)},
+            r"generation_attention_perf\.parquet: batch_size: row 6 is not a size, found 0\.0, expected at least 1",
+        ),
+        (
+            {"decode": broken(decode_rows(), "latency", 5, -1.0)},
+            r"generation_attention_perf\.parquet: latency: row 6 is not a time, found -1",
+        ),
+        (
             {"decode": {**decode_rows(), "device": "H100"}, "gemm": {**gemm_rows(), "device": "H100"}},
             "no shipped machine stands for: name one with --machine, found 'H100'",
         ),
     ],
-    ids=["nan", "negative", "two devices", "column", "faster than memory", "unknown device"],
+    ids=[
+        *("nan", "negative", "two devices", "column", "faster than memory"),
+        *("fast products", "fast prefill", "no batch", "negative decode", "unknown device"),
+    ],
 )
 def test_tables_that_cannot_be_right(tables, tmp_path, capsys, changed: dict[str, Any], problem: str) -> None:
     folder = tables(**changed)
@@ -203,6 +230,45 @@ def test_tables_that_cannot_be_right(tables, tmp_path, capsys, changed: dict[str
     assert said.out == ""
     assert said.err.startswith("error: ")
     assert said.err.count("\n") == 1
+
+
+def test_a_fit_is_checked_before_it_is_written(tables, tmp_path, capsys, monkeypatch) -> None:
+    """A rate that no row betrays, but that `calibrate check` refuses in the profile."""
+
+    def too_fast(*given: Any) -> str:
+        head, name, tail = profile_text(*given).partition("  decode_attn:")
+        rate = "bandwidth: {v: 4, unit: TB/s, src: fit_decode_attn, rel: 0}"
+        return head + name + re.sub(r"bandwidth: \{.*", rate, tail, count=1)
+
+    monkeypatch.setattr(importer, "profile_text", too_fast)
+    out = tmp_path / "mine.yaml"
+    assert run(["calibrate", "import", str(tables()), "--out", str(out)]) == 2
+    problem = r"generation_attention_perf\.parquet: kernels\.decode_attn\.bandwidth: impossible table"
+    assert re.search(problem, capsys.readouterr().err)
+    assert not out.exists()
+
+
+@needs_data
+@pytest.mark.parametrize("name", ["gemm_perf", "context_attention_perf", "generation_attention_perf"])
+def test_a_public_table_made_20_times_faster(name: str, tmp_path, capsys) -> None:
+    folder = shutil.copytree(L40S, tmp_path / "l40s")
+    for path in folder.glob(f"*/*/*/{name}.parquet"):
+        table = pq.read_table(path)
+        faster = pa.array(table["latency"].to_numpy() / 20)
+        pq.write_table(table.set_column(table.column_names.index("latency"), "latency", faster), path)
+    assert run(["calibrate", "import", str(folder), "--out", str(tmp_path / "mine.yaml")]) == 2
+    assert re.search(rf"{name}\.parquet: impossible table", capsys.readouterr().err)
+    assert not (tmp_path / "mine.yaml").exists()
+
+
+@pytest.mark.parametrize("machine", ["l40s", "h200"])
+def test_another_machine_than_the_data_names(tables, tmp_path, capsys, machine: str) -> None:
+    out = tmp_path / "mine.yaml"
+    assert run(["calibrate", "import", str(tables()), "--machine", machine, "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert f"--machine: measured on {DEVICE}, which is another machine, found '{machine}', expected h100-sxm" in said
+    assert not out.exists()
+    read_points(tables(), machine="h100-sxm")
 
 
 def test_a_file_that_is_cut_off(tables, capsys) -> None:
@@ -229,8 +295,6 @@ def test_a_file_that_is_cut_off(tables, capsys) -> None:
     ],
 )
 def test_arguments_that_cannot_be(tables, capsys, arguments: list[str], problem: str) -> None:
-    import re
-
     given = [str(tables()) if word == "TABLES" else word for word in arguments]
     assert run(["calibrate", "import", *given]) == 2
     assert re.search(problem, capsys.readouterr().err)
