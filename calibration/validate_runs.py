@@ -68,15 +68,17 @@ class Learnt(NamedTuple):
     doubt: str = ""
 
 
-def scenario_of(run: MeasuredRun, host_time_s: float | None = None) -> Scenario:
-    """The run as a scenario, with the host time of its head if none is given. Raises InputError naming the head."""
-    host_time = {} if host_time_s is None else {"host_time": f"{host_time_s!r} s"}
+def scenario_of(run: MeasuredRun, host_time_s: float | None = None, *, prefix_caching: bool | None = None) -> Scenario:
+    """The run as a scenario, with what its head says of what is not given. Raises InputError naming the head."""
+    given: dict[str, object] = {} if host_time_s is None else {"host_time": f"{host_time_s!r} s"}
+    if prefix_caching is not None or not run.prefix_caching:
+        given["prefix_caching"] = bool(prefix_caching)
     document = {
         "schema": "kvsim-scenario/1",
         "trace": {"path": run.source},
         "model": run.model,
         "hardware": {"profile": run.profile},
-        "engine": {**run.engine, **host_time},
+        "engine": {**run.engine, **given},
         "tiers": [{"name": "hbm"}],
     }
     return Scenario.from_dict(document, where=run.where)
@@ -89,12 +91,12 @@ def given_host_time(run: MeasuredRun) -> float | None:
 
 def simulate_run(run: MeasuredRun, host_time_s: float | None = None, *, prefix_caching: bool | None = None) -> Result:
     """The run as kvsim sees it. Raises InputError if the simulator rejects every request."""
-    trace = _trace(run, run.prefix_caching if prefix_caching is None else prefix_caching)
+    trace = _trace(run)
 
     def read(spec: TraceSpec, seed: int, base_dir: str | Path = ".", *, strict: bool = False) -> Trace:
         return trace
 
-    scenario = scenario_of(run, host_time_s)
+    scenario = scenario_of(run, host_time_s, prefix_caching=prefix_caching)
     result = simulate(scenario, inputs=load_inputs(scenario, read=read))
     reasons = rejected(result)
     if reasons.total() == len(run):
@@ -204,14 +206,13 @@ def _row(suite: str, metric: str, measured: float, simulated: float, target: flo
     return Row(suite, metric, measured, simulated, error, target)
 
 
-def _trace(run: MeasuredRun, caching: bool) -> Trace:
-    """The requests as a trace; without prefix caching, and where ids are missing, every block is one of its own."""
+def _trace(run: MeasuredRun) -> Trace:
+    """The requests as a trace; a block whose id is missing is one of its own."""
     fresh = count(1 + max((max(ids, default=0) for ids in run.hash_ids), default=0))
 
     def ids_of(i: int) -> Iterator[int]:
-        given = run.hash_ids[i] if caching else ()
-        yield from given
-        yield from (next(fresh) for _ in range(len(given), int(blocks[i])))
+        yield from run.hash_ids[i]
+        yield from (next(fresh) for _ in range(len(run.hash_ids[i]), int(blocks[i])))
 
     blocks = -(-run.input_tokens.astype(np.int64) // run.block_tokens)
     return Trace(

@@ -105,6 +105,8 @@ def load_inputs(
             found=spec.engine.block_tokens,
             allowed=f"a divisor of {trace.block_tokens}",
         )
+    if not spec.engine.prefix_caching:
+        trace = trace.without_prefixes()
     blocks = _named(scenario, "tiers", lambda: block_sizes(spec, trace.block_tokens))
     hbm_bytes = budget.blocks * spec.engine.block_tokens * layout.token_bytes
     warm = None

@@ -75,6 +75,7 @@ class EngineSpec(Spec):
 
     scheduling       fcfs: by arrival. priority: by the requests' priority, lower ones first, then by arrival
     num_gpu_blocks   KV blocks of HBM; derived from memory when not given
+    prefix_caching   false: requests share nothing, and no KV outlives its request
     host_time        time per step that the GPU waits for the host; 0 s assumes asynchronous scheduling hides it
     loading          how cached prefixes are loaded
     kv_layout        what is contiguous in memory and so one copy: a block of all layers, of one layer, or of the keys
@@ -98,6 +99,7 @@ class EngineSpec(Spec):
     block_tokens: Annotated[int, Field(ge=1, le=65536, strict=True)] = 16
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.9
     num_gpu_blocks: Count | None = None
+    prefix_caching: Annotated[bool, Field(strict=True)] = True
     host_time: Seconds = 0.0
     loading: LoadingSpec = LoadingSpec()
     kv_layout: Literal["block", "layer", "layer_kv"] = "block"

@@ -274,7 +274,8 @@ def _warnings(cluster: Cluster, summary: dict[str, Any]) -> list[str]:
         reasons = sorted({status.partition(": ")[2] for status in statuses if status.startswith("rejected")})
         warnings.append(f"{rejected} requests were rejected: {' and '.join(reasons)}")
     if not cluster.inputs.trace.block_tokens and len(cluster.tier_names) > 1:
-        warnings.append("the trace has no prefix information: nothing can be reused, so lower tiers stay empty")
+        why = "the trace has no prefix information" if spec.engine.prefix_caching else "engine.prefix_caching is false"
+        warnings.append(f"{why}: nothing can be reused, so lower tiers stay empty")
     if (cluster.trace.priorities is None) == (spec.engine.scheduling == "priority"):
         warnings.append(
             "engine.scheduling is priority and the trace has none: all requests are alike"

@@ -73,6 +73,7 @@ class Topology:
             here,
             sources,
             hash_tokens=inputs.trace.block_tokens,
+            keeping=spec.engine.prefix_caching,
             block_tokens=spec.engine.block_tokens,
             token_bytes=inputs.token_bytes,
             choose=self.costs(replica) if loading.choose == "by_cost" else None,

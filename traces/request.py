@@ -246,6 +246,11 @@ class Trace:
             priorities=None if self.priorities is None else self.priorities[rows],
         )
 
+    def without_prefixes(self) -> Trace:
+        """The same requests, with nothing said about prefixes: no two of them share a block."""
+        none = np.zeros(0, np.int64)
+        return replace(self, block_tokens=0, hash_ids=none, hash_offsets=np.zeros(len(self) + 1, np.int64))
+
     def validate(self) -> Trace:
         """Returns the trace itself; raises InputError naming the first request that breaks a rule above."""
         n = len(self)

@@ -23,6 +23,7 @@ class ReplicaCache:
     hash_tokens    tokens per prefix block of the trace (0: the trace says nothing about prefixes)
     block_tokens   tokens per block of the engine
     token_bytes    KV bytes of one token on one GPU
+    keeping        full blocks stay cached when their request has ended, or gives way; False: they are freed
     choose         prices by which a prefix is loaded only as far as that is faster than computing it; None: always
     layerwise      a request may start while its prefix is on its way
     admitted       told of each request that is admitted, before its blocks are touched
@@ -37,12 +38,14 @@ class ReplicaCache:
         hash_tokens: int,
         block_tokens: int,
         token_bytes: int,
+        keeping: bool = True,
         choose: Costs | None = None,
         layerwise: bool = False,
         admitted: Callable[[int], None] | None = None,
         empty: Sequence[str] = (),
     ) -> None:
         self._admitted = admitted
+        self._keeping = keeping
         self.empty = empty
         self.layerwise = layerwise
         self.hbm = here.tier
@@ -195,12 +198,14 @@ class ReplicaCache:
         return True
 
     def release(self, seq: Seq) -> None:
-        """Give up everything that the sequence holds; its full blocks stay cached until they are evicted."""
+        """Give up everything that the sequence holds; its full blocks stay cached until they are evicted, if any do."""
         hbm = self.hbm
         if seq.said:
             self._publish_said(seq)
         reserved = self.blocks_of(seq.computed) * self.block_bytes - seq.covered
-        own = 0 if seq.said else seq.computed // self.block_tokens * self.block_tokens - self._full_tokens(seq)
+        own = 0
+        if self._keeping and not seq.said:
+            own = seq.computed // self.block_tokens * self.block_tokens - self._full_tokens(seq)
         if own > 0:
             reserved -= self._publish_own(seq, own)
         hbm.release(reserved)

@@ -107,3 +107,28 @@ def test_another_seed_is_another_load_of_the_same_kind(run):
     for column in ("arrival_s", "input_tokens", "output_tokens"):
         assert not frames[0][column].equals(frames[2][column])
         assert frames[2][column].mean() == pytest.approx(frames[0][column].mean(), rel=0.6)
+
+
+def test_without_prefix_caching_nothing_is_reused(run, hand, prompt):
+    """The prompt that comes back is computed again, and whatever tiers there are, nothing is kept or stored."""
+    rows = [(10.0 * i, TOKENS, 1, prompt(1, TOKENS)) for i in range(3)]
+    whole, rest = hand.mixed_step([(TOKENS, 0)], sampled=1), hand.mixed_step([(16, TOKENS - 16)], sampled=1)
+    assert list(ends(run(rows))) == pytest.approx([whole, rest, rest], rel=1e-9)
+    off = run(rows, dram="10 GiB", engine={"prefix_caching": False})
+    assert list(ends(off)) == pytest.approx([whole] * 3, rel=1e-9)
+    assert off.summary["prefix"]["hit_ratio"] == 0
+    assert off.summary["tiers"]["dram"]["stored_bytes"] == 0
+    assert off.summary["links"]["pcie_d2h"]["bytes"] == 0
+    hbm = off.summary["tiers"]["hbm"]
+    assert hbm["stored_bytes"] == 0
+    assert hbm["peak_bytes"] == 640 * hand.token_bytes  # one prompt at a time
+    assert any("engine.prefix_caching is false" in warning for warning in off.summary["warnings"])
+
+
+def test_without_prefix_caching_what_gives_way_is_computed_again(run, prompt):
+    """Two sequences outgrow HBM: with caching the one that gives way finds what is left of it, without it nothing."""
+    rows = [(0, TOKENS, 200, prompt(i, TOKENS)) for i in range(2)]
+    on, off = (run(rows, blocks=90, engine={"prefix_caching": caching}).summary for caching in (True, False))
+    assert on["requests"]["finished"] == off["requests"]["finished"] == 2
+    assert off["prefix"]["recomputed_tokens"] > on["prefix"]["recomputed_tokens"] > 0
+    assert off["prefix"]["recomputed_tokens"] >= TOKENS

@@ -178,6 +178,7 @@ KNOBS = [
     Knob("engine.gpu_memory_utilization", (0.25, 0.3, 0.9), up="hits hit.hbm capacity.hbm", sections=LARGE),
     Knob("engine.num_gpu_blocks", (1000, 2000, 8000), up="hits hit.hbm capacity.hbm", down="ttft", sections=LARGE),
     Knob("engine.block_tokens", (16, 512), down="transfers.copies", sections=TWO),
+    Knob("engine.prefix_caching", (False, True), up="hits hit.hbm", down="ttft", sections=LARGE),
     Knob("engine.host_time", ("0 s", "1 ms", "4 ms"), up="ttft tpot"),
     Knob("engine.l2_prefetch", ("0 B", "4 MB"), down="tpot", sections=LARGE | SINGLE),
     Knob("engine.graph_batch_sizes", ([1, 2, 4, 8, 16, 32], [8, 32], [64]), up="tpot", sections=LARGE | SINGLE),
