@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -26,12 +27,15 @@ def run(
     ),
     plan_only: Annotated[bool, typer.Option("--plan", help="Show what would be measured; needs no GPU.")] = False,
     profile: Annotated[
-        str, typer.Option("--profile", metavar="PROFILE", help="With --plan: the machine to predict for.")
-    ] = "h100-sxm",
+        str | None,
+        typer.Option(
+            "--profile", metavar="PROFILE", help="With --plan: the machine to predict for. [default: h100-sxm]"
+        ),
+    ] = None,
     budget_s: Annotated[
         float | None, typer.Option("--budget-s", metavar="SECONDS", help="Leave out what matters least to fit.")
     ] = None,
-    only: Annotated[str, typer.Option("--only", metavar="BENCH,...", help="Only these benches.")] = "",
+    only: Annotated[str | None, typer.Option("--only", metavar="BENCH,...", help="Only these benches.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the samples in DIR.")] = False,
     nvme: Annotated[
         Path | None, typer.Option("--nvme", metavar="DIR", help="Measure the disk of DIR too (1 GiB, removed again).")
@@ -48,12 +52,20 @@ def run(
 
     if device not in DEVICES:
         raise InputError("", where="--device", found=device, allowed=DEVICES, near=DEVICES)
-    chosen = tuple(name for name in only.split(",") if name)
-    machine = load_profile(profile)
+    chosen = _benches(only, nvme)
+    if profile is not None and not plan_only:
+        raise InputError(
+            "only for a plan: a run measures this machine", where="--profile", found=profile, allowed="--plan"
+        )
+    if budget_s is not None and not (math.isfinite(budget_s) and budget_s > 0):
+        raise InputError("", where="--budget-s", found=budget_s, allowed="seconds above 0")
+    if nvme is not None and not nvme.is_dir():
+        raise InputError("not a folder", where="--nvme", found=str(nvme))
+    machine = load_profile(profile or "h100-sxm")
     if plan_only:
         facts = facts_of(machine)
     else:
-        _may_measure(out, resume, nvme)
+        _may_measure(out, resume)
         facts = device_facts(device)
     costs = cpu_costs(facts.l2_bytes) if facts.kind == "cpu" else costs_of(machine, facts.peak)
     plan = make_plan(facts, costs, nvme=nvme is not None, only=chosen)
@@ -87,7 +99,19 @@ def run(
     _report(path, as_json)
 
 
-def _may_measure(out: Path, resume: bool, nvme: Path | None) -> None:
+def _benches(only: str | None, nvme: Path | None) -> tuple[str, ...]:
+    """The benches of --only, none for all. Raises InputError for an empty name, and for the disk's without a disk."""
+    if only is None:
+        return ()
+    names = tuple(name.strip() for name in only.split(","))
+    if not all(names):
+        raise InputError("a bench without a name", where="--only", found=only, allowed="names with commas between them")
+    if "nvme" in names and nvme is None:
+        raise InputError("no disk to measure", where="--only", found="nvme", allowed="--nvme DIR beside it")
+    return names
+
+
+def _may_measure(out: Path, resume: bool) -> None:
     """Raise InputError unless samples may be written to `out`."""
     from calibration.suite.samples import FILE
 
@@ -96,8 +120,6 @@ def _may_measure(out: Path, resume: bool, nvme: Path | None) -> None:
         raise InputError("there are samples already: go on with --resume, or choose another --out", where=path)
     if out.exists() and not out.is_dir():
         raise InputError("not a folder", where=out)
-    if nvme is not None and not nvme.is_dir():
-        raise InputError("not a folder", where="--nvme", found=str(nvme))
 
 
 def _show_plan(plan: Plan, machine: str, as_json: bool) -> None:

@@ -140,6 +140,11 @@ def test_a_slower_card_takes_longer():
     assert seconds[2] > 1.5 * seconds[0]
 
 
+def test_the_disk_alone(tmp_path, capsys):
+    assert run(["calibrate", "run", "--plan", "--json", "--only", "nvme", "--nvme", str(tmp_path)]) == 0
+    assert {point["bench"] for point in json.loads(capsys.readouterr().out)["points"]} == {"nvme"}
+
+
 def test_the_disk_only_when_asked():
     profile = load_profile("h100-sxm")
     plan = make_plan(facts_of(profile), costs_of(profile), nvme=True)
@@ -168,6 +173,13 @@ def test_the_command_prints_the_plan_without_a_gpu(capsys):
         (["--plan", "--only", "decod"], "unknown bench, found 'decod'"),
         (["--plan", "--profile", "h900"], "unknown profile, found 'h900'"),
         (["--plan", "--budget-s", "3"], "too short for the least suite"),
+        (["--plan", "--budget-s", "nan"], "--budget-s: found nan, expected seconds above 0"),
+        (["--plan", "--budget-s", "inf"], "--budget-s: found inf"),
+        (["--plan", "--only", ""], "--only: a bench without a name, found ''"),
+        (["--plan", "--only", "gemm,"], "--only: a bench without a name"),
+        (["--plan", "--only", "nvme"], "--only: no disk to measure, found 'nvme', expected --nvme DIR"),
+        (["--plan", "--nvme", "nowhere"], "--nvme: not a folder, found 'nowhere'"),
+        (["--profile", "h200"], "--profile: only for a plan"),
         (["--device", "gpu"], "--device: found 'gpu', expected one of cuda, cpu"),
         (["--nvme", "nowhere"], "--nvme: not a folder"),
     ],
