@@ -68,7 +68,9 @@ def _sentence(rows: Sequence[Row], place: int) -> str:
         return "no difference"
     names = {"better": "better: ", "worse": "worse: ", UNSURE: "cannot be told apart: ", SAME: "the same: "}
     names[NO_INTERVAL] = "no interval for: "
-    return "; ".join(names[kind] + ", ".join(texts) for kind, texts in groups.items() if texts)
+    # Names of metrics have commas in them ("TTFT, mean"): semicolons tell them apart, and full stops the groups.
+    parts = [names[kind] + "; ".join(texts) for kind, texts in groups.items() if texts]
+    return ". ".join([*parts[:1], *(part[0].upper() + part[1:] for part in parts[1:])])
 
 
 def _change(row: Row, difference: Difference) -> str:

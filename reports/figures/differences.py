@@ -1,4 +1,7 @@
-"""Differences with their intervals, in per cent of the first variant: what excludes 0 is told apart."""
+"""Differences with their intervals, in per cent of the first variant, of a percentage in points.
+
+What excludes 0 is told apart.
+"""
 
 from typing import Any
 
@@ -13,7 +16,7 @@ ROW_PX = 26
 
 def differences(found: Comparison) -> Figure:
     """One point per metric and variant, with a bar over its interval."""
-    rows = [row for row in found.rows if row.values[0] and any(d and d.low is not None for d in row.differences)]
+    rows = [row for row in found.rows if _scaled(row) and any(d and d.low is not None for d in row.differences)]
     read = (
         "Points are differences to the first variant, bars their 90 % intervals. A bar across 0: cannot be told apart."
     )
@@ -24,7 +27,12 @@ def differences(found: Comparison) -> Figure:
     layout = {
         "height": 140 + ROW_PX * len(rows) * len(data),
         "hovermode": "closest",
-        "xaxis": {"title": {"text": f"difference to {plot_text(found.labels[0])} (%)"}, "zeroline": False},
+        "xaxis": {
+            "title": {
+                "text": f"difference to {plot_text(found.labels[0])} (% of its value; points where the row says so)"
+            },
+            "zeroline": False,
+        },
         "yaxis": {"type": "category", "autorange": "reversed", "dtick": 1, "zeroline": False, "automargin": True},
         "scattermode": "group",
         "shapes": [
@@ -34,17 +42,22 @@ def differences(found: Comparison) -> Figure:
     return Figure("differences", title, read, "", data, layout)
 
 
+def _scaled(row: Row) -> bool:
+    """True if its differences are in points, or there is a value that they are per cent of."""
+    return row.values[0] is not None and (row.metric["unit"] == "%" or row.values[0] != 0)
+
+
 def _points(label: str, place: int, rows: list[Row]) -> dict[str, Any]:
     points, above, below, names = [], [], [], []
     for row in rows:
         found, first = row.differences[place], row.values[0]
-        if found is None or found.low is None or found.high is None or not first:
+        if found is None or found.low is None or found.high is None or first is None:
             continue
-        scale = 100 / abs(first)
+        scale = 1 if row.metric["unit"] == "%" else 100 / abs(first)
         points.append(scale * found.value)
         above.append(scale * (found.high - found.value))
         below.append(scale * (found.value - found.low))
-        names.append(plot_text(str(row.metric["label"])))
+        names.append(plot_text(f"{row.metric['label']}{', points' if row.metric['unit'] == '%' else ''}"))
     color = CYCLE[place % len(CYCLE)]
     return {
         "type": "scatter",

@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 
 from hw_profiles.errors import InputError
-from sim.whatif.blocks import MIN_BLOCKS, Ints, busy_period_s, draws, longest_length, window_means, windows
+from sim.whatif.blocks import (
+    MIN_BLOCKS,
+    REQUESTS_PER_WINDOW,
+    Ints,
+    busy_period_s,
+    draws,
+    longest_length,
+    window_means,
+    windows,
+)
 from sim.whatif.interval import CONFIDENCE, RESAMPLES, percentile_interval, seeds_interval
 from sim.whatif.runs import LATENCIES, Run
 from sim.whatif.statistics import resampled
@@ -128,7 +137,7 @@ def _paired(a: Run, b: Run) -> tuple[Intervals, str]:
     length = max(longest_length(series), int(np.ceil(busy / width)))
     blocks = count / length
     if blocks < MIN_BLOCKS:
-        return {}, _too_short(busy, width * count)
+        return {}, _too_short(len(window), busy, width, count)
     counts = draws(count, length, RESAMPLES, _rng())
     found = _intervals((a, window, counts), (b, window, counts), blocks)
     return found, f"same requests, paired; {RESAMPLES} resamples of blocks of {length * width:.3g} s" + _drift(
@@ -145,7 +154,7 @@ def _unpaired(a: Run, b: Run) -> tuple[Intervals, str]:
         own = [window_means(run.columns[f"{name}_s"], window, count) for name in LATENCIES]
         length = max(longest_length(own), int(np.ceil(busy / width)))
         if count / length < MIN_BLOCKS:
-            return {}, f"different requests; {_too_short(busy, width * count)}"
+            return {}, f"different requests; {_too_short(len(window), busy, width, count)}"
         least = min(least, count / length)
         lengths.append(f"{length * width:.3g} s")
         sides.append((run, window, count, length))
@@ -199,9 +208,17 @@ def _hit_tokens(run: Run) -> Ints:
     return total
 
 
-def _too_short(busy_s: float, span_s: float) -> str:
+def _too_short(requests: int, busy_s: float, width_s: float, count: int) -> str:
+    """Why there is no interval: too few requests for the windows, or a busy period (in whole windows) that is too long.
+
+    Correlation alone never is why: its length is at most a block's share of the run (`blocks.automatic_length`).
+    """
+    if count < MIN_BLOCKS:
+        least = MIN_BLOCKS * REQUESTS_PER_WINDOW
+        return f"no interval: {requests} requests are too few, at least {least} are needed (a longer trace)"
+    busy_s = width_s * np.ceil(busy_s / width_s)
     return (
-        f"no interval: a queue did not empty for {busy_s:.3g} s of {span_s:.4g} s, "
+        f"no interval: a queue did not empty for up to {busy_s:.3g} s of {width_s * count:.4g} s, "
         f"and at least {MIN_BLOCKS} such periods are needed (less load, or a longer trace)"
     )
 

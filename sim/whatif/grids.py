@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hw_profiles.errors import InputError
+from hw_profiles.loader import list_profiles
 from hw_profiles.units import parse_bytes
 from sim.scenario import Scenario
 from sim.whatif.prices import Prices
@@ -73,6 +74,9 @@ def search_of(find: str, scenario: Scenario, among: Sequence[Any] = (), prices: 
 
 def _gpus(find: str, path: str, among: Sequence[Any], prices: Prices) -> Search:
     for name in among:
+        if name not in prices.gpu and name not in list_profiles():
+            known = {*list_profiles(), *prices.gpu}
+            raise InputError("unknown profile", where="--among", found=name, allowed=sorted(known), near=known)
         if name not in prices.gpu:
             raise InputError(
                 "no price for this GPU", where="--among", found=name, allowed=[*prices.gpu], near=prices.gpu

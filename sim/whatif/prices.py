@@ -18,7 +18,10 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Prices:
-    """Prices per hour: of a GPU by hardware profile, of a node, of a GiB by tier; `sources` of those that have one."""
+    """Prices per hour: of a GPU by hardware profile, of a node, of a GiB by tier; `sources` of those that have one.
+
+    A source begins with the names of its prices: "gpu.h100-sxm, gpu.a100-80: ...".
+    """
 
     currency: str
     gpu: Mapping[str, float]
@@ -94,7 +97,7 @@ def _read(document: Mapping[str, Any], where: str) -> Prices:
     sources = document.get("sources") or {}
     if not isinstance(sources, dict):
         raise InputError("", where=where, path="sources", found=sources, allowed="a mapping of names to texts")
-    used: dict[str, str] = {}
+    used: dict[str, list[str]] = {}
 
     def price(node: Any, path: str) -> float:
         value = node
@@ -107,7 +110,7 @@ def _read(document: Mapping[str, Any], where: str) -> Prices:
             if source is not None and source not in sources:
                 raise InputError("unknown source", where=where, path=f"{path}.src", found=source, allowed=[*sources])
             if source is not None:
-                used[source] = str(sources[source])
+                used.setdefault(source, []).append(path)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
             raise InputError(
                 "", where=where, path=path, found=value, allowed="a number >= 0, per hour (energy: per kWh)"
@@ -122,4 +125,5 @@ def _read(document: Mapping[str, Any], where: str) -> Prices:
 
     gpu, tiers = by_name("gpu"), by_name("tiers")
     host, energy = (price(document.get(key, 0), key) for key in ("host", "energy"))
-    return Prices(str(document.get("currency", "USD")), gpu, host, tiers, energy, tuple(used.values()))
+    said = tuple(f"{', '.join(paths)}: {sources[source]}" for source, paths in used.items())
+    return Prices(str(document.get("currency", "USD")), gpu, host, tiers, energy, said)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from hw_profiles.errors import InputError
-from sim.run import Result
+from sim.run import Result, installed_version
 from sim.scenario import Scenario
 from sim.tables import numbers
 from sim.whatif.pool import run_all
@@ -78,6 +78,10 @@ def run_jobs(jobs: Sequence[Job], *, workers: int, progress: Callable[[int, int]
 def load_run(folder: Path, label: str) -> Run:
     """The run in a run directory. Raises InputError for what is missing, corrupt or of another version."""
     result = Result.load(folder)
+    version, own = result.summary.get("version"), installed_version()
+    if version != own:
+        text = "another version of kvsim wrote it, so what differs may be the simulator: run it again"
+        raise InputError(text, where=folder / "summary.json", path="version", found=version, allowed=own)
     table = result.tables["requests"].combine_chunks()
     missing = [name for name in KEPT if name not in table.column_names]
     if missing:

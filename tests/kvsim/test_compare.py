@@ -115,3 +115,20 @@ def test_a_run_of_another_version_is_refused(kvsim: Kvsim, folder: Path) -> None
     answer = kvsim("compare", "run", "small.yaml")
     assert answer.code == 2
     assert "kvsim-summary/9" in answer.err
+
+
+def test_a_run_of_another_release_is_refused(kvsim: Kvsim, folder: Path) -> None:
+    assert kvsim("run", "small.yaml", "--out", "run", "--quiet").code == 0
+    file = folder / "run" / "summary.json"
+    summary = json.loads(file.read_text())
+    file.write_text(json.dumps(summary | {"version": "0.0.1"}))
+    answer = kvsim("compare", "run", "small.yaml")
+    assert (answer.code, answer.out) == (2, "")
+    assert "version: another version of kvsim wrote it" in answer.err
+    assert "found '0.0.1'" in answer.err
+    assert answer.err.count("\n") == 1
+
+
+def test_too_few_requests_are_named_as_such(kvsim: Kvsim) -> None:
+    few = kvsim("compare", "small.yaml", "--vary", "tiers.dram.capacity=0 B,64 GiB", "--seeds", "1", "--workers", "1")
+    assert "no interval: 60 requests are too few, at least 64 are needed" in few.out

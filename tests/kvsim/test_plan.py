@@ -16,7 +16,9 @@ def test_the_answer_is_marked_in_its_table(kvsim: Kvsim) -> None:
     assert answer.code == 0
     assert "> 1 " in answer.out
     assert "fewest replicas to meet the SLO: 1;" in answer.out
-    assert "price: " in answer.out
+    assert "price: gpu.h100-sxm, gpu.a100-80: " in answer.out
+    assert "price: host, energy: " in answer.out
+    assert "price: tiers.dram: " in answer.out
 
 
 def test_the_document(kvsim: Kvsim, folder: Path) -> None:
@@ -55,6 +57,8 @@ def test_no_answer_is_exit_code_1(kvsim: Kvsim) -> None:
 CALLS = {
     "a typo in the SLO": (("--find", "rate", "--slo", "ttft_p999=2s"), "did you mean 'ttft_p99'?"),
     "a time without a unit": (("--find", "rate", "--slo", "ttft_p99=2"), "--slo"),
+    "no such GPU": (("--find", "gpu", "--among", "h100-sxm,h100-sxn"), "unknown profile, found 'h100-sxn'"),
+    "a GPU without a price": (("--find", "gpu", "--among", "h100-sxm,gh200"), "no price for this GPU"),
     "no such tier": (("--find", "tiers.ssd.capacity"), "did you mean 'tiers.dram.capacity'?"),
     "what cannot be found": (("--find", "policies.eviction"), "cannot be searched for"),
     "an empty range": (("--find", "rate", "--among", ""), "--among: no values"),

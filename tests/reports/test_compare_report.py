@@ -11,7 +11,7 @@ from reports.compare_report import render, write_compare_report
 from reports.compare_text import cells, difference_text, headline
 from reports.figures.differences import differences
 from sim.scenario import Scenario
-from sim.whatif.compare import LESS, SAME, UNSURE, Comparison, Difference, compare
+from sim.whatif.compare import LESS, SAME, UNSURE, Comparison, Difference, Row, compare
 from sim.whatif.runs import Job, run_jobs
 from sim.whatif.variants import expand
 
@@ -39,10 +39,21 @@ def test_points_are_the_differences_in_per_cent(found: Comparison) -> None:
         for label, x, up, down in zip(
             trace["y"], trace["x"], trace["error_x"]["array"], trace["error_x"]["arrayminus"], strict=True
         ):
-            difference, first = rows[label].differences[place], rows[label].values[0]
+            points = label.endswith(", points")
+            row = rows[label.removesuffix(", points")]
+            assert points == (row.metric["unit"] == "%")
+            difference, first = row.differences[place], 100 if points else row.values[0]
             assert x == pytest.approx(100 * difference.value / first, rel=1e-4)
             assert up == pytest.approx(100 * (difference.high - difference.value) / first, rel=1e-4)
             assert down == pytest.approx(100 * (difference.value - difference.low) / first, rel=1e-4)
+
+
+def test_percentages_are_in_points_in_the_chart() -> None:
+    metric = {"key": "hit_ratio", "label": "Prefix hit ratio", "unit": "%", "better": "higher"}
+    row = Row(metric, (20.0, 15.0), (Difference(-5.0, -6.0, -4.0, LESS),))
+    (trace,) = differences(Comparison(("a", "b"), (row,), ("",), ())).data
+    assert list(trace["x"]) == [-5.0]
+    assert list(trace["y"]) == ["Prefix hit ratio, points"]
 
 
 def test_the_page_needs_nothing_else_and_shows_every_number(found: Comparison, tmp_path: Path) -> None:
@@ -74,3 +85,10 @@ def test_names_are_text(found: Comparison) -> None:
 )
 def test_differences_in_words(difference: Difference | None, text: str) -> None:
     assert difference_text(difference, "ms") == text
+
+
+def test_the_headline_tells_names_with_commas_apart(found: Comparison) -> None:
+    text = headline(found)[0]
+    for metric in ("TTFT, mean", "E2E, mean"):
+        before = text[: text.index(metric)]
+        assert before.endswith((": ", "; "))
