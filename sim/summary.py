@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from sim import metrics
-from sim.assumptions import assumptions, bounds
+from sim.assumptions import assumptions
 from sim.attribution_summary import attribution
+from sim.caveats import caveats
 from sim.cluster import Cluster
 from sim.fields import definitions
 from sim.hierarchy.link import CopyEngine
@@ -64,7 +65,7 @@ def summarize(
     prefetch = spec.policies.prefetch
     if prefetch is not None and prefetch.name != "none":
         summary["prefetch"] = _prefetch(prefetch.name, summary["tiers"].values())
-    if (priorities := cluster.trace.priorities) is not None:
+    if (priorities := cluster.trace.priorities) is not None and spec.engine.scheduling == "priority":
         summary["priorities"] = _by_priority(columns, priorities[columns["request_id"]])
     summary["slo"] = _slo(cluster, summary, columns, finished, duration)
     summary["profile"] = profile_summary(cluster)
@@ -92,7 +93,7 @@ def summarize(
     summary["metrics"] = metrics.rows(summary)
     summary["definitions"] = definitions()
     summary["assumptions"] = assumptions(spec, cluster.cost, inputs.budget)
-    summary["warnings"] = _warnings(cluster, summary)
+    summary["warnings"] = caveats(cluster, summary)
     return summary
 
 
@@ -258,39 +259,3 @@ def _model(model: Any) -> dict[str, Any]:
         "kv_bytes_per_token": model.kv_bytes_per_token,
         "max_context": model.max_context,
     }
-
-
-def _warnings(cluster: Cluster, summary: dict[str, Any]) -> list[str]:
-    label = "is a bound (clairvoyant, arrival order), not a policy; it promises nothing on latency"
-    spec = cluster.scenario.spec
-    warnings = [*cluster.inputs.trace.warnings, *(f"{bound} {label}" for bound in bounds(spec))]
-    for tier, (restored, left_out) in cluster.restored.items():
-        if left_out:
-            total = restored + left_out
-            warnings.append(f"warm_start: {left_out} of {total} blocks of {tier} found no room, the coldest ones")
-    rejected = summary["requests"]["rejected"]
-    if rejected:
-        statuses = cluster.served.statuses[1]
-        reasons = sorted({status.partition(": ")[2] for status in statuses if status.startswith("rejected")})
-        warnings.append(f"{rejected} requests were rejected: {' and '.join(reasons)}")
-    if not cluster.inputs.trace.block_tokens and len(cluster.tier_names) > 1:
-        why = "the trace has no prefix information" if spec.engine.prefix_caching else "engine.prefix_caching is false"
-        warnings.append(f"{why}: nothing can be reused, so lower tiers stay empty")
-    if (cluster.trace.priorities is None) == (spec.engine.scheduling == "priority"):
-        warnings.append(
-            "engine.scheduling is priority and the trace has none: all requests are alike"
-            if cluster.trace.priorities is None
-            else "the trace has priorities, which engine.scheduling: fcfs does not look at"
-        )
-    copies = summary["profile"]["extrapolated_copies_fraction"]
-    if copies is not None and copies > 0.5:
-        warnings.append(f"{copies:.0%} of the bytes of devices moved in copies of sizes that were not measured")
-    fraction = summary["profile"]["extrapolated_fraction"]
-    if fraction > 0.5:
-        unseen = (
-            " (which has no prefill after a cached prefix)" if not cluster.inputs.profile.validity.prefix[1] else ""
-        )
-        warnings.append(
-            f"{fraction:.0%} of the step time lies outside the range that the profile was measured on{unseen}"
-        )
-    return warnings
