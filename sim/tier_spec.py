@@ -141,7 +141,7 @@ def check_ways(tiers: Sequence[TierSpec]) -> None:
     """Raise InputError for a tier without a way to HBM, a cycle, and a tier that nothing can pass."""
     by_name = {tier.name: tier for tier in tiers}
     for level, tier in enumerate(tiers):
-        passed, at = [tier.name], tier
+        passed, at, blocked = [tier.name], tier, None
         while at.via not in (None, HBM):
             assert at.via is not None
             path, found = f"tiers.{at.name}.via", at.via
@@ -151,11 +151,13 @@ def check_ways(tiers: Sequence[TierSpec]) -> None:
             if found in passed:
                 cycle = " -> ".join([*passed[passed.index(found) :], found])
                 raise InputError(f"no path from {tier.name} to HBM: a cycle, {cycle}", path=path, found=found)
-            if by_name[found].kind not in WAYPOINTS:
+            if blocked is None and by_name[found].kind not in WAYPOINTS:
                 memory = [name for name, other in by_name.items() if other.kind in WAYPOINTS]
-                raise InputError("bytes pass memory on their way", path=path, found=found, allowed=(*memory, HBM))
+                blocked = InputError("bytes pass memory on their way", path=path, found=found, allowed=(*memory, HBM))
             passed.append(found)
             at = by_name[found]
+        if blocked is not None:  # once the way is known to be no cycle, which says more
+            raise blocked
         if tier.via not in (None, HBM, *(other.name for other in tiers[:level])):
             problem = "what a tier loads through comes before it, nearer to the GPU"
             raise InputError(problem, path=f"tiers.{tier.name}.via", found=tier.via)

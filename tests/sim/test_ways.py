@@ -210,6 +210,10 @@ BAD = [
         "tiers.c2c.via: no path from cxl to HBM: a cycle, cxl -> c2c -> cxl",
     ),
     (
+        [tier("ssd", via="remote"), tier("remote", via="ssd")],
+        "tiers.remote.via: no path from ssd to HBM: a cycle, ssd -> remote -> ssd",
+    ),
+    (
         [tier("ssd"), tier("remote", via="ssd")],
         "tiers.remote.via: bytes pass memory on their way, found 'ssd', expected hbm",
     ),
