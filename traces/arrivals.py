@@ -11,6 +11,9 @@ from hw_profiles.errors import InputError
 from traces.random import stream
 from traces.request import Floats, Trace
 
+NO_TIMES = "the format has no arrival times; all requests arrive at 0 s unless arrival_rate is set"
+"""Warning of a trace that `poisson_arrivals` answers."""
+
 
 def limit(trace: Trace, n: int) -> Trace:
     """The first `n` requests (all, if the trace has fewer). Raises InputError below 1."""
@@ -116,8 +119,8 @@ def poisson_arrivals(trace: Trace, rate_per_s: float, seed: int) -> Trace:
     """The same requests in the same order as a Poisson process of `rate_per_s` (requests/s) from 0 s on.
 
     For lists of lengths without times. Gap i is the i-th exponential number, by inversion, of the Philox stream
-    "arrivals.poisson" of `seed`. How long a turn waited after the one before is no longer known. Raises InputError for
-    a rate that is not a finite number above 0, and for a closed loop.
+    "arrivals.poisson" of `seed`. How long a turn waited after the one before is no longer known, and a warning that
+    there are no times is void. Raises InputError for a rate that is not a finite number above 0, and for a closed loop.
     """
     if not 0 < rate_per_s < math.inf:
         raise InputError("", path="arrival_rate", found=rate_per_s, allowed="a finite number of requests/s above 0")
@@ -128,7 +131,8 @@ def poisson_arrivals(trace: Trace, rate_per_s: float, seed: int) -> Trace:
     if not np.isfinite(moved).all():
         raise InputError("arrivals would leave the range of numbers", path="arrival_rate", found=rate_per_s)
     delay_s = None if trace.delay_s is None else np.full(len(trace), np.nan)
-    return replace(trace, arrival_s=moved, delay_s=delay_s)
+    warnings = tuple(warning for warning in trace.warnings if not warning.endswith(NO_TIMES))
+    return replace(trace, arrival_s=moved, delay_s=delay_s, warnings=warnings)
 
 
 def _refuse_closed(trace: Trace, option: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from traces.arrivals import NO_TIMES
 from traces.request import Trace
 from traces.table import Layout, read_table
 
@@ -22,5 +23,4 @@ def read_vidur(path: str | Path, *, strict: bool = False, name: str | None = Non
     """
     layout = Layout(None, "num_prefill_tokens", "num_decode_tokens")
     trace = read_table(Path(path), layout, strict=strict, name=name)
-    text = f"{path}: the format has no arrival times; all requests arrive at 0 s unless arrival_rate is set"
-    return replace(trace, warnings=(*trace.warnings, text))
+    return replace(trace, warnings=(*trace.warnings, f"{path}: {NO_TIMES}"))

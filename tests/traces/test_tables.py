@@ -1,8 +1,11 @@
 """The CSV formats. The fixtures are written by hand from the documented columns."""
 
+from dataclasses import replace
+
 import pytest
 
 from hw_profiles.errors import InputError
+from traces.arrivals import poisson_arrivals
 from traces.azure import read_azure
 from traces.burstgpt import read_burstgpt
 from traces.servegen import read_servegen
@@ -140,6 +143,9 @@ def test_vidur_has_no_times(tmp_path, refused):
     assert trace.arrival_s.tolist() == [0.0, 0.0]
     assert (trace.input_tokens.tolist(), trace.output_tokens.tolist()) == ([3772, 2], [54, 1])
     assert "no arrival times" in trace.warnings[0]
+    assert poisson_arrivals(trace, 2.0, 0).warnings == ()
+    other = replace(trace, warnings=("another", *trace.warnings))
+    assert poisson_arrivals(other, 2.0, 0).warnings == ("another",)
     assert "num_decode_tokens: found '0'" in refused(read_vidur, [*VIDUR, "2,0,2,1"], 4, "t.csv")
 
 
