@@ -188,6 +188,7 @@ class EvictionPolicy(ABC):
     What the policy promises:
     - `victims()` yields resident blocks, coldest first and lazily, each at most once per call; run to its end, it has
       yielded every resident block.
+    - `victims()` yields pinned blocks too, which is no error: the policy need not look at pins, the tier skips them.
     - A block that was yielded stays in the policy's books until `remove`: if the tier skipped it, a later call offers
       it again. A scan may reorder (second chances, a moving hand, promotion between queues) but not drop.
     - `expired()` yields resident blocks, each at most once per call.
