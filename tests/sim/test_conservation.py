@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from traces.generate import GenerateSpec, generate
 
 CHECKED = settings(  # a failing example is shown as found: making it smaller would take minutes
-    max_examples=40,
+    max_examples=25,
     deadline=None,
     derandomize=True,
     phases=(Phase.explicit, Phase.generate),

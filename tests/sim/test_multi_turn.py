@@ -145,7 +145,7 @@ def talks(draw):
     }
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(talk=talks())
 def test_books_of_conversations_balance_and_strides_are_steps(run, same_requests, talk):
     """`run` recounts every invariant; nobody finds more than was said before; prompt tokens are counted once."""

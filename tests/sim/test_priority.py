@@ -10,7 +10,7 @@ from hw_profiles.errors import InputError
 from sim.run import simulate
 
 CHECKED = settings(  # a failing example is shown as found: making it smaller would take minutes
-    max_examples=60,
+    max_examples=25,
     deadline=None,
     derandomize=True,
     phases=(Phase.explicit, Phase.generate),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from policies.tables import EVICTION
 
 CHECKED = settings(  # a failing example is shown as found: making it smaller would take minutes
-    max_examples=60,
+    max_examples=35,
     deadline=None,
     derandomize=True,
     phases=(Phase.explicit, Phase.generate),

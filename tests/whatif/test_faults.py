@@ -68,7 +68,7 @@ def test_a_worker_killed_in_the_middle_loses_nothing(folder):
     assert pq.read_table(folder / "out" / "sweep.parquet").num_rows == 5
 
 
-@pytest.mark.parametrize("rows", [0, 2, 4])
+@pytest.mark.parametrize("rows", [0, 4])
 def test_killed_after_any_row_it_goes_on_with_the_others(folder, rows):
     process = start(folder)
     wait_for_rows(process, folder / "out" / "rows", rows)
