@@ -36,6 +36,7 @@ TIERS = (
     ),
     Field("evicted_blocks", "Evicted blocks", "blocks", "Blocks dropped to make room, at the trace's granularity."),
     Field("evicted_bytes", "Evicted", "B", "Bytes of the blocks dropped to make room."),
+    Field("replaced_bytes", "Replaced", "B", "Bytes given up because a request computed or loaded them again."),
     Field(
         "never_loaded_bytes",
         "Never loaded",

@@ -153,6 +153,7 @@ def _tier(tiers: list[Tier]) -> dict[str, Any]:
         "loaded_bytes": sum(c.loaded_bytes for c in counters),
         "evicted_blocks": sum(c.evicted_blocks for c in counters),
         "evicted_bytes": sum(c.evicted_bytes for c in counters),
+        "replaced_bytes": sum(c.replaced_bytes for c in counters),
         "never_loaded_bytes": sum(c.never_loaded_bytes for c in counters) + left,
         "moved_bytes": sum(c.moved_bytes for c in counters),
         "passed_bytes": sum(c.passed_bytes for c in counters),

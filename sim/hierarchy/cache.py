@@ -164,6 +164,7 @@ class ReplicaCache:
         shorter = self.hbm.blocks.get(key)
         if shorter is not None:
             self.hbm.drop(shorter)
+            self.hbm.counters.replaced_bytes += shorter.size
         size, parent = found.tokens * self.token_bytes, seq.keys[index - 1] if index else None
         block = Block(key, index * self.hash_tokens, found.tokens, size, 0, parent, seq.turn)
         block.pins = 1

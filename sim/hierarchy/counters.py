@@ -15,6 +15,8 @@ class TierCounters:
     """Bytes copied out of the tier toward the GPU, to load or to prefetch (for HBM: bytes that prompts reused)."""
     evicted_blocks: int = 0
     evicted_bytes: int = 0
+    replaced_bytes: int = 0
+    """Bytes given up because a request computes or loads them again (the end of a prompt that is cached whole)."""
     never_loaded_bytes: int = 0
     """Bytes evicted, expired or left at the end that no request had reused and no prefetch had fetched."""
     refused_bytes: int = 0

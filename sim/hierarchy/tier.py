@@ -218,6 +218,7 @@ class Tier:
     def shrink(self, block: Block, tokens: int, size: int) -> None:
         """Give up all but the first `tokens` of an unpinned resident block."""
         self.used -= block.size - size
+        self.counters.replaced_bytes += block.size - size
         block.tokens = block.ready = tokens
         block.size = size
 

@@ -42,7 +42,7 @@ def check_books(result):
     # what was stored is still there or was evicted; more of it cannot have gone unused than there was
     for tier in summary["tiers"].values():
         assert tier["peak_bytes"] <= tier["capacity_bytes"]
-        assert tier["stored_bytes"] - tier["evicted_bytes"] <= tier["capacity_bytes"]
+        assert tier["stored_bytes"] - tier["evicted_bytes"] - tier["replaced_bytes"] <= tier["capacity_bytes"]
     for tier in lower.values():
         assert tier["evicted_bytes"] <= tier["stored_bytes"]
         assert 0 <= tier["never_loaded_bytes"] <= tier["stored_bytes"]
