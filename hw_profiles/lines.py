@@ -1,0 +1,122 @@
+"""Quantities of a sequence that grow with it, as piecewise-linear functions, so that a batch sums them without looking
+at any sequence: the sum over a batch is the same function of the sums of its terms (`sim.engine.decoding`)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from hw_profiles.errors import InputError
+
+Caps = tuple[tuple[int, float], ...]
+"""(limit w in tokens, amount per token of min(x, w)), ascending by limit, no limit twice."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """f(n, P) = base + slope n + sum a min(n, w) + prompt P + sum a min(P, w) for a sequence with a prompt of P tokens
+    and a context of n >= P tokens (prompt and answer so far). The unit is that of whoever uses it: tokens, bytes, FLOP.
+    """
+
+    base: float = 0.0
+    slope: float = 0.0
+    caps: Caps = ()
+    prompt: float = 0.0
+    prompt_caps: Caps = ()
+
+    def at(self, context: float, prompt: float) -> float:
+        """The value for one sequence."""
+        value = self.base + self.slope * context + self.prompt * prompt
+        value += sum(a * min(context, w) for w, a in self.caps)
+        return value + sum(a * min(prompt, w) for w, a in self.prompt_caps)
+
+    def __add__(self, other: Line) -> Line:
+        return Line(
+            self.base + other.base,
+            self.slope + other.slope,
+            _merged(self.caps + other.caps),
+            self.prompt + other.prompt,
+            _merged(self.prompt_caps + other.prompt_caps),
+        )
+
+    def __sub__(self, other: Line) -> Line:
+        return self + other * -1.0
+
+    def __mul__(self, factor: float) -> Line:
+        return Line(
+            self.base * factor,
+            self.slope * factor,
+            _merged(tuple((w, a * factor) for w, a in self.caps)),
+            self.prompt * factor,
+            _merged(tuple((w, a * factor) for w, a in self.prompt_caps)),
+        )
+
+    __rmul__ = __mul__
+
+    @property
+    def zero(self) -> bool:
+        """True if it is 0 everywhere."""
+        return self == NOTHING
+
+    @property
+    def of_prompt(self) -> bool:
+        """True if it depends on the prompt's own length, and not only on the context."""
+        return bool(self.prompt or self.prompt_caps)
+
+    def capped(self, limit: float) -> Line:
+        """min(f, limit), for an f that grows with the context alone, ever more slowly, from at most `limit`.
+
+        The context at which f reaches the limit is rounded up to a whole token.
+        Raises InputError for any other f: what the combination means is not defined.
+        """
+        if not (self.caps or self.slope or self.of_prompt):
+            return replace(self, base=min(self.base, limit))
+        if self.of_prompt or self.base > limit or self.slope < 0 or any(a < 0 for _, a in self.caps):
+            raise InputError("this combination of policies within a sequence cannot be priced: a budget on top of one")
+        reach = self._reaches(limit)
+        if math.isinf(reach):
+            return self
+        end = math.ceil(reach)
+        caps = tuple((min(w, end), a) for w, a in self.caps)
+        return Line(self.base, 0.0, _merged((*caps, (end, self.slope)) if self.slope else caps))
+
+    def at_prompt(self) -> Line:
+        """f at the end of the prompt, which stays as it is from then on: n = P."""
+        return Line(self.base, 0.0, (), self.slope + self.prompt, _merged(self.caps + self.prompt_caps))
+
+    def _reaches(self, limit: float) -> float:
+        """The context at which f, concave and not of the prompt, reaches `limit`; infinite if never."""
+        ends = [w for w, _ in self.caps]
+        for end in ends:
+            if self.at(end, 0) >= limit:
+                before = max((w for w in ends if w < end), default=0)
+                low = self.at(before, 0)
+                return before + (limit - low) / (self.at(end, 0) - low) * (end - before)
+        last = ends[-1] if ends else 0
+        if not self.slope:
+            return math.inf
+        return last + (limit - self.at(last, 0)) / self.slope
+
+
+def _merged(caps: Caps) -> Caps:
+    amounts: dict[int, float] = {}
+    for w, a in caps:
+        amounts[w] = amounts.get(w, 0.0) + a
+    return tuple((w, a) for w, a in sorted(amounts.items()) if a)
+
+
+NOTHING = Line()
+"""0 for every sequence."""
+
+CONTEXT = Line(slope=1.0)
+"""Every token of the context."""
+
+
+def upto(tokens: int) -> Line:
+    """min(context, tokens)."""
+    return Line(caps=((tokens, 1.0),))
+
+
+def constant(value: float) -> Line:
+    """The same for every sequence."""
+    return Line(base=value)
