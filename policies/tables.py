@@ -87,6 +87,24 @@ ROUTING: dict[str, type[Router]] = {
     "cache_aware": CacheAware,
 }
 
+KV_FORMAT: dict[str, type] = {}
+RETENTION: dict[str, type] = {}
+SELECTION: dict[str, type] = {}
+SEQUENCE_OFFLOAD: dict[str, type] = {}
+"""Offload within a sequence: named under `policies.offload` too, in place of that of the tiers."""
+SEQUENCE_PREFETCH: dict[str, type] = {}
+"""Prefetch within a step: named under `policies.prefetch` too, in place of that of the tiers."""
+ARCHITECTURE: dict[str, type] = {}
+
+SEQUENCE_FAMILIES: dict[str, dict[str, type]] = {
+    "kv_format": KV_FORMAT,
+    "retention": RETENTION,
+    "selection": SELECTION,
+    "offload": SEQUENCE_OFFLOAD,
+    "prefetch": SEQUENCE_PREFETCH,
+}
+"""Policies of what happens within a sequence (`policies.sequence.plan`), in the order in which they plan."""
+
 FAMILIES: dict[str, dict[str, type]] = {
     "eviction": {**EVICTION, **EVICTION_BOUNDS},
     "admission": dict(ADMISSION),

@@ -1,0 +1,1 @@
+"""Model transforms that change what a token leaves in the cache."""

@@ -1,0 +1,1 @@
+"""How the KV of a sequence is stored."""
