@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from hw_profiles.errors import InputError
-from hw_profiles.units import parse_seconds
+from hw_profiles.units import parse_bytes, parse_rate, parse_seconds
 
 
 def number(name: str, value: float, low: float, high: float = math.inf, *, above: bool = False) -> float:
@@ -52,3 +52,38 @@ def seconds(name: str, value: float | str, low: float = 0.0, *, above: bool = Fa
             return float(found)
     bound = f"{'>' if above else '>='} {low:g} s"
     raise ValueError(f"{name}: found {value!r}, expected a time {bound}, such as '5 min' or a number of seconds")
+
+
+def rate(name: str, value: float | str) -> float:
+    """Bytes/s from a number of bytes/s or from text with a unit ("30 GB/s"), finite and > 0."""
+    found: object = value
+    if isinstance(value, str):
+        found = _parsed(name, value, parse_rate, "a rate such as '30 GB/s'")
+    if isinstance(found, int | float) and not isinstance(found, bool) and 0 < found < math.inf:
+        return float(found)
+    raise ValueError(f"{name}: found {value!r}, expected a rate > 0, such as '30 GB/s' or a number of bytes/s")
+
+
+def nbytes(name: str, value: int | str) -> int:
+    """Bytes from a whole number or from text with a unit ("64 KiB"), > 0."""
+    found: object = value
+    if isinstance(value, str):
+        found = _parsed(name, value, parse_bytes, "a size such as '64 KiB'")
+    if isinstance(found, int) and not isinstance(found, bool) and found > 0:
+        return found
+    raise ValueError(f"{name}: found {value!r}, expected bytes > 0, such as '64 KiB' or a whole number")
+
+
+def switch(name: str, value: bool) -> bool:
+    """`value` if it is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}: found {value!r}, expected true or false")
+    return value
+
+
+def _parsed(name: str, value: str, parse: Callable[[object], float], expected: str) -> float:
+    try:
+        return parse(value)
+    except InputError as error:
+        reason = f" ({error.message})" if error.message else ""
+        raise ValueError(f"{name}: found {value!r}, expected {expected}{reason}") from None

@@ -30,6 +30,10 @@ class Work:
     efficiency  share of the profile's HBM read rate that the kernel reaches
     launches    kernels that it takes per layer and step, however many sequences there are
     seconds     of each step, whatever the sequences (host code such as a Python loop); per layer
+    fixed       HBM bytes of each step, whatever the sequences (weights); per layer
+    host_seconds  of host threads, summed over the sequences of the step (attention or clustering on CPUs)
+    beside      host_seconds run beside the kernels of the whole step, which takes at least as long as their sum over
+                layers; otherwise the layer waits for them
     source      where its amounts and efficiency come from
     """
 
@@ -39,6 +43,9 @@ class Work:
     efficiency: float = 1.0
     launches: int = 1
     seconds: float = 0.0
+    fixed: float = 0.0
+    host_seconds: Line = NOTHING
+    beside: bool = False
     source: str = ""
 
 
@@ -118,6 +125,8 @@ class LayerPlan:
     pair_bytes  HBM bytes per (query, key) pair of the prompt beyond the attention kernel's own: scores written out
     prefill_flops  FLOP of prefill attention as a share of the full one
     kept_in_prefill  tokens in HBM while the prompt is computed; None: all (what is dropped goes when it is complete)
+    fixed_extra HBM bytes whatever the sequences (partial weights, predictors)
+    l2_lookahead  bytes of KV that are requested into L2 before decode attention reads them (`sim.cost.l2_prefetch`)
     """
 
     kept: Line = CONTEXT
@@ -133,6 +142,8 @@ class LayerPlan:
     pair_bytes: float = 0.0
     prefill_flops: float = 1.0
     kept_in_prefill: Line | None = None
+    fixed_extra: float = 0.0
+    l2_lookahead: int = 0
 
     @property
     def plain(self) -> bool:
@@ -158,7 +169,7 @@ class LayerView:
     """What a policy may see of the layer that it plans for, and of the run.
 
     Bytes and widths are of the whole layer, all ranks. token_bytes: keys and values of one token in the engine's own
-    format; 2 x kv_heads x head_dim x element bytes without MLA.
+    format; 2 x kv_heads x head_dim x element bytes without MLA. weight_bytes: of the layer's weights.
     """
 
     index: int
@@ -174,6 +185,7 @@ class LayerView:
     max_context: int
     max_seqs: int
     importance: Importance
+    weight_bytes: float = 0.0
 
 
 class Importance(Protocol):
@@ -200,7 +212,8 @@ class SequencePolicy(Protocol):
 
     `plan` is called once per layer before the run and returns the layer's plan from the one that the policies before it
     made (families in order: kv_format, retention, selection, placement). It must follow from its arguments alone.
-    Raises InputError where it cannot be combined, with the reason.
+    Raises InputError where it cannot be combined, with the reason. A policy that keeps weights in host memory says
+    which share of them in an attribute `weights_on_host`.
     """
 
     def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
