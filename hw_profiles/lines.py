@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 
 from hw_profiles.errors import InputError
 
+ROUNDING = 1e-12
+"""A whole token that arithmetic makes a little more of is that token."""
+
 Caps = tuple[tuple[int, float], ...]
 """(limit w in tokens, amount per token of min(x, w)), ascending by limit, no limit twice."""
 
@@ -64,25 +67,47 @@ class Line:
         return bool(self.prompt or self.prompt_caps)
 
     def capped(self, limit: float) -> Line:
-        """min(f, limit), for an f that grows with the context alone, ever more slowly, from at most `limit`.
+        """min(f, limit), for an f that grows ever more slowly from at most `limit`.
 
-        The context at which f reaches the limit is rounded up to a whole token.
+        The context (or prompt) at which f reaches the limit is rounded up to a whole token. An f of context and prompt
+        may only depend on prompts that reach the limit by themselves (a part of the prompt and all that follows).
         Raises InputError for any other f: what the combination means is not defined.
         """
-        if not (self.caps or self.slope or self.of_prompt):
-            return replace(self, base=min(self.base, limit))
-        if self.of_prompt or self.base > limit or self.slope < 0 or any(a < 0 for _, a in self.caps):
-            raise InputError("this combination of policies within a sequence cannot be priced: a budget on top of one")
-        reach = self._reaches(limit)
-        if math.isinf(reach):
-            return self
-        end = math.ceil(reach)
-        caps = tuple((min(w, end), a) for w, a in self.caps)
-        return Line(self.base, 0.0, _merged((*caps, (end, self.slope)) if self.slope else caps))
+        if not self.of_prompt:
+            return self._capped(limit)
+        if not (self.caps or self.slope):
+            line = Line(self.base, self.prompt, self.prompt_caps)._capped(limit)
+            return Line(line.base, 0.0, (), line.slope, line.caps)
+        own = replace(self, prompt=0.0, prompt_caps=())
+        whole = self.at_prompt()
+        whole = Line(whole.base, whole.prompt, whole.prompt_caps)
+        if own._concave(limit) and whole._concave(limit):
+            reach = whole._reaches(limit)
+            before = [(w, a) for w, a in self.prompt_caps if w < reach]
+            if not before and not self.prompt + sum(a for _, a in self.prompt_caps):
+                return own._capped(limit)
+        raise _undefined()
 
     def at_prompt(self) -> Line:
         """f at the end of the prompt, which stays as it is from then on: n = P."""
         return Line(self.base, 0.0, (), self.slope + self.prompt, _merged(self.caps + self.prompt_caps))
+
+    def _capped(self, limit: float) -> Line:
+        """`capped`, of an f that depends on the context alone."""
+        if not (self.caps or self.slope):
+            return replace(self, base=min(self.base, limit))
+        if not self._concave(limit):
+            raise _undefined()
+        reach = self._reaches(limit)
+        if math.isinf(reach):
+            return self
+        end = math.ceil(reach * (1 - ROUNDING))
+        caps = tuple((min(w, end), a) for w, a in self.caps)
+        return Line(self.base, 0.0, _merged((*caps, (end, self.slope)) if self.slope else caps))
+
+    def _concave(self, limit: float) -> bool:
+        """True if it grows with the context, ever more slowly, from at most `limit`."""
+        return self.base <= limit and self.slope >= 0 and all(a > 0 for _, a in self.caps)
 
     def _reaches(self, limit: float) -> float:
         """The context at which f, concave and not of the prompt, reaches `limit`; infinite if never."""
@@ -91,11 +116,15 @@ class Line:
             if self.at(end, 0) >= limit:
                 before = max((w for w in ends if w < end), default=0)
                 low = self.at(before, 0)
-                return before + (limit - low) / (self.at(end, 0) - low) * (end - before)
+                return before + (limit - low) * (end - before) / (self.at(end, 0) - low)
         last = ends[-1] if ends else 0
         if not self.slope:
             return math.inf
         return last + (limit - self.at(last, 0)) / self.slope
+
+
+def _undefined() -> InputError:
+    return InputError("this combination of policies within a sequence cannot be priced: a budget on top of one")
 
 
 def _merged(caps: Caps) -> Caps:

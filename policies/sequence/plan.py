@@ -80,6 +80,8 @@ class Form:
     key_full, value_full  the newest tokens that stay in the engine's own format (mean over a burst)
     rate                bandwidth of the attention kernel that reads this, as a share of that of the plain one: 1 where
                         a fused kernel keeps up; less where unpacking bounds it
+    beside              plain tokens' worth of bytes that other kernels move per attended token: 2 where tokens are
+                        unpacked to the engine's format first (written, and then read instead of the packed ones)
     """
 
     key: float = 1.0
@@ -87,6 +89,7 @@ class Form:
     key_full: int = 0
     value_full: int = 0
     rate: float = 1.0
+    beside: float = 0.0
 
     @property
     def plain(self) -> bool:
@@ -102,6 +105,12 @@ class Form:
             if full and share != 1.0:
                 line = line + tokens.capped(full) * ((1.0 - share) / 2)
         return line
+
+    def read(self, tokens: Line) -> Line:
+        """Plain tokens' worth of bytes that attention over `tokens` takes the time of."""
+        if self.plain:
+            return tokens
+        return self.of(tokens) * (1.0 / self.rate) + tokens * self.beside
 
 
 PLAIN = Form()
@@ -170,6 +179,7 @@ class LayerView:
 
     Bytes and widths are of the whole layer, all ranks. token_bytes: keys and values of one token in the engine's own
     format; 2 x kv_heads x head_dim x element bytes without MLA. weight_bytes: of the layer's weights.
+    ffn_width: values between the two halves of a dense FFN, 0 if the layer has none.
     """
 
     index: int
@@ -186,6 +196,7 @@ class LayerView:
     max_seqs: int
     importance: Importance
     weight_bytes: float = 0.0
+    ffn_width: int = 0
 
 
 class Importance(Protocol):
