@@ -57,6 +57,8 @@ STEPS = (
     "stall_s",
     "interference_s",
     "layer_wait_s",
+    "works_s",
+    "moves_s",
 )
 TRANSFERS = ("link", "replica", "bytes", "queued_s", "start_s", "end_s", "reason")
 TEXTS = frozenset({"status", "link", "reason", "kind", "object", "metric"})

@@ -130,7 +130,7 @@ def _replicas(steps: Columns, until: float | None) -> Iterator[dict[str, Any]]:
     """A span for each run of steps, and one for the wait before it until evicted KV had left."""
     yield from _named(REPLICAS, "replicas", ((int(r), f"replica {r}") for r in np.unique(steps["replica"])))
     said = ("count", "decode_seqs", "prefill_seqs", "prefill_tokens", "context_tokens", "running", "waiting")
-    more = ("interference_s", "layer_wait_s")
+    more = ("interference_s", "layer_wait_s", "works_s", "moves_s")
     for row in _rows(steps["start_s"], until):
         start, replica = steps["start_s"][row], int(steps["replica"][row])
         if steps["stall_s"][row]:

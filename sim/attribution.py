@@ -23,7 +23,7 @@ Bools = npt.NDArray[np.bool_]
 
 PHASES = ("prefill", "decode")
 """From the first chunk to the first token, and from there to the last."""
-WAITS = {"copies": "interference_s", "layer_wait": "layer_wait_s", "store_wait": "stall_s"}
+WAITS = {"copies": "interference_s", "layer_wait": "layer_wait_s", "kv_moves": "moves_s", "store_wait": "stall_s"}
 """What every member of a step waits for, and its column in the table of steps."""
 PARTS = ("compute", "beside", "recompute", "preempted", *WAITS)
 """Parts of a phase; only decoding has "beside". In the table of requests: <phase>_<part>_s."""
@@ -96,7 +96,8 @@ class _Timeline:
 
     def with_prompts(self) -> Floats:
         """Seconds of the steps that computed prompts too, without what copies added; 0 for the others."""
-        own = self._ends - self.column("start_s") - self.column("interference_s") - self.column("layer_wait_s")
+        waits = self.column("interference_s") + self.column("layer_wait_s") + self.column("moves_s")
+        own = self._ends - self.column("start_s") - waits
         return np.where(self.column("prefill_seqs") > 0, own, 0.0)
 
 

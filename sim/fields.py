@@ -83,6 +83,7 @@ TIME = (
     Field("compute_s", "computing", "s", "Steps, as long as they would have been without copies."),
     Field("interference_s", "slowed by copies", "s", "What copies beside them added to steps."),
     Field("layer_wait_s", "waiting for layers", "s", "Steps waited for a layer of a prefix (layer-wise loading)."),
+    Field("kv_move_s", "waiting for KV in a step", "s", "Layers waited for KV that their own step copied (policies)."),
     Field("load_wait_s", "waiting for loads", "s", "Nothing could run, but requests waited for KV on its way to them."),
     Field("store_wait_s", "waiting for stores", "s", "A step waited until evicted KV had left the memory it needs."),
     Field("idle_s", "idle", "s", "No request to serve."),
@@ -136,6 +137,12 @@ ATTRIBUTION = (
     ),
     Field("copies", "slowed by copies", "ms", "What copies beside them added to its steps."),
     Field("layer_wait", "waiting for layers", "ms", "Its steps waited for a layer of a prefix (layer-wise loading)."),
+    Field(
+        "kv_moves",
+        "KV moved in steps",
+        "ms",
+        "Layers of its steps waited for KV that the step copied (policies).",
+    ),
     Field("store_wait", "waiting for stores", "ms", "Its steps waited until evicted KV had left the memory they need."),
 )
 

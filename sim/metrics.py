@@ -169,7 +169,7 @@ METRICS: tuple[Metric, ...] = (
         "Waiting for KV",
         "lower",
         "Nothing ran, or a step stood still, until KV had been loaded, fetched or copied away / replica-seconds.",
-        ("layer_wait_s", "load_wait_s", "store_wait_s"),
+        ("layer_wait_s", "kv_move_s", "load_wait_s", "store_wait_s"),
     ),
     Metric(
         "sender_wait_mean_ms",

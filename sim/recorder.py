@@ -27,6 +27,8 @@ STEP_COLUMNS: dict[str, str] = {
     "exchange_s": "float64",
     "launch_s": "float64",
     "pipeline_s": "float64",
+    "works_s": "float64",
+    "moves_s": "float64",
     "stall_s": "float64",
     "interference_s": "float64",
     "layer_wait_s": "float64",

@@ -217,7 +217,7 @@ def _link_order(cluster: Cluster) -> list[str]:
 def _time(cluster: Cluster, end: float) -> dict[str, float]:
     """Replica-seconds from 0 to the last finish, by what the replica did; they add up to that span."""
     times = [r.accounts.times for r in cluster.replicas]
-    names = ("compute_s", "interference_s", "layer_wait_s", "load_wait_s", "store_wait_s")
+    names = ("compute_s", "interference_s", "layer_wait_s", "kv_move_s", "load_wait_s", "store_wait_s")
     spent = {name: sum(getattr(t, name) for t in times) for name in names}
     return {**spent, "idle_s": max(0.0, end * len(times) - sum(spent.values()))}
 

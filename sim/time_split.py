@@ -19,6 +19,7 @@ PARTS = ("compute_s", "hbm_s", "link_wait_s", "launch_s", "idle_s")
 COLUMNS = (
     *("start_s", "end_s", "count", "decode_seqs", "context_tokens", "prefill_seqs", "prefill_tokens"),
     *("linear_s", "attention_s", "exchange_s", "pipeline_s", "stall_s", "interference_s", "layer_wait_s"),
+    *("works_s", "moves_s"),
 )
 """What is needed of the table of steps."""
 BUCKETS = 10
@@ -38,9 +39,9 @@ def time_split(steps: pa.Table, cost: StepCost, load_wait_s: Sequence[float], sp
     linear, decode = _linear_shares(column, cost), _decode_shares(column, cost)
     attention_s = column["attention_s"]
     decode_s = np.where(column["prefill_seqs"] > 0, np.minimum(attention_s, decode[:, 2]), attention_s)
-    hbm = column["linear_s"] * linear[:, 0] + decode_s * decode[:, 0]
+    hbm = column["linear_s"] * linear[:, 0] + decode_s * decode[:, 0] + column["works_s"]
     compute = column["linear_s"] * linear[:, 1] + decode_s * decode[:, 1] + attention_s - decode_s
-    slowed = column["interference_s"] + column["layer_wait_s"]
+    slowed = column["interference_s"] + column["layer_wait_s"] + column["moves_s"]
     link = column["exchange_s"] + slowed + column["stall_s"]
     whole = column["end_s"] - column["start_s"] + column["stall_s"]
     launch = np.maximum(0.0, whole - hbm - compute - link - column["pipeline_s"])
@@ -81,7 +82,7 @@ def _decode_shares(column: dict[str, Floats], cost: StepCost) -> Floats:
         if not n:
             continue
         each = float(np.exp(place / BUCKETS))
-        windowed = [Attended(n * min(each, window), 0) for window in cost.windows]
+        windowed = [Attended(tokens, 0) for tokens, _ in cost.alike(n, each, each)]
         context = round(n * each)
         tokens = cost.decode_rows(n)
         linear, whole = cost.bound(tokens, n, 0, 0, []), cost.bound(n, n, n, context, [], windowed)

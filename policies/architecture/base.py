@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 from hw_profiles.model_spec import ModelSpec
 
 
-class Architecture(Protocol):
+class Architecture(ABC):
     """A transform of the model, applied once before the run."""
 
+    @abstractmethod
     def apply(self, model: ModelSpec) -> ModelSpec:
         """The transformed model. Raises InputError for a model that it is not defined for."""

@@ -7,8 +7,9 @@ tokens, a residual window that is quantised as a whole) is charged at its mean p
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from hw_profiles.lines import CONTEXT, NOTHING, Line, constant
@@ -218,7 +219,7 @@ class Importance(Protocol):
         """Share of the attention mass that the best `kept` of `context` tokens hold."""
 
 
-class SequencePolicy(Protocol):
+class SequencePolicy(ABC):
     """A policy of the families retention, selection, kv_format, or of prefetch and offload within a sequence.
 
     `plan` is called once per layer before the run and returns the layer's plan from the one that the policies before it
@@ -227,6 +228,12 @@ class SequencePolicy(Protocol):
     which share of them in an attribute `weights_on_host`.
     """
 
+    assumptions: tuple[str, ...] = ()
+    """Lines for the report: what stands for what nobody measured."""
+    weights_on_host: float = 0.0
+    """Share of the layers' weights that it keeps out of HBM."""
+
+    @abstractmethod
     def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
         """The layer's plan."""
 
@@ -237,12 +244,13 @@ class SequencePlan:
 
     weights_on_host   share of the layers' weights that are not in HBM (FlexGen); their copies are `moves` with `fixed`
     assumptions       lines for the report: what stands for what nobody measured, which importance data was used
+    lookahead_bytes   KV per layer that is prefetched into L2 ahead of decode attention
     """
 
     layers: tuple[LayerPlan, ...]
     weights_on_host: float = 0.0
     assumptions: tuple[str, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    lookahead_bytes: int = 0
 
     @property
     def plain(self) -> bool:

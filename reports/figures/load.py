@@ -32,6 +32,8 @@ STEP_PARTS = (
     ("launch_s", "launches", PURPLE),
     ("interference_s", "slowed by copies", SKY),
     ("layer_wait_s", "waiting for layers", ORANGE),
+    ("moves_s", "waiting for KV in a step", VERMILLION),
+    ("works_s", "kernels of KV policies", GREY),
 )
 
 

@@ -40,6 +40,7 @@ COLORS = {
     "preempted": INK,
     "copies": SKY,
     "layer_wait": ORANGE,
+    "kv_moves": ORANGE,
     "store_wait": GREY,
 }
 """By part, but for loads; of these only the layer-wise wait shares a colour with them, and never both are there."""

@@ -34,6 +34,7 @@ from sim.cost.layer import Chunk, Floats
 from sim.cost.parallel import Parallel
 from sim.cost.pipeline import Pipeline
 from sim.cost.stage import Attended, StageCost
+from sim.cost.sums import NOT_MOVED, Moved, Terms
 from sim.cost.times import StepTimes
 
 ONE_GPU = Parallel()
@@ -103,6 +104,21 @@ class StepCost:
         self.interference = InterferenceModel.of(profile, kv_layout(model, parallel).lanes)
         """What copies cost kernels; None if the profile does not say."""
 
+    prompts: tuple[int | None, ...] = ()
+    """Limits of the sums of prompts that plans within a sequence need (`sim.cost.planned`)."""
+    moves = False
+    """Steps themselves move KV over the host links."""
+
+    def alike(self, seqs: float, context: float, prompt: float) -> list[Attended]:
+        """What `seqs` sequences attend in layers of each window, and their sums of prompts, if all are alike."""
+        return Terms(self.windows, self.prompts).alike(seqs, context, prompt)
+
+    def moved(
+        self, seqs: int, context: int, windowed: Sequence[Attended], steps: int, chunks: Sequence[Chunk] = ()
+    ) -> Moved:
+        """Bytes that the steps themselves move over the host links: none without plans within a sequence."""
+        return NOT_MOVED
+
     # ---- whole steps
 
     def decode_steps(
@@ -144,11 +160,12 @@ class StepCost:
         *,
         longest: int = 0,
         flowing: bool = False,
+        ended: Sequence[int] = (),
     ) -> StepTimes:
         """One step with prefill `chunks`, beside `seqs` decoding sequences: `tokens` in all, `rows` of them sampled.
 
         longest: as in `decode_steps`. flowing: a step with chunks has ended just now, so the stages of a pipeline are
-        full of them.
+        full of them. ended: lengths of the prompts that it completes (`sim.cost.planned` alone asks).
         """
         stage = self._only
         if stage is None:

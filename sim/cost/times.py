@@ -21,6 +21,10 @@ class StepTimes(NamedTuple):
     exchange: float
     launch: Seconds = 0.0
     pipeline: Seconds = 0.0
+    works: Seconds = 0.0
+    """Kernels of plans within a sequence, beside the model's own (`sim.cost.planned`)."""
+    moves: Seconds = 0.0
+    """What layers wait for the copies of such plans."""
 
 
 def at(seconds: Seconds, step: int) -> float:

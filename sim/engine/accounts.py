@@ -21,6 +21,8 @@ class ReplicaTimes:
     """What copies added to them."""
     layer_wait_s: float = 0.0
     """What steps waited for layers of a prefix on their way (layer-wise loading)."""
+    kv_move_s: float = 0.0
+    """What layers waited for the copies of plans within a sequence."""
     load_wait_s: float = 0.0
     """Nothing could run, but requests waited for KV to arrive."""
     store_wait_s: float = 0.0
@@ -33,6 +35,8 @@ class Accounts:
     def __init__(self, index: int, cost: StepCost, recorder: Recorder) -> None:
         self.times = ReplicaTimes()
         self.steps = 0
+        self.moved_h2d = self.moved_d2h = 0.0
+        """Bytes that plans within a sequence moved over the host links, all GPUs of the replica together."""
         self.extrapolated_s = 0.0
         """Of `compute_s`, that of steps outside the measured box of the profile."""
         self._index = index
@@ -50,12 +54,20 @@ class Accounts:
         if self._cost.extrapolated(stride.decode_seqs, stride.context, stride.shapes):
             self.extrapolated_s += own
         self._record(stride, now, batch)
+        if self._cost.moves:
+            self._count_moves(stride)
         totals = self.times
         self.steps += stride.steps
         totals.compute_s += own
         totals.interference_s += stride.slowed
         totals.layer_wait_s += stride.layer_wait
         totals.store_wait_s += stride.stall
+
+    def _count_moves(self, stride: Stride) -> None:
+        moved = self._cost.moved(stride.decode_seqs, stride.context, stride.windowed, stride.steps, stride.shapes)
+        self.moved_h2d += moved.h2d
+        self.moved_d2h += moved.d2h
+        self.times.kv_move_s += stride.moves_s
 
     def _record(self, stride: Stride, now: float, batch: Batch) -> None:
         times, steps = stride.times, stride.steps
@@ -76,6 +88,8 @@ class Accounts:
             times.exchange * steps,
             total(times.launch, steps),
             total(times.pipeline, steps),
+            total(times.works, steps),
+            total(times.moves, steps),
             stride.stall,
             stride.slowed,
             stride.layer_wait,

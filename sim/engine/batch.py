@@ -38,7 +38,7 @@ class Batch:
     loaded       ready to start, ahead of everything in `waiting`; a heap by place in the queue
     running      in order of admission; decoding sequences, and at most one (the newest) in the middle of its prefill
 
-    windows: the sliding windows of the model's layers, tokens. lengths: the longest decoding sequence matters.
+    windows, prompts: see DecodeGroup. lengths: the longest decoding sequence matters.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Batch:
         name: str,
         windows: tuple[int, ...] = (),
         *,
+        prompts: tuple[int | None, ...] = (),
         lengths: bool = False,
     ) -> None:
         self.cache = cache
@@ -56,7 +57,7 @@ class Batch:
         self.loading: dict[int, Sequence] = {}
         self.loaded: list[tuple[int, Sequence]] = []
         self.running: dict[int, Sequence] = {}
-        self.decoding = DecodeGroup(cache.block_tokens, windows, lengths=lengths)
+        self.decoding = DecodeGroup(cache.block_tokens, windows, prompts=prompts, lengths=lengths)
         self.prefilling: Sequence | None = None
         self.preemptions: list[Preemption] = []
         """Every preemption, in order of time."""

@@ -15,10 +15,18 @@ class DecodeGroup:
 
     All advance together, so which of them need a new block in a step depends only on (tokens mod block) at joining:
     a histogram of that residue, rotated by the step count, gives the blocks needed without looking at any sequence.
-    `windows`: the sliding windows of the model's layers, tokens. `lengths`: `longest` is asked for.
+    `windows`: the sliding windows of the model's layers and limits of plans within a sequence, tokens. `prompts`:
+    limits of the sums of prompts that such plans need, None for prompts as they are. `lengths`: `longest` is asked for.
     """
 
-    def __init__(self, block_tokens: int, windows: Listed[int] = (), *, lengths: bool = False) -> None:
+    def __init__(
+        self,
+        block_tokens: int,
+        windows: Listed[int] = (),
+        *,
+        prompts: Listed[int | None] = (),
+        lengths: bool = False,
+    ) -> None:
         self.count = 0
         self.context = 0
         """Tokens in the cache over all sequences, before the next step's own tokens are added."""
@@ -30,13 +38,18 @@ class DecodeGroup:
         self._members: set[int] = set()
         self._entries = 0
         self._windows = [WindowSum(window) for window in windows]
+        self._prompts = list(prompts)
+        self._prompt_sums = [0] * len(self._prompts)
         self._lengths: list[tuple[int, int, Sequence]] | None = [] if lengths else None
         """Decode steps less tokens, which stays as it is: a heap, the longest sequence first."""
 
     @property
     def windowed(self) -> tuple[Attended, ...]:
-        """What the next step attends in layers of each window."""
-        return tuple([Attended(w.tokens, w.growing) for w in self._windows]) if self._windows else ()
+        """What the next step attends in layers of each window; after these the sums of prompts, which do not grow."""
+        if not (self._windows or self._prompts):
+            return ()
+        grown = [Attended(w.tokens, w.growing) for w in self._windows]
+        return (*grown, *[Attended(tokens, 0) for tokens in self._prompt_sums])
 
     @property
     def longest(self) -> int:
@@ -69,6 +82,8 @@ class DecodeGroup:
             heapq.heappush(self._lengths, (self._done - seq.computed - 1, self._entries, seq))
         for window in self._windows:
             window.join(seq.index, seq.computed + 1, self._done)
+        if self._prompts:
+            self._count_prompt(seq, 1)
 
     def leave(self, seq: Sequence) -> int:
         """The sequence stops (finished or preempted); the tokens that it gained since it joined."""
@@ -79,6 +94,8 @@ class DecodeGroup:
         self._residues[(seq.computed - seq.decode_from) % self._block] -= 1
         for window in self._windows:
             window.leave(seq.index, seq.computed + gained + 1)
+        if self._prompts:
+            self._count_prompt(seq, -1)
         return gained
 
     def blocks(self, steps: int) -> int:
@@ -136,6 +153,11 @@ class DecodeGroup:
             seq.generated += gained
             finished.append(seq)
         return finished
+
+    def _count_prompt(self, seq: Sequence, sign: int) -> None:
+        tokens = seq.input_tokens
+        for i, limit in enumerate(self._prompts):
+            self._prompt_sums[i] += sign * (tokens if limit is None else min(tokens, limit))
 
     def _has_left(self, entry: tuple[int, int, Sequence]) -> bool:
         """True for an entry of `_lengths` whose sequence has stopped since (and may have joined again)."""

@@ -12,7 +12,7 @@ from sim.cost.interference import Interference
 from sim.cost.layer import Floats
 from sim.cost.stage import MAX_STRIDE, Attended
 from sim.cost.step import StepCost
-from sim.cost.times import StepTimes, at
+from sim.cost.times import StepTimes, at, total
 from sim.engine.batch import Batch, Chunk
 from sim.engine.decoding import DecodeGroup
 
@@ -60,8 +60,13 @@ class Stride:
         return self.end if self.ends is None else float(self.ends[0])
 
     def own_s(self, end: float) -> float:
-        """Seconds of its steps, which end at `end`, as they would have been without copies."""
-        return end - self.start - self.slowed - self.layer_wait
+        """Seconds of its steps, which end at `end`, as they would have been without copies of any kind."""
+        return end - self.start - self.slowed - self.layer_wait - self.moves_s
+
+    @property
+    def moves_s(self) -> float:
+        """Seconds that the steps waited for the copies of plans within a sequence."""
+        return total(self.times.moves, self.steps)
 
     def begun(self, now: float) -> int:
         """Steps that have begun by `now`, the one in progress included."""
@@ -146,12 +151,16 @@ def plan_stride(
             end = float(ends[-1])
         return Stride(start, stall, end, steps, ends, seqs, context, windowed, chunks, [], seqs, seqs, times)
     tokens = rows = seqs
-    shapes = []
+    shapes, ended = [], []
     for seq, n in chunks:
         tokens += n
-        rows += seq.computed + n == seq.known
+        if seq.computed + n == seq.known:
+            rows += 1
+            ended.append(seq.known)
         shapes.append((n, seq.computed))
-    times = cost.mixed_step(seqs, context, windowed, shapes, tokens, rows, longest=group.longest, flowing=flowing)
+    times = cost.mixed_step(
+        seqs, context, windowed, shapes, tokens, rows, longest=group.longest, flowing=flowing, ended=ended
+    )
     end = start + at(times.seconds, 0)
     return Stride(start, stall, end, 1, None, seqs, context, windowed, chunks, shapes, tokens, rows, times)
 

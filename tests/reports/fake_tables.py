@@ -142,6 +142,8 @@ def make_steps(requests: dict[str, np.ndarray], replicas: int, per_replica: int)
         "stall_s": 0.05 * busy,
         "interference_s": 0.03 * busy,
         "layer_wait_s": np.zeros(n),
+        "works_s": np.zeros(n),
+        "moves_s": np.zeros(n),
     }
 
 

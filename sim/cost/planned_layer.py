@@ -1,0 +1,199 @@
+"""The layers of one kind and plan: their attention, further kernels and copies, in seconds of one layer on one rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from hw_profiles.cost_models import CopyModel
+from hw_profiles.lines import Line
+from hw_profiles.profile import Profile
+from policies.sequence.plan import LayerPlan, Move, Work
+from sim.cost.layer import Chunk, LayerCost, pairs
+from sim.cost.overlap import later
+from sim.cost.stage import Attended
+from sim.cost.sums import Summed, Terms
+from sim.cost.times import Seconds
+
+
+class _Kernel(NamedTuple):
+    nbytes: Summed
+    flops: Summed
+    rate: float
+    flop_rate: float
+    seconds: float
+
+    def along(self, seqs: float, context: float, sums: Sequence[Attended], steps: int) -> Seconds:
+        reading = self.nbytes.along(seqs, context, sums, steps) / self.rate
+        if not self.flops.zero:
+            reading = later(reading, self.flops.along(seqs, context, sums, steps) / self.flop_rate)
+        return reading + self.seconds
+
+
+class _Copy(NamedTuple):
+    move: Move
+    nbytes: Summed
+    copies: Summed
+    model: CopyModel
+    fixed: float
+
+    def along(self, seqs: float, context: float, sums: Sequence[Attended], steps: int) -> Seconds:
+        nbytes = self.nbytes.along(seqs, context, sums, steps) + self.fixed
+        copies = self.copies.along(seqs, context, sums, steps)
+        return self.seconds(nbytes, copies if not self.nbytes.zero else (1.0 if self.fixed else 0.0))
+
+    def seconds(self, nbytes: Seconds, copies: Seconds) -> Seconds:
+        return move_seconds(self.move, self.model, nbytes, copies)
+
+
+class PlannedLayer:
+    """The layers of one kind and plan, in seconds of one layer on one rank, which has `share` of its KV."""
+
+    def __init__(
+        self,
+        kind: LayerCost,
+        plan: LayerPlan,
+        terms: Terms,
+        profile: Profile,
+        copy: Mapping[str, CopyModel],
+        share: float,
+        ranks: int,
+        flop_rate: float,
+    ) -> None:
+        self.kind, self.plan, self._terms = kind, plan, terms
+        self.attended = Summed(plan.form.of(plan.attended) * (1.0 / plan.form.rate), terms)
+        self.launches = sum(work.launches for work in plan.works)
+        self._share, self._hbm = share, profile.hbm_bandwidth
+        self._flop_rate = flop_rate
+        self._works = [self._kernel(work, terms) for work in plan.works]
+        self._copies = [
+            _Copy(
+                move,
+                Summed(move.nbytes * share, terms),
+                Summed(move.copies, terms),
+                copy[move.direction],
+                move.fixed / ranks,
+            )
+            for move in plan.moves
+        ]
+        self._prompt_copies = [(move, copy[move.direction]) for move in plan.prompt_moves]
+        self._launch_s = profile.launch.graph
+
+    def _kernel(self, work: Work, terms: Terms) -> _Kernel:
+        share = self._share
+        nbytes, flops = Summed(work.nbytes * share, terms), Summed(work.flops * share, terms)
+        return _Kernel(nbytes, flops, work.efficiency * self._hbm, self._flop_rate, work.seconds)
+
+    # ---- decode
+
+    def attention(
+        self, seqs: float, context: float, sums: Sequence[Attended], steps: int, longest: float = 0.0
+    ) -> Seconds:
+        """Decode attention; longest: context of the longest sequence, if that matters."""
+        attended, most = self.attended.along(seqs, context, sums, steps), None
+        if longest and self.kind.asks_longest:
+            most = self.attended.along(1, longest, self._terms.alike(1, longest, longest), steps)
+        if isinstance(attended, np.ndarray):
+            return self.kind.decode_steps(seqs, attended, None if most is None else np.broadcast_to(most, (steps,)))
+        return self.kind.decode(seqs, attended, 0.0 if most is None else float(most))
+
+    def works_s(self, seqs: float, context: float, sums: Sequence[Attended], steps: int) -> Seconds:
+        total: Seconds = 0.0
+        for kernel in self._works:
+            total = total + kernel.along(seqs, context, sums, steps)
+        return total
+
+    def moves_s(self, seqs: float, context: float, sums: Sequence[Attended], steps: int) -> list[Seconds]:
+        """Seconds of loads that the layer waits for, of those that start a layer ahead, and of stores."""
+        total: dict[str, Seconds] = {"critical": 0.0, "ahead": 0.0, "store": 0.0}
+        for copy in self._copies:
+            way = "store" if copy.move.direction == "d2h" else "ahead" if copy.move.when == "async" else copy.move.when
+            total[way] = total[way] + copy.along(seqs, context, sums, steps)
+        return list(total.values())
+
+    # ---- prompts
+
+    def prefill(self, chunks: Sequence[Chunk]) -> float:
+        seconds = self.kind.prefill(chunks) * self.plan.prefill_flops
+        if self.plan.pair_bytes:
+            seen = sum(pairs(tokens, prefix, self.kind.window) for tokens, prefix in chunks)
+            seconds += self.plan.pair_bytes * self._share * seen / self._hbm
+        return seconds
+
+    def prompt_works_s(self, chunks: Sequence[Chunk], ended: Sequence[int]) -> float:
+        total = 0.0
+        for work in self.plan.prompt_works:
+            nbytes, flops = (sum(_grown(line, chunks)) * self._share for line in (work.nbytes, work.flops))
+            total += self._once(work, nbytes, flops)
+        for work in self.plan.after_prompt if ended else ():
+            nbytes, flops = (sum(line.at(n, n) for n in ended) * self._share for line in (work.nbytes, work.flops))
+            total += self._once(work, nbytes, flops)
+        return total
+
+    def _once(self, work: Work, nbytes: float, flops: float) -> float:
+        busy = max(nbytes / (work.efficiency * self._hbm), flops / self._flop_rate)
+        return busy + work.seconds + work.launches * self._launch_s
+
+    def prompt_moves_s(self, chunks: Sequence[Chunk]) -> list[Seconds]:
+        total: dict[str, Seconds] = {"critical": 0.0, "ahead": 0.0, "store": 0.0}
+        for move, model in self._prompt_copies:
+            nbytes, copies = sum(_grown(move.nbytes, chunks)) * self._share, sum(_grown(move.copies, chunks))
+            way = "store" if move.direction == "d2h" else "ahead" if move.when == "async" else move.when
+            total[way] = total[way] + move_seconds(move, model, nbytes, max(copies, 1.0 if nbytes else 0.0))
+        return list(total.values())
+
+    def moved(
+        self,
+        direction: str,
+        seqs: float,
+        context: float,
+        sums: Sequence[Attended],
+        steps: int,
+        chunks: Sequence[Chunk],
+    ) -> float:
+        """Bytes of one layer on one rank."""
+        total = 0.0
+        for copy in self._copies if seqs else ():
+            if copy.move.direction == direction:
+                total += copy.nbytes.total(seqs, context, sums, steps) + copy.fixed * steps
+        for move in self.plan.prompt_moves:
+            if move.direction == direction:
+                total += sum(_grown(move.nbytes, chunks)) * self._share
+        return total
+
+
+def move_seconds(move: Move, model: CopyModel, nbytes: Seconds, copies: Seconds) -> Seconds:
+    """Seconds that a GPU's link needs for `nbytes` in `copies` pieces, as the move says how they get there."""
+    if move.via == "gather":
+        gathered = 0.0 if move.rate is None else nbytes / move.rate
+        one = np.minimum(copies, 1.0) if isinstance(copies, np.ndarray) else min(copies, 1.0)
+        return gathered + _copied(model, nbytes, one)
+    if move.via in ("zero_copy", "fault"):
+        rate = model.beta if move.rate is None else min(move.rate, model.beta)
+        return nbytes / rate
+    return _copied(model, nbytes, copies)
+
+
+def _copied(model: CopyModel, nbytes: Seconds, copies: Seconds) -> Seconds:
+    if isinstance(nbytes, np.ndarray) or isinstance(copies, np.ndarray):
+        return model.seconds(np.asarray(nbytes), np.asarray(copies))
+    return model.seconds(nbytes, copies)
+
+
+def lines_of(plan: LayerPlan) -> Iterator[Line]:
+    """Every line of a plan that is summed over decoding sequences."""
+    yield plan.form.of(plan.attended)
+    for work in plan.works:
+        yield work.nbytes
+        yield work.flops
+    for move in plan.moves:
+        yield move.nbytes
+        yield move.copies
+
+
+def _grown(line: Line, chunks: Sequence[Chunk]) -> Iterator[float]:
+    """By how much a line in the computed tokens grows over each chunk."""
+    for tokens, prefix in chunks:
+        yield line.at(prefix + tokens, 0) - (line.at(prefix, 0) if prefix else 0.0)
