@@ -244,15 +244,18 @@ class SequencePlan:
 
     weights_on_host   share of the layers' weights that are not in HBM (FlexGen); their copies are `moves` with `fixed`
     assumptions       lines for the report: what stands for what nobody measured, which importance data was used
-    lookahead_bytes   KV per layer that is prefetched into L2 ahead of decode attention
     """
 
     layers: tuple[LayerPlan, ...]
     weights_on_host: float = 0.0
     assumptions: tuple[str, ...] = ()
-    lookahead_bytes: int = 0
 
     @property
     def plain(self) -> bool:
-        """True if no layer differs from what the engine does by itself."""
-        return not self.weights_on_host and all(layer.plain for layer in self.layers)
+        """True if no layer differs from what the engine does by itself (but for what is prefetched into L2)."""
+        return not self.weights_on_host and all(replace(layer, l2_lookahead=0) == FULL for layer in self.layers)
+
+    @property
+    def l2_lookahead(self) -> int:
+        """Bytes of KV per layer that are prefetched into L2, the most of any layer."""
+        return max((layer.l2_lookahead for layer in self.layers), default=0)

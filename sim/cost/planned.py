@@ -90,7 +90,11 @@ class PlannedStep(StepCost):
         attended = [g.attention(*batch, longest) for g in self._groups]
         extra = [g.works_s(*batch) + (g.launches * self._launch_s if replayed else 0.0) for g in self._groups]
         loads = [g.moves_s(*batch) for g in self._groups]
-        return self._together(linear, exchange, attended, extra, loads, rows, None if replayed else self._floor(False))
+        host: Seconds = 0.0
+        for n, g in zip(self._counts, self._groups, strict=True):
+            host = host + n * g.beside_s(*batch)
+        floor = None if replayed else self._floor(False)
+        return self._together(linear, exchange, attended, extra, loads, rows, floor, host)
 
     def mixed_step(
         self,
@@ -108,19 +112,23 @@ class PlannedStep(StepCost):
         """As StepCost.mixed_step. ended: lengths of the prompts that this step completes."""
         stage = self._stage
         linear, exchange = stage.linear(tokens, rows), stage.exchange(tokens, rows)
-        attended, extra, loads = [], [], []
-        for g in self._groups:
+        attended: list[Seconds] = []
+        extra: list[Seconds] = []
+        loads, host = [], 0.0
+        for n, g in zip(self._counts, self._groups, strict=True):
             attention, moves = g.prefill(chunks), g.prompt_moves_s(chunks)
-            works: Seconds = g.prompt_works_s(chunks, ended)
+            works, beside = g.prompt_works_s(chunks, ended)
+            host += n * beside
             if seqs:
                 own = float(g.attention(seqs, context, windowed, 1, longest))
                 attention = g.kind.together(attention, own, seqs, max(g.attended.now(seqs, context, windowed), 1.0))
-                works = works + g.works_s(seqs, context, windowed, 1)
+                works += float(g.works_s(seqs, context, windowed, 1))
+                host += n * float(g.beside_s(seqs, context, windowed, 1))
                 moves = [a + b for a, b in zip(moves, g.moves_s(seqs, context, windowed, 1), strict=True)]
             attended.append(attention)
             extra.append(works)
             loads.append(moves)
-        return self._together(linear, exchange, attended, extra, loads, tokens, self._floor(True))
+        return self._together(linear, exchange, attended, extra, loads, tokens, self._floor(True), host)
 
     def _floor(self, mixed: bool) -> float:
         """Time to launch the kernels of a step one by one."""
@@ -141,8 +149,9 @@ class PlannedStep(StepCost):
         loads: Sequence[Sequence[Seconds]],
         rows: int,
         floor: float | None,
+        host: Seconds,
     ) -> StepTimes:
-        """The parts of a step, and what its copies add at the resolution of layers."""
+        """The parts of a step, and what its copies and host threads add at the resolution of layers."""
         counts = self._counts
         attention: Seconds = 0.0
         works: Seconds = 0.0
@@ -164,6 +173,7 @@ class PlannedStep(StepCost):
         launch: Seconds = 0.0
         if floor is not None:
             launch = later(floor - (linear + exchange) - own, 0.0)
+        moves = moves + later(host - (own + (linear + exchange) + launch + moves), 0.0)
         seconds = own + (linear + exchange + self.host_time_s) + launch + moves
         return StepTimes(seconds, linear, attention, exchange, launch, 0.0, works, moves)
 

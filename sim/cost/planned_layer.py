@@ -21,15 +21,19 @@ from sim.cost.times import Seconds
 class _Kernel(NamedTuple):
     nbytes: Summed
     flops: Summed
+    host: Summed
     rate: float
     flop_rate: float
-    seconds: float
+    work: Work
 
     def along(self, seqs: float, context: float, sums: Sequence[Attended], steps: int) -> Seconds:
-        reading = self.nbytes.along(seqs, context, sums, steps) / self.rate
+        """Seconds of the kernel, and of host threads that the layer waits for."""
+        reading = (self.nbytes.along(seqs, context, sums, steps) + self.work.fixed) / self.rate
         if not self.flops.zero:
             reading = later(reading, self.flops.along(seqs, context, sums, steps) / self.flop_rate)
-        return reading + self.seconds
+        if not (self.host.zero or self.work.beside):
+            reading = reading + self.host.along(seqs, context, sums, steps)
+        return reading + self.work.seconds
 
 
 class _Copy(NamedTuple):
@@ -84,7 +88,8 @@ class PlannedLayer:
     def _kernel(self, work: Work, terms: Terms) -> _Kernel:
         share = self._share
         nbytes, flops = Summed(work.nbytes * share, terms), Summed(work.flops * share, terms)
-        return _Kernel(nbytes, flops, work.efficiency * self._hbm, self._flop_rate, work.seconds)
+        host = Summed(work.host_seconds, terms)
+        return _Kernel(nbytes, flops, host, work.efficiency * self._hbm, self._flop_rate, work)
 
     # ---- decode
 
@@ -105,6 +110,14 @@ class PlannedLayer:
             total = total + kernel.along(seqs, context, sums, steps)
         return total
 
+    def beside_s(self, seqs: float, context: float, sums: Sequence[Attended], steps: int) -> Seconds:
+        """Seconds of host threads beside the kernels of the step."""
+        total: Seconds = 0.0
+        for kernel in self._works:
+            if kernel.work.beside and not kernel.host.zero:
+                total = total + kernel.host.along(seqs, context, sums, steps)
+        return total
+
     def moves_s(self, seqs: float, context: float, sums: Sequence[Attended], steps: int) -> list[Seconds]:
         """Seconds of loads that the layer waits for, of those that start a layer ahead, and of stores."""
         total: dict[str, Seconds] = {"critical": 0.0, "ahead": 0.0, "store": 0.0}
@@ -122,19 +135,24 @@ class PlannedLayer:
             seconds += self.plan.pair_bytes * self._share * seen / self._hbm
         return seconds
 
-    def prompt_works_s(self, chunks: Sequence[Chunk], ended: Sequence[int]) -> float:
-        total = 0.0
+    def prompt_works_s(self, chunks: Sequence[Chunk], ended: Sequence[int]) -> tuple[float, float]:
+        """Seconds of kernels over the chunks and at the ends of prompts, and of host threads beside them."""
+        total = beside = 0.0
         for work in self.plan.prompt_works:
-            nbytes, flops = (sum(_grown(line, chunks)) * self._share for line in (work.nbytes, work.flops))
-            total += self._once(work, nbytes, flops)
+            nbytes, flops, host = (sum(_grown(line, chunks)) for line in (work.nbytes, work.flops, work.host_seconds))
+            total += self._once(work, nbytes, flops, host)
+            beside += host if work.beside else 0.0
         for work in self.plan.after_prompt if ended else ():
-            nbytes, flops = (sum(line.at(n, n) for n in ended) * self._share for line in (work.nbytes, work.flops))
-            total += self._once(work, nbytes, flops)
-        return total
+            lines = work.nbytes, work.flops, work.host_seconds
+            nbytes, flops, host = (sum(line.at(n, n) for n in ended) for line in lines)
+            total += self._once(work, nbytes, flops, host)
+            beside += host if work.beside else 0.0
+        return total, beside
 
-    def _once(self, work: Work, nbytes: float, flops: float) -> float:
+    def _once(self, work: Work, nbytes: float, flops: float, host: float) -> float:
+        nbytes, flops = nbytes * self._share + work.fixed, flops * self._share
         busy = max(nbytes / (work.efficiency * self._hbm), flops / self._flop_rate)
-        return busy + work.seconds + work.launches * self._launch_s
+        return busy + work.seconds + work.launches * self._launch_s + (0.0 if work.beside else host)
 
     def prompt_moves_s(self, chunks: Sequence[Chunk]) -> list[Seconds]:
         total: dict[str, Seconds] = {"critical": 0.0, "ahead": 0.0, "store": 0.0}
@@ -188,6 +206,7 @@ def lines_of(plan: LayerPlan) -> Iterator[Line]:
     for work in plan.works:
         yield work.nbytes
         yield work.flops
+        yield work.host_seconds
     for move in plan.moves:
         yield move.nbytes
         yield move.copies
