@@ -68,6 +68,7 @@ PUBLISHED: dict[str, tuple[Config, int]] = {
     "gemma-3-1b": (
         shape("gemma3_text", 26, 1152, 4, 6912, 262144, num_key_value_heads=1, sliding_window=512), 999_885_952,
     ),
+    "pythia-2.8b": (shape("gpt_neox", 32, 2560, 32, 10240, 50304), 2_517_652_480 + 2 * 50304 * 2560),
     "opt-125m": (opt(12, 768, 12), 125_239_296),
     "opt-1.3b": (opt(24, 2048, 32), 1_315_758_080),
     "DeepSeek-V2-Lite": (

@@ -30,11 +30,29 @@ PUBLISHED = {
     "deepseek-v3": 671_026_419_200,  # main model without its multi-token-prediction layer, by checkpoint headers
     "deepseek-r1": 671_026_419_200,
     "gpt-oss-120b": 116_829_156_672,  # by the GGUF header, as `ollama show gpt-oss:120b` prints it
+    "tinyllama-1.1b": 1_100_048_384,
+    "llama-3-8b": 8_030_261_248,
+    "llama-30b": 32_528_943_616,
+    "longchat-7b-32k": 6_738_415_616,
+    "vicuna-7b-16k": 6_738_415_616,
+    "llava-1.5-7b": 6_738_415_616,  # the language part: Vicuna v1.5, of the shape of Llama 2
+    "llava-1.5-13b": 13_015_864_320,
+    "qwen2.5-7b": 7_615_616_512,
+    "qwen2.5-14b": 14_770_033_664,
+    # SOURCE: the non-embedding counts of Pythia's model cards, and two tables of 50,304 rows
+    "pythia-31m": 6 * (12 * 256**2 + 13 * 256) + 2 * 256 + 2 * 50_304 * 256,  # not in the cards
+    "pythia-70m": 18_915_328 + 2 * 50_304 * 512,
+    "pythia-160m": 85_056_000 + 2 * 50_304 * 768,
+    "pythia-410m": 302_311_424 + 2 * 50_304 * 1024,
+    "pythia-1b": 805_736_448 + 2 * 50_304 * 2048,
+    "pythia-1.4b": 1_208_602_624 + 2 * 50_304 * 2048,
     # OPT is published in fp16 only, without a count: 12 h^2 + 13 h per layer (4 h^2 attention, 8 h^2 MLP, biases
     # 4 h + 5 h, two LayerNorms 4 h), 50,272 tied token and 2,050 position rows, a last LayerNorm
     "opt-6.7b": 32 * (12 * 4096**2 + 13 * 4096) + (50_272 + 2_050) * 4096 + 2 * 4096,
     "opt-13b": 40 * (12 * 5120**2 + 13 * 5120) + (50_272 + 2_050) * 5120 + 2 * 5120,
     "opt-30b": 48 * (12 * 7168**2 + 13 * 7168) + (50_272 + 2_050) * 7168 + 2 * 7168,
+    "opt-66b": 64 * (12 * 9216**2 + 13 * 9216) + (50_272 + 2_050) * 9216 + 2 * 9216,
+    "opt-175b": 96 * (12 * 12288**2 + 13 * 12288) + (50_272 + 2_050) * 12288 + 2 * 12288,
 }
 
 # Bytes that one token leaves in the cache, bf16 or fp16: (K and V) x layers x KV heads x head width x 2 bytes.
@@ -54,6 +72,23 @@ KV_PER_TOKEN = {
     "opt-6.7b": 2 * 32 * 32 * 128 * 2,
     "opt-13b": 2 * 40 * 40 * 128 * 2,
     "opt-30b": 2 * 48 * 56 * 128 * 2,  # 1,344 KiB
+    "opt-66b": 2 * 64 * 72 * 128 * 2,  # 2,304 KiB
+    "opt-175b": 2 * 96 * 96 * 128 * 2,  # 4,608 KiB
+    "tinyllama-1.1b": 2 * 22 * 4 * 64 * 2,  # 22 KiB
+    "llama-3-8b": 2 * 32 * 8 * 128 * 2,
+    "llama-30b": 2 * 60 * 52 * 128 * 2,  # 1,560 KiB
+    "longchat-7b-32k": 2 * 32 * 32 * 128 * 2,
+    "vicuna-7b-16k": 2 * 32 * 32 * 128 * 2,
+    "llava-1.5-7b": 2 * 32 * 32 * 128 * 2,
+    "llava-1.5-13b": 2 * 40 * 40 * 128 * 2,
+    "qwen2.5-7b": 2 * 28 * 4 * 128 * 2,  # 56 KiB
+    "qwen2.5-14b": 2 * 48 * 8 * 128 * 2,  # 192 KiB
+    "pythia-31m": 2 * 6 * 256 * 2,
+    "pythia-70m": 2 * 6 * 512 * 2,
+    "pythia-160m": 2 * 12 * 768 * 2,
+    "pythia-410m": 2 * 24 * 1024 * 2,
+    "pythia-1b": 2 * 16 * 2048 * 2,
+    "pythia-1.4b": 2 * 24 * 2048 * 2,
     "deepseek-v3": 61 * (512 + 64) * 2,  # one latent and one rotary key for all 128 heads: 68.6 KiB
     "deepseek-r1": 61 * (512 + 64) * 2,
     "gpt-oss-120b": 2 * 36 * 8 * 64 * 2,  # 72 KiB, inside the window of 128
@@ -236,7 +271,7 @@ def test_not_a_config(tmp_path: Path, text: str) -> None:
 
 def test_unknown_name_and_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"did you mean 'llama-3\.1-8b'"):
-        load_model("llama-3-8b")
+        load_model("llama-3.1-8")
     with pytest.raises(InputError, match="file not found"):
         load_model(tmp_path / "none.json")
 

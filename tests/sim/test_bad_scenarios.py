@@ -59,7 +59,7 @@ BAD = [
     ("trace", {"name": "quickstart", "rate_scale": -1.0}, "trace.rate_scale: found -1.0, expected a number > 0"),
     ("trace", {"name": "quickstart", "limit": 0}, "trace.limit: found 0, expected a number >= 1"),
     ("trace", {"name": "quickstart", "spread_arrivals": 3}, "trace.spread_arrivals: no unit, found 3"),
-    ("model", "llama-3-8b", "model: unknown model, found 'llama-3-8b', .*did you mean 'llama-3.1-8b'?"),
+    ("model", "llama-3.1-8", "model: unknown model, found 'llama-3.1-8', .*did you mean 'llama-3.1-8b'?"),
     ("model", "./absent/config.json", "absent/config.json: file not found"),
     ("hardware.profile", "h100-sxn", "hardware.profile: .*'h100-sxn'.*did you mean 'h100-sxm'?"),
     ("hardware.replicas", 0, "hardware.replicas: found 0, expected a number >= 1"),

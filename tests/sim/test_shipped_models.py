@@ -19,6 +19,9 @@ GPUS = {
     "deepseek-r1": {"tp": 8, "pp": 2, "expert_parallel": True},
     "mixtral-8x7b": {"tp": 2},
     "opt-30b": {"tp": 2},
+    "opt-66b": {"tp": 4},
+    "opt-175b": {"tp": 8},
+    "llama-30b": {"tp": 2},
 }
 
 
