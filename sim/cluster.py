@@ -9,6 +9,7 @@ from sim.clock import Clock
 from sim.cost.graphs import captured_sizes
 from sim.cost.step import StepCost
 from sim.engine.batch import Batch, EngineLimits
+from sim.engine.footprint import PlannedMemory
 from sim.engine.replica import Replica
 from sim.engine.sequence import Preemption, Sequence
 from sim.inputs import Inputs
@@ -54,6 +55,7 @@ class Cluster:
                     cost.windows,
                     prompts=cost.prompts,
                     lengths=cost.asks_longest,
+                    host_limit=inputs.host_limit,
                 ),
                 self.recorder,
                 self._ended,
@@ -147,6 +149,19 @@ def too_long(request: Request, inputs: Inputs, block_tokens: int) -> str | None:
     tokens = request.input_tokens + request.output_tokens
     if tokens > inputs.model.max_context:
         return "rejected: longer than the model's context"
+    if inputs.footprint is not None:
+        return _no_room(request, inputs, PlannedMemory(inputs.footprint, block_tokens))
     if tokens - 1 > inputs.budget.blocks * block_tokens:
         return "rejected: longer than the KV cache"
+    return None
+
+
+def _no_room(request: Request, inputs: Inputs, memory: PlannedMemory) -> str | None:
+    """The same for planned memory."""
+    final = request.input_tokens + request.output_tokens - 1
+    if memory.whole_blocks(request.input_tokens, final) > inputs.budget.blocks:
+        return "rejected: longer than the KV cache"
+    limit = inputs.host_limit
+    if limit is not None and memory.host_bytes(request.input_tokens, final) > limit:
+        return "rejected: longer than host memory has room for"
     return None

@@ -19,6 +19,7 @@ from sim.block_sizes import block_sizes
 from sim.cache_state import CacheState, read_state
 from sim.cost.kv import KVLayout, kv_layout
 from sim.cost.memory import HBMBudget, Limits, better_layout, hbm_budget
+from sim.engine.footprint import Footprint
 from sim.link_inputs import Link, check_pinned, link_models, load_tier_device, of_replicas, with_links
 from sim.scenario import Scenario
 from sim.spec import ScenarioSpec
@@ -53,6 +54,10 @@ class Inputs:
     """What the tiers hold at the start."""
     devices: Mapping[str, Device]
     """Devices behind tiers, by name of the tier, with what `links` says in place of their values."""
+    footprint: Footprint | None = None
+    """What a sequence holds in HBM and in host memory, where that is not one block per so many tokens."""
+    host_limit: float | None = None
+    """Host memory of a replica for the KV that sequences keep there, bytes; None: nobody says."""
 
     @property
     def token_bytes(self) -> int:

@@ -65,6 +65,9 @@ def summarize(
     prefetch = spec.policies.prefetch
     if prefetch is not None and prefetch.name != "none":
         summary["prefetch"] = _prefetch(prefetch.name, summary["tiers"].values())
+    if inputs.footprint is not None and not inputs.footprint.host.zero:
+        peak = max(r.batch.host.peak for r in cluster.replicas)
+        summary["host_kv"] = {"limit_bytes": inputs.host_limit, "peak_bytes": peak}
     if (priorities := cluster.trace.priorities) is not None and spec.engine.scheduling == "priority":
         summary["priorities"] = _by_priority(columns, priorities[columns["request_id"]])
     summary["slo"] = _slo(cluster, summary, columns, finished, duration)

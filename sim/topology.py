@@ -80,6 +80,7 @@ class Topology:
             layerwise=loading.mode == "layerwise",
             admitted=None if self.future is None else self.future.admitted,
             empty=[tier.name for tier in self.empty],
+            footprint=inputs.footprint,
         )
 
     def costs(self, replica: int) -> RouteCosts:

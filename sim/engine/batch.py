@@ -12,6 +12,8 @@ import heapq
 from dataclasses import dataclass
 
 from sim.engine.decoding import DecodeGroup
+from sim.engine.footprint import HostMemory
+from sim.engine.growth import Growth
 from sim.engine.queue import QUEUES, Scheduling
 from sim.engine.sequence import Preemption, Sequence
 from sim.hierarchy.cache import ReplicaCache
@@ -39,7 +41,11 @@ class Batch:
     running      in order of admission; decoding sequences, and at most one (the newest) in the middle of its prefill
 
     windows, prompts: see DecodeGroup. lengths: the longest decoding sequence matters.
+    host_limit: host memory for KV that plans keep there, bytes; None: nobody says.
     """
+
+    padding = 0
+    """Decoding rows that have ended and only keep others company (static batches)."""
 
     def __init__(
         self,
@@ -50,14 +56,18 @@ class Batch:
         *,
         prompts: tuple[int | None, ...] = (),
         lengths: bool = False,
+        host_limit: float | None = None,
     ) -> None:
         self.cache = cache
+        self.host = HostMemory(host_limit)
         self.limits = limits
         self.waiting = QUEUES[limits.scheduling]()
         self.loading: dict[int, Sequence] = {}
         self.loaded: list[tuple[int, Sequence]] = []
         self.running: dict[int, Sequence] = {}
-        self.decoding = DecodeGroup(cache.block_tokens, windows, prompts=prompts, lengths=lengths)
+        memory = cache.memory
+        growth = None if memory is None else Growth(memory.curve, memory.block_units)
+        self.decoding = DecodeGroup(cache.block_tokens, windows, prompts=prompts, lengths=lengths, growth=growth)
         self.prefilling: Sequence | None = None
         self.preemptions: list[Preemption] = []
         """Every preemption, in order of time."""
@@ -96,10 +106,19 @@ class Batch:
             self._admit(chunks, now)
         return chunks, settled
 
+    def decode(self, seq: Sequence) -> None:
+        """The sequence has its first token, or its next after a preemption, and decodes from now on."""
+        self.cache.settle(seq)
+        self.decoding.join(seq)
+
     def finish(self, seq: Sequence) -> None:
         """The sequence has its last token."""
         del self.running[seq.index]
+        self._release(seq)
+
+    def _release(self, seq: Sequence) -> None:
         self.cache.release(seq)
+        self.host.give_back(seq.index)
 
     def check(self, booked_steps: int, chunks: list[Chunk]) -> None:
         """Recount what sequences hold, given the steps and chunks whose blocks are allocated already."""
@@ -110,7 +129,7 @@ class Batch:
             tokens = seq.computed + begun.get(seq.index, 0)
             if seq in self.decoding:
                 tokens += self.decoding.gained(seq) + booked_steps
-            held += self.cache.blocks_of(tokens) * self.cache.block_bytes - seq.covered
+            held += self.cache.held_bytes(seq, tokens)
         ensure(held == self.cache.hbm.reserved, f"{self._name}: reserved bytes do not add up")
 
     # ---- running sequences
@@ -140,8 +159,8 @@ class Batch:
 
     def _give_back(self, seq: Sequence) -> None:
         """The block that was reserved for the next token of a decoding sequence, if that needed one."""
-        if not (seq.computed + self.decoding.gained(seq)) % self.cache.block_tokens:
-            self.cache.hbm.release(self.cache.block_bytes)
+        tokens = seq.computed + self.decoding.gained(seq)
+        self.cache.hbm.release(self.cache.held_bytes(seq, tokens + 1) - self.cache.held_bytes(seq, tokens))
 
     def _preempt(self, seq: Sequence, now: float) -> None:
         """Take everything from the sequence; it goes back to the queue to be recomputed."""
@@ -164,7 +183,7 @@ class Batch:
         self.preemptions.append(seq.loss)
 
     def _forget(self, seq: Sequence) -> None:
-        self.cache.release(seq)
+        self._release(seq)
         seq.computed = seq.published = 0
         self.waiting.put_back(seq)
 
@@ -198,16 +217,19 @@ class Batch:
         if place is None:
             return False
         seq, cache = self.waiting[place], self.cache
+        host_bytes = cache.host_bytes(seq)
+        if not self.host.fits(host_bytes):
+            return False
         found = cache.lookup(seq)
         if not any(f.level for f in found):
             hit = sum(f.tokens for f in found)
             chunk = min(seq.known - hit, budget)
-            need = cache.blocks_of(hit + chunk) - cache.blocks_of(hit)
-            if need * cache.block_bytes > cache.hbm.available - cache.newly_pinned(seq, found):
+            if cache.first_bytes(seq, hit, chunk) > cache.hbm.available - cache.newly_pinned(seq, found):
                 return False
         if not cache.admit(seq, found):
             return False
         del self.waiting[place]
+        self.host.take(seq.index, host_bytes)
         seq.last_level = 0
         if seq.loss is None:
             seq.admit_s = now

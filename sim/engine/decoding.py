@@ -7,6 +7,7 @@ from collections.abc import Sequence as Listed
 from math import inf
 
 from sim.cost.stage import Attended
+from sim.engine.growth import Growth
 from sim.engine.sequence import Sequence
 
 
@@ -17,6 +18,7 @@ class DecodeGroup:
     a histogram of that residue, rotated by the step count, gives the blocks needed without looking at any sequence.
     `windows`: the sliding windows of the model's layers and limits of plans within a sequence, tokens. `prompts`:
     limits of the sums of prompts that such plans need, None for prompts as they are. `lengths`: `longest` is asked for.
+    `growth`: counts the blocks instead where tokens of KV are not what they hold.
     """
 
     def __init__(
@@ -26,6 +28,7 @@ class DecodeGroup:
         *,
         prompts: Listed[int | None] = (),
         lengths: bool = False,
+        growth: Growth | None = None,
     ) -> None:
         self.count = 0
         self.context = 0
@@ -34,6 +37,7 @@ class DecodeGroup:
         self._done = 0
         """Decode steps of this replica so far."""
         self._residues = [0] * block_tokens
+        self._growth = growth
         self._heap: list[tuple[int, int, Sequence]] = []
         self._members: set[int] = set()
         self._entries = 0
@@ -75,6 +79,8 @@ class DecodeGroup:
         self.context += seq.computed + 1
         seq.decode_from = self._done
         self._residues[(seq.computed - self._done) % self._block] += 1
+        if self._growth is not None:
+            self._growth.join(seq.index, seq.computed, seq.input_tokens, self._done)
         self._entries += 1
         finish = self._done + seq.output_tokens - seq.generated
         heapq.heappush(self._heap, (finish, self._entries, seq))
@@ -92,6 +98,8 @@ class DecodeGroup:
         self.count -= 1
         self.context -= seq.computed + gained + 1
         self._residues[(seq.computed - seq.decode_from) % self._block] -= 1
+        if self._growth is not None:
+            self._growth.leave(seq.index)
         for window in self._windows:
             window.leave(seq.index, seq.computed + gained + 1)
         if self._prompts:
@@ -99,7 +107,9 @@ class DecodeGroup:
         return gained
 
     def blocks(self, steps: int) -> int:
-        """Blocks that the next `steps` steps fill for the first time."""
+        """Blocks that the next `steps` steps (at most `steps_as_planned`) fill for the first time."""
+        if self._growth is not None:
+            return self._growth.blocks(steps, self._done)
         block, residues = self._block, self._residues
         first = -self._done % block  # a step needs a block for each sequence of its residue; the next has one less
         if steps == 1:
@@ -111,6 +121,8 @@ class DecodeGroup:
 
     def steps_within(self, blocks: int, most: int) -> int:
         """Steps, `most` at most, for which `blocks` free blocks are enough beside those that the first step has."""
+        if self._growth is not None:
+            return self._growth.steps_within(blocks, int(min(most, self.steps_as_planned())), self._done)
         if blocks >= self.count * -(-most // self._block):
             return most
         blocks += self.blocks(1)
@@ -129,8 +141,10 @@ class DecodeGroup:
         return self._heap[0][0] - self._done
 
     def steps_as_planned(self) -> float:
-        """Steps for which `windowed` grows as it says; then a sequence fills a window."""
-        return min([window.steps_to_full(self._done) for window in self._windows]) if self._windows else inf
+        """Steps for which `windowed` and memory grow as they say; then a sequence fills a window, or reaches the next
+        limit of its memory."""
+        planned = min([window.steps_to_full(self._done) for window in self._windows]) if self._windows else inf
+        return planned if self._growth is None else min(planned, self._growth.steps_as_planned(self._done))
 
     def advance(self, steps: int) -> list[Sequence]:
         """`steps` steps have run; the sequences that finished, with their counts brought up to date.
@@ -142,6 +156,8 @@ class DecodeGroup:
         self._done += steps
         for window in self._windows:
             window.advance(steps, self._done)
+        if self._growth is not None:
+            self._growth.advance(self._done)
         self.context += self.count * steps
         finished = []
         while self._heap and self._heap[0][0] <= self._done:

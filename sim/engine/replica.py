@@ -312,7 +312,7 @@ class Replica:
             if seq.generated == seq.output_tokens:
                 self._finish(seq, now)
             else:
-                batch.decoding.join(seq)
+                batch.decode(seq)
         if filled:
             self.cache.filled(filled)
 

@@ -44,6 +44,7 @@ class Sequence:
         "admit_s",
         "arrival_s",
         "arrived_s",
+        "blocks",
         "chunk_s",
         "computed",
         "covered",
@@ -79,6 +80,7 @@ class Sequence:
         "resumed",
         "said",
         "session",
+        "settled",
         "status",
         "think_s",
         "token_s",
@@ -122,6 +124,10 @@ class Sequence:
         """Cached blocks that this sequence pins, in order of the prefix."""
         self.covered = 0
         """Bytes of its KV that lie in cached blocks; the rest is reserved privately."""
+        self.blocks = 0
+        """Engine blocks that it holds if its memory is planned (sim.engine.footprint), until it decodes."""
+        self.settled = False
+        """It decodes, and its planned memory grows with its context."""
         self.published = 0
         """Tokens of the prefix whose blocks were offered to the prefix cache."""
         self.filled: list[Block] = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from policies.base import Block
+from sim.engine.footprint import Footprint, PlannedMemory
 from sim.engine.sequence import Sequence as Seq
 from sim.hierarchy.lookup import Found, Lookup
 from sim.hierarchy.mover import Load, Mover, Source
@@ -28,6 +29,7 @@ class ReplicaCache:
     layerwise      a request may start while its prefix is on its way
     admitted       told of each request that is admitted, before its blocks are touched
     empty          names of tiers of no size, which are none, for policies that name one
+    footprint      what a sequence holds where that is not one block per so many tokens; nothing can be shared then
     """
 
     def __init__(
@@ -43,7 +45,10 @@ class ReplicaCache:
         layerwise: bool = False,
         admitted: Callable[[int], None] | None = None,
         empty: Sequence[str] = (),
+        footprint: Footprint | None = None,
     ) -> None:
+        ensure(footprint is None or not (hash_tokens or keeping), "planned memory cannot be shared or kept")
+        self.memory = None if footprint is None else PlannedMemory(footprint, block_tokens)
         self._admitted = admitted
         self._keeping = keeping
         self.empty = empty
@@ -192,6 +197,8 @@ class ReplicaCache:
         Blocks can be hit from now on, as in vLLM, which caches them when it schedules the step.
         """
         upto = seq.computed + tokens
+        if self.memory is not None:
+            return self._extend_planned(seq, self._prompt_blocks(seq, upto))
         if not self.reserve(self.blocks_of(upto) - self.blocks_of(seq.computed)):
             return False
         if self.hash_tokens:
@@ -201,6 +208,10 @@ class ReplicaCache:
     def release(self, seq: Seq) -> None:
         """Give up everything that the sequence holds; its full blocks stay cached until they are evicted, if any do."""
         hbm = self.hbm
+        if self.memory is not None:
+            hbm.release(self.held_bytes(seq, seq.computed))
+            seq.blocks, seq.settled = 0, False
+            return
         if seq.said:
             self._publish_said(seq)
         reserved = self.blocks_of(seq.computed) * self.block_bytes - seq.covered
@@ -215,6 +226,57 @@ class ReplicaCache:
             low.tier.released(reversed(low.tier.ends(seq.keys)))
         seq.held = []
         seq.covered = 0
+
+    # ---- memory that is planned (sim.engine.footprint), or not
+
+    def take(self, seq: Seq, blocks: int) -> bool:
+        """Reserve all that the sequence will ever need; False (nothing changed) if there is no room."""
+        return self._extend_planned(seq, blocks)
+
+    def settle(self, seq: Seq) -> None:
+        """Its prompt is complete and it decodes: what it does not keep of it is given back."""
+        memory = self.memory
+        if memory is None or memory.at_once:
+            return
+        kept = memory.decode_blocks(seq.input_tokens, seq.computed)
+        self.hbm.release((seq.blocks - kept) * self.block_bytes)
+        seq.blocks, seq.settled = kept, True
+
+    def held_bytes(self, seq: Seq, tokens: int) -> int:
+        """Bytes of HBM that a sequence holds privately, by formula, when the KV of `tokens` tokens has its memory."""
+        memory = self.memory
+        if memory is None:
+            return self.blocks_of(tokens) * self.block_bytes - seq.covered
+        if seq.settled:
+            return memory.decode_blocks(seq.input_tokens, tokens) * self.block_bytes
+        if seq.blocks and not memory.at_once:
+            ensure(seq.blocks == memory.prompt_blocks(seq.input_tokens, tokens), "a prompt holds other than planned")
+        return seq.blocks * self.block_bytes
+
+    def first_bytes(self, seq: Seq, hit: int, chunk: int) -> int:
+        """Bytes of HBM for the first `chunk` tokens that a sequence computes, after `hit` that were found."""
+        if self.memory is not None:
+            return self._prompt_blocks(seq, hit + chunk) * self.block_bytes
+        return (self.blocks_of(hit + chunk) - self.blocks_of(hit)) * self.block_bytes
+
+    def host_bytes(self, seq: Seq) -> float:
+        """Host memory that the sequence will need, bytes."""
+        memory = self.memory
+        return 0.0 if memory is None else memory.host_bytes(seq.input_tokens, seq.input_tokens + seq.output_tokens - 1)
+
+    def _prompt_blocks(self, seq: Seq, computed: int) -> int:
+        """Engine blocks of a planned sequence that computes its prompt."""
+        memory = self.memory
+        assert memory is not None
+        if not memory.at_once:
+            return memory.prompt_blocks(seq.input_tokens, computed)
+        return seq.blocks or memory.whole_blocks(seq.input_tokens, seq.input_tokens + seq.output_tokens - 1)
+
+    def _extend_planned(self, seq: Seq, blocks: int) -> bool:
+        if not self.reserve(blocks - seq.blocks):
+            return False
+        seq.blocks = blocks
+        return True
 
     # ---- offload
 
