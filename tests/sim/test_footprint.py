@@ -112,7 +112,7 @@ def test_the_peak_of_one_sequence_is_the_formula(planned, hand, name, tokens, ou
 
 
 def test_smaller_sequences_run_together(planned):
-    """Room for two prompts of 1,024 tokens as they are; with a budget of 100 tokens most of it is free once decoding."""
+    """Room for two prompts of 1,024 tokens as they are; with a budget of 100 tokens most is free once they decode."""
     rows = [(0.2 * i, 1024, 200, [2 * i, 2 * i + 1]) for i in range(8)]
     kept, dropped = (planned(rows, f, blocks=160) for f in (Footprint(), FOOTPRINTS["prompt budget"]))
     assert dropped.frames["steps"].decode_seqs.max() > kept.frames["steps"].decode_seqs.max()
