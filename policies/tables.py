@@ -20,6 +20,13 @@ from policies.eviction.sieve import Sieve
 from policies.eviction.ttl import TTL
 from policies.eviction.two_queue import TwoQueue
 from policies.eviction.workload_aware import WorkloadAware
+from policies.kv_format.fp8 import FP8
+from policies.kv_format.int4 import Int4
+from policies.kv_format.int8 import Int8
+from policies.kv_format.kivi import KIVI
+from policies.kv_format.quarot import QuaRot
+from policies.kv_format.think import ThinK
+from policies.kv_format.zipcache import ZipCache
 from policies.offload.by_cost import ByCost
 from policies.offload.none import NoOffload
 from policies.offload.write_back import WriteBack
@@ -87,7 +94,15 @@ ROUTING: dict[str, type[Router]] = {
     "cache_aware": CacheAware,
 }
 
-KV_FORMAT: dict[str, type] = {}
+KV_FORMAT: dict[str, type] = {
+    "fp8": FP8,
+    "int8": Int8,
+    "int4": Int4,
+    "kivi": KIVI,
+    "quarot": QuaRot,
+    "zipcache": ZipCache,
+    "think": ThinK,
+}
 RETENTION: dict[str, type] = {}
 SELECTION: dict[str, type] = {}
 SEQUENCE_OFFLOAD: dict[str, type] = {}

@@ -1,0 +1,45 @@
+"""4-bit integers in groups along a head's vector: FlexGen's compressed cache."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hw_profiles.formats import Format
+from policies.kv_format.stored import UNPACKED, pack_work, quantised, vector_share
+from policies.options import switch, whole
+from policies.sequence.plan import LayerPlan, LayerView
+
+SCALE_BITS = 32
+"""An fp16 minimum and an fp16 scale per group."""
+
+
+class Int4:
+    """Keys and values in 4-bit integers, group-wise along a head's vector: 4.5 bits per value in groups of 64.
+
+    Bytes per head and token: d/2 + 4 ceil(d / group) for keys, and as many for values (asymmetric: an fp16 minimum and
+    an fp16 scale per group).
+
+    group   values that share a scale
+    fused   true: the kernel that writes the cache quantises and the attention kernel unpacks, as engines for serving
+            do (LMDeploy). false: as FlexGen does it, new tokens are packed by kernels of their own, and every step
+            unpacks what it attends to 16 bits before plain attention reads it: HBM traffic rises although the cache
+            (and what crosses a link) shrinks
+
+    Source: Y. Sheng et al., "FlexGen" (arXiv 2303.06865), section 5; FMInference/FlexGen, flexgen/compression.py and
+    the CompressionConfig of flexgen/flex_opt.py (4 bits, groups of 64 along the head, asymmetric).
+    """
+
+    def __init__(self, *, group: int = 64, fused: bool = True) -> None:
+        self._number = Format("int4", 4, whole("group", group, 2, 1024), scale_bits=SCALE_BITS)
+        self._fused = switch("fused", fused)
+        self.assumptions = ("int4: fused attention unpacks at the bandwidth of the plain kernel",) if fused else ()
+
+    def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
+        """The layer's plan, its keys and values in half a byte each, and four bytes per group."""
+        share = vector_share(layer, self._number)
+        beside = 0.0 if self._fused else UNPACKED
+        plan = replace(before, form=quantised(layer, before, "int4", key=share, value=share, beside=beside))
+        if self._fused:
+            return plan
+        step, prompt = pack_work(layer, share, 4, "FlexGen, compression.py: minimum and maximum, scaling, packing")
+        return replace(plan, works=(*plan.works, step), prompt_works=(*plan.prompt_works, prompt))

@@ -1,0 +1,66 @@
+"""What the formats share: bytes of a vector, how formats follow each other, what cannot be combined."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hw_profiles.errors import InputError
+from hw_profiles.formats import Format
+from hw_profiles.lines import CONTEXT, constant
+from policies.sequence.plan import Form, LayerPlan, LayerView, Work
+
+UNPACKED = 2.0
+"""Plain tokens moved per attended token where packed ones are unpacked first: written, then read by plain attention."""
+
+
+def vector_share(layer: LayerView, number: Format) -> float:
+    """Bytes of a token's keys (or values) of one head, scales included, as a share of the engine's own format.
+
+    A latent (MLA) is one vector.
+    """
+    values = round(layer.token_bytes / layer.element_bytes) if layer.latent else layer.head_dim
+    return number.matrix_bytes(1, values) / (values * layer.element_bytes)
+
+
+def quantised(
+    layer: LayerView,
+    before: LayerPlan,
+    name: str,
+    *,
+    key: float,
+    value: float,
+    key_full: int = 0,
+    value_full: int = 0,
+    beside: float = 0.0,
+) -> Form:
+    """The form of `before` with its keys and values stored in these shares of what they took.
+
+    Raises InputError where keys and values are quantised already, or would not become smaller.
+    """
+    form = before.form
+    if form.value != 1.0 or form.value_full:
+        raise InputError(f"{name} cannot follow another number format: keys and values are quantised once")
+    if key > 1 or value > 1 or key == value == 1:
+        bits = 8 * layer.element_bytes
+        raise InputError(f"{name} stores no less than the engine's own KV format of {bits:g} bits (engine.kv_dtype)")
+    return replace(
+        form,
+        key=form.key * key,
+        value=form.value * value,
+        key_full=max(form.key_full, key_full),
+        value_full=max(form.value_full, value_full),
+        beside=form.beside + beside,
+    )
+
+
+def needs_heads(layer: LayerView, name: str, why: str) -> None:
+    """Refuse latents (MLA), which all heads share."""
+    if layer.latent:
+        raise InputError(f"{name} cannot be used with latent attention (MLA): {why}")
+
+
+def pack_work(layer: LayerView, share: float, launches: int, source: str) -> tuple[Work, Work]:
+    """Kernels that read new tokens' keys and values and write them packed: of a decode step, and of a prompt."""
+    each = layer.token_bytes * (1.0 + share)
+    step = Work("quantise", constant(each), launches=launches, source=source)
+    return step, replace(step, nbytes=CONTEXT * each)
