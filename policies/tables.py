@@ -28,10 +28,14 @@ from policies.kv_format.quarot import QuaRot
 from policies.kv_format.think import ThinK
 from policies.kv_format.zipcache import ZipCache
 from policies.offload.by_cost import ByCost
+from policies.offload.flexgen import FlexGen
+from policies.offload.host_kv import HostKV
 from policies.offload.none import NoOffload
+from policies.offload.uvm import UVM
 from policies.offload.write_back import WriteBack
 from policies.offload.write_through import WriteThrough
 from policies.offload.write_through_selective import WriteThroughSelective
+from policies.prefetch.l2 import L2
 from policies.prefetch.next_turn import NextTurn
 from policies.prefetch.none import NoPrefetch
 from policies.prefetch.on_arrival import OnArrival
@@ -41,6 +45,11 @@ from policies.routing.cache_aware import CacheAware
 from policies.routing.least_loaded import LeastLoaded
 from policies.routing.prefix_aware import PrefixAware
 from policies.routing.round_robin import RoundRobin
+from policies.selection.arkvale import ArkVale
+from policies.selection.infinigen import InfiniGen
+from policies.selection.kcache import KCache
+from policies.selection.pqcache import PQCache
+from policies.selection.quest import Quest
 
 EVICTION: dict[str, type[EvictionPolicy]] = {
     "lru": LRU,
@@ -104,10 +113,22 @@ KV_FORMAT: dict[str, type] = {
     "think": ThinK,
 }
 RETENTION: dict[str, type] = {}
-SELECTION: dict[str, type] = {}
-SEQUENCE_OFFLOAD: dict[str, type] = {}
+SELECTION: dict[str, type] = {
+    "arkvale": ArkVale,
+    "infinigen": InfiniGen,
+    "pqcache": PQCache,
+    "kcache": KCache,
+    "quest": Quest,
+}
+SEQUENCE_OFFLOAD: dict[str, type] = {
+    "host_kv": HostKV,
+    "flexgen": FlexGen,
+    "uvm": UVM,
+}
 """Offload within a sequence: named under `policies.offload` too, in place of that of the tiers."""
-SEQUENCE_PREFETCH: dict[str, type] = {}
+SEQUENCE_PREFETCH: dict[str, type] = {
+    "l2": L2,
+}
 """Prefetch within a step: named under `policies.prefetch` too, in place of that of the tiers."""
 ARCHITECTURE: dict[str, type] = {}
 

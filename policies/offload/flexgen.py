@@ -1,0 +1,154 @@
+"""Weights, KV and activations spread over GPU, host memory and disk: FlexGen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hw_profiles.lines import Line, constant
+from policies.offload.host_kv import offloaded
+from policies.options import number, rate, switch, whole
+from policies.sequence.plan import LayerPlan, LayerView, Move, When, Work
+from policies.sequence.shapes import GATHER_RATE
+
+SOURCE = "FlexGen (ICML 2023, arXiv 2303.06865)"
+COMPRESSED = 4 / 16 + 2 * 2 / (64 * 2)
+"""Bytes of 4-bit weights as a share of 16-bit ones: groups of 64 with a scale and a minimum of 16 bits (section 5)."""
+
+
+class FlexGen:
+    """Percentages of weights, KV and activations on GPU, host and disk; what is not on the GPU comes layer by layer.
+
+    The block schedule goes through the layers once per step for a whole block of sequences, so the weights of a layer
+    are loaded once per step whatever the batch. With `overlap` the next layer's weights and KV come while a layer
+    computes, and stores go beside; without, each layer waits for both (InfiniGen runs it so). Percentages are the six
+    numbers of `--percent`; what is left to 100 is on disk.
+
+    weights_gpu, weights_cpu   percent of the weights
+    kv_gpu, kv_cpu             percent of the KV
+    act_gpu, act_cpu           percent of the activations between layers
+    overlap                    loads of the next layer beside this one's kernels
+    batches                    GPU batches of a block: KV buffers shrink, each layer's weights are read so often from
+                               HBM
+    compress_weights           4 bits in groups of 64 on every device (0.28 of the bytes), unpacked by a kernel of its
+                               own
+    cpu_attention              attention over the host's share of KV on the CPU: KV stays, q, k, v and the output travel
+    disk_rate                  bytes/s of reads from disk: 2 GB/s (section 6, an NVMe SSD of a T4 instance)
+    host_rate                  bytes/s at which the CPU's attention reads KV
+
+    KV in 4 bits is the kv_format `int4`; its sparse attention is `h2o` of retention.
+
+    Source: FlexGen (ICML 2023, arXiv 2303.06865), sections 3 to 5; repository FMInference/FlexGen, flex_opt.py.
+    """
+
+    def __init__(
+        self,
+        *,
+        weights_gpu: float = 100.0,
+        weights_cpu: float = 0.0,
+        kv_gpu: float = 0.0,
+        kv_cpu: float = 100.0,
+        act_gpu: float = 100.0,
+        act_cpu: float = 0.0,
+        overlap: bool = True,
+        batches: int = 1,
+        compress_weights: bool = False,
+        cpu_attention: bool = False,
+        disk_rate: float | str = 2e9,
+        host_rate: float | str = GATHER_RATE,
+    ) -> None:
+        self.weights = _shares("weights_gpu", weights_gpu, "weights_cpu", weights_cpu)
+        self.kv = _shares("kv_gpu", kv_gpu, "kv_cpu", kv_cpu)
+        self.act = _shares("act_gpu", act_gpu, "act_cpu", act_cpu)
+        self.overlap = switch("overlap", overlap)
+        self.batches = whole("batches", batches, 1, 10_000)
+        self.packed = COMPRESSED if switch("compress_weights", compress_weights) else 1.0
+        self.cpu_attention = switch("cpu_attention", cpu_attention)
+        self.disk_rate = rate("disk_rate", disk_rate)
+        self.host_rate = rate("host_rate", host_rate)
+
+    @property
+    def weights_on_host(self) -> float:
+        """Share of the weights' bytes that are not in HBM; packed ones count as they are stored."""
+        return 1.0 - self.weights[0] * self.packed
+
+    def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
+        """The layer's plan."""
+        plan = self._with_kv(layer, before)
+        when: When = "ahead" if self.overlap else "critical"
+        moves = [*plan.moves]
+        for device, share in (("host", self.weights[1]), ("disk", self.weights[2])):
+            if share:
+                nbytes = share * self.packed * layer.weight_bytes
+                moves.append(self._load(device, when, Line(), nbytes, f"{SOURCE}: weights"))
+        hidden = layer.hidden * layer.element_bytes
+        for device, share in (("host", self.act[1]), ("disk", self.act[2])):
+            if share:
+                moves.append(self._load(device, when, constant(hidden * share), 0.0, f"{SOURCE}: activations"))
+                stores: When = "async" if self.overlap else "critical"
+                moves.append(Move("d2h", constant(hidden * share), when=stores, source=f"{SOURCE}: activations"))
+        return replace(plan, moves=tuple(moves), works=(*plan.works, *self._weight_works(layer)))
+
+    def _with_kv(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
+        """KV on host and disk."""
+        plan = before
+        off = self.kv[1] + self.kv[2]
+        if not off:
+            return plan
+        buffers = (2.0 if self.overlap else 1.0) / self.batches
+        plan = offloaded("flexgen", layer, before, off, overlap=self.overlap, buffers=buffers, source=SOURCE)
+        load = plan.moves[len(before.moves)]
+        others = (*plan.moves[: len(before.moves)], *plan.moves[len(before.moves) + 1 :])
+        if self.cpu_attention:
+            return self._on_cpu(layer, before, plan, others)
+        loads = [
+            self._load(device, load.when, load.nbytes * (share / off), 0.0, SOURCE)
+            for device, share in (("host", self.kv[1]), ("disk", self.kv[2]))
+            if share
+        ]
+        return replace(plan, moves=(*others, *loads))
+
+    def _on_cpu(self, layer: LayerView, before: LayerPlan, plan: LayerPlan, stores: tuple[Move, ...]) -> LayerPlan:
+        """Attention over the KV that is not on the GPU by host threads (section 4: `cpu_cache_compute`)."""
+        width = layer.head_dim * layer.element_bytes
+        stored = self.kv[2] / (self.kv[1] + self.kv[2])
+        work = Work("cpu_attention", launches=0, host_seconds=plan.host * (1 / self.host_rate), source=SOURCE)
+        if stored:
+            read = Work("disk_read", launches=0, host_seconds=plan.host * (stored / self.disk_rate), source=SOURCE)
+            plan = plan.plus(works=(read,))
+        moves = (
+            Move("d2h", constant(layer.heads * width), source=f"{SOURCE}: queries"),
+            Move("h2d", constant(layer.heads * width), source=f"{SOURCE}: output"),
+        )
+        return replace(
+            plan.plus(works=(work,)),
+            moves=(*stores, *moves),
+            extra=before.extra,
+            attended=before.attended * self.kv[0],
+        )
+
+    def _load(self, device: str, when: When, nbytes: Line, fixed: float, source: str) -> Move:
+        """Bytes that come from host memory, or first from disk into host memory."""
+        copies = Line() if nbytes.zero else constant(2)
+        if device == "disk":
+            return Move("h2d", nbytes, copies, when, "gather", self.disk_rate, fixed, source=f"{source}, from disk")
+        return Move("h2d", nbytes, copies, when, fixed=fixed, source=source)
+
+    def _weight_works(self, layer: LayerView) -> tuple[Work, ...]:
+        """HBM traffic of weights beyond one read: reads of further GPU batches, and unpacking."""
+        works = []
+        if self.batches > 1:
+            again = (self.batches - 1) * layer.weight_bytes
+            works.append(Work("weights_again", launches=0, fixed=again, source=f"{SOURCE}, Algorithm 1"))
+        if self.packed < 1.0:
+            unpacked = (1.0 + self.packed) * layer.weight_bytes
+            works.append(Work("unpack_weights", fixed=unpacked, source=f"{SOURCE}, section 5"))
+        return tuple(works)
+
+
+def _shares(gpu_name: str, gpu: float, cpu_name: str, cpu: float) -> tuple[float, float, float]:
+    """Shares on GPU, host and disk from the first two in percent."""
+    number(gpu_name, gpu, 0.0, 100.0)
+    number(cpu_name, cpu, 0.0, 100.0)
+    if gpu + cpu > 100.0:
+        raise ValueError(f"{cpu_name}: found {cpu!r}, expected at most {100.0 - gpu:g} beside {gpu_name} = {gpu:g}")
+    return gpu / 100, cpu / 100, (100.0 - gpu - cpu) / 100

@@ -1,0 +1,29 @@
+"""Asking for KV before the attention kernel reads it: prefetch into L2."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from policies.options import nbytes
+from policies.sequence.plan import LayerPlan, LayerView
+
+
+class L2:
+    """Decode attention requests KV blocks into L2 ahead of their use: hides latency, moves no bytes more.
+
+    The cost model is `sim.cost.l2_prefetch`: more bytes in flight bring a kernel that does not saturate HBM nearer to
+    it, and a look-ahead beyond what L2 holds is evicted before its use and read twice. Nothing is gained where the
+    kernel saturates HBM already. The look-ahead of a kernel is warps x blocks ahead x block bytes: one block of 16
+    tokens of 128 elements ahead is 4 KiB per warp; 2048 warps (78 SMs, 26 each) make the default.
+
+    lookahead  bytes of KV per layer in flight; the same as `engine.l2_prefetch`
+
+    Source: arXiv 2504.06319 (asynchronous KV cache prefetching into L2; H20, XFormers kernels of vLLM 0.7.1).
+    """
+
+    def __init__(self, *, lookahead: int | str = 8 << 20) -> None:
+        self.lookahead = nbytes("lookahead", lookahead)
+
+    def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
+        """The layer's plan."""
+        return replace(before, l2_lookahead=self.lookahead)

@@ -1,0 +1,98 @@
+"""Lines and checks that several policies within a sequence need."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+from hw_profiles.errors import InputError
+from hw_profiles.lines import CONTEXT, Line, upto
+from policies.sequence.plan import LayerPlan, LayerView
+
+GATHER_RATE = 30e9
+"""Bytes/s at which host threads collect scattered rows of KV into a pinned buffer. Estimate: six channels of DDR4-2666
+move 128 GB/s (the Xeon Gold 6136 of InfiniGen, 6248 and 6330 alike or better); each byte is read once and its line in
+the buffer is read and written, so a third of that, of which rows of 256 bytes reach about 70 %."""
+
+
+def context_of(layer: LayerView) -> Line:
+    """Tokens that the layer can attend to: the context, or the newest ones of a sliding window."""
+    return CONTEXT if layer.window is None else upto(layer.window)
+
+
+def longest(layer: LayerView) -> int:
+    """The most tokens that the layer can attend to in this run."""
+    return layer.max_context if layer.window is None else min(layer.window, layer.max_context)
+
+
+def through(points: Sequence[tuple[int, float]], slope: float = 0.0) -> Line:
+    """The line through (context, value) points, the first at 0, ascending; `slope` after the last."""
+    line = Line(base=points[0][1], slope=slope)
+    caps = []
+    slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(points)]
+    for (knot, _), before, behind in zip(points[1:], slopes, [*slopes[1:], slope], strict=True):
+        if before != behind:
+            caps.append((knot, before - behind))
+    return replace(line, caps=tuple(caps))
+
+
+def lesser(a: Line, b: Line) -> Line:
+    """min(a, b) of two lines in the context; where they cross is rounded up to a whole token.
+
+    Raises InputError for lines in the prompt.
+    """
+    if a.of_prompt or b.of_prompt:
+        raise InputError("this combination of policies within a sequence cannot be priced: two shares of a prompt")
+    knots = sorted({0, *(w for w, _ in a.caps), *(w for w, _ in b.caps)})
+    marks = set(knots)
+    for low, high in zip(knots, [*knots[1:], knots[-1] + 1], strict=True):
+        apart = a.at(low, 0) - b.at(low, 0)
+        change = (a.at(high, 0) - b.at(high, 0) - apart) / (high - low)
+        if apart * change < 0:
+            crossing = low - apart / change
+            if crossing < high or high > knots[-1]:
+                marks.add(math.ceil(crossing))
+    ends = [(x, min(a.at(x, 0), b.at(x, 0))) for x in sorted(marks)]
+    last = ends[-1][0]
+    return through(ends, min(a.at(last + 1, 0), b.at(last + 1, 0)) - ends[-1][1])
+
+
+def above(line: Line, context: int, width: int) -> Line:
+    """A constant that applies to contexts longer than `context` alone, reached over the next `width` tokens.
+
+    Lines that already depend on the context are returned as they are: they say themselves where they begin.
+    """
+    if line != Line(base=line.base) or not line.base:
+        return line
+    rise = line.base / width
+    return Line(caps=((context, -rise), (context + width, rise))) if context else Line(caps=((width, rise),))
+
+
+def as_prompt_grows(line: Line) -> Line:
+    """What `line` is while the prompt is computed: a line in the tokens computed so far, n = P."""
+    return Line(line.base, line.slope + line.prompt, line.caps) + Line(caps=line.prompt_caps)
+
+
+def whole_share(plan: LayerPlan) -> float:
+    """Bytes of a token that has left the newest ones, as a share of a plain one."""
+    return (plan.form.key + plan.form.value) / 2
+
+
+def needs_all_tokens(name: str, layer: LayerView, before: LayerPlan) -> None:
+    """Raise InputError unless the policies before keep and read every token."""
+    context = context_of(layer)
+    if before.kept not in (CONTEXT, context) or before.attended not in (CONTEXT, context):
+        raise InputError(
+            f"{name} selects among all tokens and finds them again in host memory; what another policy within the "
+            "sequence drops or does not read is not among them"
+        )
+    if not before.host.zero:
+        raise InputError(f"{name} places KV in host memory, and so does another policy within the sequence")
+
+
+def needs_heads(name: str, layer: LayerView) -> None:
+    """Raise InputError for a layer without keys per head."""
+    if layer.latent:
+        raise InputError(f"{name} ranks the keys of each head, and the latent cache of MLA has none")
