@@ -7,7 +7,7 @@ from dataclasses import replace
 from hw_profiles.lines import Line, constant
 from policies.offload.host_kv import offloaded
 from policies.options import number, rate, switch, whole
-from policies.sequence.plan import LayerPlan, LayerView, Move, When, Work
+from policies.sequence.plan import LayerPlan, LayerView, Move, SequencePolicy, When, Work
 from policies.sequence.shapes import GATHER_RATE
 
 SOURCE = "FlexGen (ICML 2023, arXiv 2303.06865)"
@@ -15,7 +15,7 @@ COMPRESSED = 4 / 16 + 2 * 2 / (64 * 2)
 """Bytes of 4-bit weights as a share of 16-bit ones: groups of 64 with a scale and a minimum of 16 bits (section 5)."""
 
 
-class FlexGen:
+class FlexGen(SequencePolicy):
     """Percentages of weights, KV and activations on GPU, host and disk; what is not on the GPU comes layer by layer.
 
     The block schedule goes through the layers once per step for a whole block of sequences, so the weights of a layer
@@ -39,6 +39,8 @@ class FlexGen:
 
     Source: FlexGen (ICML 2023, arXiv 2303.06865), sections 3 to 5; repository FMInference/FlexGen, flex_opt.py.
     """
+
+    assumptions = ("flexgen: a prompt is computed in one piece, so nothing of it is loaded back meanwhile",)
 
     def __init__(
         self,
@@ -65,11 +67,8 @@ class FlexGen:
         self.cpu_attention = switch("cpu_attention", cpu_attention)
         self.disk_rate = rate("disk_rate", disk_rate)
         self.host_rate = rate("host_rate", host_rate)
-
-    @property
-    def weights_on_host(self) -> float:
-        """Share of the weights' bytes that are not in HBM; packed ones count as they are stored."""
-        return 1.0 - self.weights[0] * self.packed
+        # of the bytes that the engine's own weights take: packed ones count as they are stored
+        self.weights_on_host = 1.0 - self.weights[0] * self.packed
 
     def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
         """The layer's plan."""

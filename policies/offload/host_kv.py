@@ -7,7 +7,7 @@ from dataclasses import replace
 from hw_profiles.errors import InputError
 from hw_profiles.lines import CONTEXT, Line, constant
 from policies.options import number, rate, switch
-from policies.sequence.plan import LayerPlan, LayerView, Move, Via
+from policies.sequence.plan import LayerPlan, LayerView, Move, SequencePolicy, Via
 from policies.sequence.shapes import as_prompt_grows, context_of
 
 
@@ -53,7 +53,7 @@ def offloaded(
     )
 
 
-class HostKV:
+class HostKV(SequencePolicy):
     """All KV in host memory; each layer's comes over the link for every step, while the layer before computes.
 
     Per sequence and layer a step loads all KV that is kept (2 copies: keys and values) and stores that of the new
@@ -67,6 +67,8 @@ class HostKV:
     Source: FlexGen (ICML 2023, arXiv 2303.06865), section 3: KV by layers on CPU; the generic form of what its
     percentages ask for.
     """
+
+    assumptions = ("host_kv: a prompt is computed in one piece, so nothing of it is loaded back meanwhile",)
 
     def __init__(self, *, share: float = 1.0, overlap: bool = True, rate: float | str | None = None) -> None:
         self.share = number("share", share, 0.0, 1.0, above=True)

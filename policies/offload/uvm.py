@@ -7,12 +7,12 @@ from dataclasses import replace
 from hw_profiles.lines import Line
 from policies.offload.host_kv import offloaded
 from policies.options import number, rate, switch
-from policies.sequence.plan import LayerPlan, LayerView, Move
+from policies.sequence.plan import LayerPlan, LayerView, Move, SequencePolicy
 
 SOURCE = "InfiniGen (OSDI 2024), Fig. 14, baseline UVM"
 
 
-class UVM:
+class UVM(SequencePolicy):
     """CUDA unified memory that is over-subscribed: every step faults in what the one before pushed out.
 
     Layers are touched in turn, so a least-recently-used order has always just evicted what comes next: a step migrates
@@ -27,15 +27,13 @@ class UVM:
     Source: baselines "UVM" and "UVM + H2O" of InfiniGen (OSDI 2024), section 6, repository speedup/uvm.
     """
 
+    assumptions = ("uvm: every step all pages migrate, by faults at 1 GB/s unless `rate` says otherwise (assumed)",)
+
     def __init__(self, *, share: float = 1.0, weights: bool = True, rate: float | str = 1e9) -> None:
         self.share = number("share", share, 0.0, 1.0)
         self.weights = switch("weights", weights)
         self.rate = _rate(rate)
-
-    @property
-    def weights_on_host(self) -> float:
-        """Share of the weights that are not in HBM for good."""
-        return 1.0 if self.weights and self.share else 0.0
+        self.weights_on_host = 1.0 if weights and share else 0.0
 
     def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
         """The layer's plan."""

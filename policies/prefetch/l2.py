@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from policies.options import nbytes
-from policies.sequence.plan import LayerPlan, LayerView
+from policies.sequence.plan import LayerPlan, LayerView, SequencePolicy
 
 
-class L2:
+class L2(SequencePolicy):
     """Decode attention requests KV blocks into L2 ahead of their use: hides latency, moves no bytes more.
 
     The cost model is `sim.cost.l2_prefetch`: more bytes in flight bring a kernel that does not saturate HBM nearer to

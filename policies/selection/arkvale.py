@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from hw_profiles.lines import Line, constant
 from policies.options import number, seconds, whole
-from policies.sequence.plan import LayerPlan, LayerView, Move, Work
+from policies.sequence.plan import LayerPlan, LayerView, Move, SequencePolicy, Work
 from policies.sequence.shapes import above, context_of, longest, needs_all_tokens, needs_heads, whole_share
 
 MOST_SELECTED = 40 * 32
@@ -14,7 +14,7 @@ MOST_SELECTED = 40 * 32
 SOURCE = "ArkVale (NeurIPS 2024)"
 
 
-class ArkVale:
+class ArkVale(SequencePolicy):
     """Keeps the pages that matter in HBM and all pages in host memory; recalls those whose digests score high.
 
     Per sequence and layer, with p = page, c = budget (tokens in HBM) and k pages selected per step:
@@ -39,6 +39,10 @@ class ArkVale:
 
     Source: ArkVale (NeurIPS 2024), section 4 and Fig. 9; github.com/pku-liang/ArkVale (2 full layers, 2 + 2 pages).
     """
+
+    assumptions = (
+        "arkvale: top-k and the efficiency of the digest kernel are read off the paper's Fig. 9 (A100), on any GPU",
+    )
 
     def __init__(
         self,

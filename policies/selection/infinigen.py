@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from hw_profiles.lines import Line, constant
 from policies.options import number, rate, switch
-from policies.sequence.plan import LayerPlan, LayerView, Move, When, Work
+from policies.sequence.plan import LayerPlan, LayerView, Move, SequencePolicy, When, Work
 from policies.sequence.shapes import (
     GATHER_RATE,
     context_of,
@@ -24,7 +24,7 @@ LAUNCHES = 10
 """Kernels of a speculation in the same file: projection, product, maximum, threshold, comparison, counts, top-k."""
 
 
-class InfiniGen:
+class InfiniGen(SequencePolicy):
     """All KV in host memory; each layer guesses with the layer before which keys it needs, and only those are fetched.
 
     Per sequence and layer, with k(n) tokens fetched of n:
@@ -49,6 +49,12 @@ class InfiniGen:
 
     Source: InfiniGen (OSDI 2024, arXiv 2406.19707), sections 4 and 5; github.com/snu-comparch/InfiniGen.
     """
+
+    assumptions = (
+        "infinigen: fetches the tokens that hold `mass` of the attention, for the paper's threshold alpha; "
+        "every guess is right (what it misses costs accuracy, not time)",
+        "host threads gather rows of KV at 30 GB/s unless gather_rate says otherwise (estimate)",
+    )
 
     def __init__(
         self,

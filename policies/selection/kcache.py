@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from hw_profiles.lines import Line, constant, upto
 from policies.options import choice, rate, whole
-from policies.sequence.plan import LayerPlan, LayerView, Move, Work
+from policies.sequence.plan import LayerPlan, LayerView, Move, SequencePolicy, Work
 from policies.sequence.shapes import GATHER_RATE, context_of, longest, needs_all_tokens, needs_heads
 
 SOURCE = "KCache (arXiv 2404.18057)"
@@ -14,7 +14,7 @@ SCORE_PASSES = 4
 """Scores are written, read and written by the softmax, and read by the top-N: 4 passes in the format of the cache."""
 
 
-class KCache:
+class KCache(SequencePolicy):
     """Exact scores from the keys in HBM, then the values of the N best tokens of each head from host memory.
 
     Per sequence and layer:
@@ -34,6 +34,8 @@ class KCache:
     Source: KCache (arXiv 2404.18057), section 3.
     """
 
+    assumptions = ("kcache: rows of 256 bytes come over the link at its full rate unless `rate` says otherwise",)
+
     def __init__(
         self, *, selected: int = 128, full_layers: int = 0, via: str = "zero_copy", rate: float | str | None = None
     ) -> None:
@@ -52,12 +54,11 @@ class KCache:
         half = layer.token_bytes / 2
         values = half * before.form.value
         rows = upto(min(self.selected, longest(layer)))
-        read = replace(before.form, value=0.0, value_full=0).of(tokens) * layer.token_bytes
+        keys = replace(before.form, value=0.0, value_full=0, beside=before.form.beside / 2)
         scores = Work(
             "scores",
-            read + tokens * (SCORE_PASSES * layer.heads * layer.element_bytes),
+            keys.read(tokens) * layer.token_bytes + tokens * (SCORE_PASSES * layer.heads * layer.element_bytes),
             tokens * (2 * layer.heads * layer.head_dim),
-            before.form.rate,
             launches=3,
             source=SOURCE,
         )
@@ -74,7 +75,7 @@ class KCache:
         return replace(
             before.plus(works=(scores,), moves=(fetch, store)),
             # the keys' form without values; attention then reads N value rows, as many bytes as N keys
-            form=replace(before.form, value=0.0, value_full=0),
+            form=keys,
             attended=rows,
             host=tokens * values,
             prompt_moves=(*before.prompt_moves, Move("d2h", Line(slope=values), Line(), "async", source=SOURCE)),

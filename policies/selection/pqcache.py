@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from hw_profiles.lines import Line, constant, upto
 from policies.options import number, rate, switch, whole
-from policies.sequence.plan import LayerPlan, LayerView, Move, When, Work
+from policies.sequence.plan import LayerPlan, LayerView, Move, SequencePolicy, When, Work
 from policies.sequence.shapes import (
     GATHER_RATE,
     context_of,
@@ -27,7 +27,7 @@ KNOTS = 4
 """Prompt lengths, each half of the next, at which the importance data is asked for a hit ratio."""
 
 
-class PQCache:
+class PQCache(SequencePolicy):
     """All KV in host memory; codes of the keys, fetched a layer ahead, say which tokens to load; a GPU cache has most.
 
     Per sequence and layer, with r = budget (share of the prompt P) of which a part `recent` is the newest tokens:
@@ -40,7 +40,7 @@ class PQCache:
               the step waits only for what the GPU does not cover. The paper runs as many iterations as are covered, so
               only `iterations` that it cannot do without may show
     Sizes follow the prompt and not the context, as in the repository. The hit ratio comes from the importance data; 0.6
-    is published for a cache of 4096 tokens.
+    is published for a cache of 4096 tokens. Layers with a sliding window keep it in HBM.
 
     subvectors, bits    2, 6 (LongBench) or 4, 8 (InfiniteBench)
     budget, recent      0.2 or 0.1 of the prompt; half of it
@@ -55,6 +55,11 @@ class PQCache:
 
     Source: PQCache (SIGMOD 2025, arXiv 2407.12820), sections 3 and 4; github.com/HugoZHL/PQCache.
     """
+
+    assumptions = (
+        "pqcache: a CPU core does 10 GFLOP/s of K-means unless core_flops says otherwise (assumed)",
+        "host threads gather rows of KV at 30 GB/s unless gather_rate says otherwise (estimate)",
+    )
 
     def __init__(
         self,
@@ -89,7 +94,7 @@ class PQCache:
 
     def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
         """The layer's plan."""
-        if self.budget == 1.0 and self.recent == 1.0:
+        if layer.window is not None or (self.budget == 1.0 and self.recent == 1.0):
             return before
         needs_heads("pqcache", layer)
         needs_all_tokens("pqcache", layer, before)

@@ -7,13 +7,13 @@ from dataclasses import replace
 from hw_profiles.errors import InputError
 from hw_profiles.lines import CONTEXT, Line
 from policies.options import number, seconds, whole
-from policies.sequence.plan import LayerPlan, LayerView, Work
+from policies.sequence.plan import LayerPlan, LayerView, SequencePolicy, Work
 from policies.sequence.shapes import as_prompt_grows, context_of, longest, needs_heads
 
 SOURCE = "Quest (ICML 2024, arXiv 2406.10774)"
 
 
-class Quest:
+class Quest(SequencePolicy):
     """Keeps everything in HBM, and each step reads the minima and maxima of all pages and then the best pages alone.
 
     Per sequence and layer, with S = page and K = budget / S pages: every step reads 1 / S of all KV (smallest and
@@ -31,6 +31,10 @@ class Quest:
     Source: Quest (ICML 2024, arXiv 2406.10774), section 3: loads 1 / page + K page / L of KV; repository
     mit-han-lab/Quest, scripts (page 16, budgets).
     """
+
+    assumptions = (
+        "quest: top-k takes what it takes in ArkVale's Fig. 9 (A100), and the digest kernel reads as fast as a copy",
+    )
 
     def __init__(
         self,

@@ -31,8 +31,8 @@ def through(points: Sequence[tuple[int, float]], slope: float = 0.0) -> Line:
     """The line through (context, value) points, the first at 0, ascending; `slope` after the last."""
     line = Line(base=points[0][1], slope=slope)
     caps = []
-    slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(points)]
-    for (knot, _), before, behind in zip(points[1:], slopes, [*slopes[1:], slope], strict=True):
+    slopes = [*((b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(points)), slope]
+    for (knot, _), (before, behind) in zip(points[1:], pairwise(slopes), strict=True):
         if before != behind:
             caps.append((knot, before - behind))
     return replace(line, caps=tuple(caps))
