@@ -32,7 +32,7 @@ def offloaded(
     Raises InputError where a step does not read all that is kept, or where KV is in host memory already.
     """
     tokens = context_of(layer) if before.kept == CONTEXT else before.kept
-    if before.attended != before.kept or not before.host.zero:
+    if before.attended not in (before.kept, tokens) or not before.host.zero:
         raise InputError(
             f"{name} loads all KV of a layer whatever the step selects; the systems that load what they select are "
             "policies of selection (infinigen, pqcache, arkvale)"
@@ -45,7 +45,7 @@ def offloaded(
     spill = Move("d2h", prompt, Line(), "async", via, limit, source=source)
     return replace(
         before.plus(moves=(loads, stores), extra=held * (buffers / layer.layers)),
-        kept=before.kept * (1.0 - share),
+        kept=tokens * (1.0 - share),
         host=held,
         prompt_moves=(*before.prompt_moves, spill),
         # HBM then holds the layers whose KV is being computed and stored

@@ -56,9 +56,9 @@ class Quest(SequencePolicy):
         if layer.index < self.full_layers or self.budget >= longest(layer):
             return before
         needs_heads("quest", layer)
-        if before.kept != before.attended:
-            raise InputError("quest selects among the tokens in HBM; another policy has selected already")
         tokens = context_of(layer) if before.kept == CONTEXT else before.kept
+        if before.attended not in (before.kept, tokens):
+            raise InputError("quest selects among the tokens in HBM; another policy has selected already")
         digests = tokens * (layer.token_bytes / self.page)
         score = Work(
             "page_digest_score",

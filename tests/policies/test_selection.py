@@ -245,6 +245,17 @@ def test_windows_within_the_budget_are_left_alone() -> None:
     assert InfiniGen().plan(view, FULL).host.at(20_000, 0) == 1024 * view.token_bytes
 
 
+def test_windows_beyond_the_budget_are_selected_from() -> None:
+    """What the engine hands over for such a layer: everything kept, the window attended."""
+    view, before = layer(window=8192), replace(FULL, attended=upto(8192))
+    quest = Quest(budget=1024).plan(view, before)
+    assert quest.attended.at(30_000, 0) == 1024
+    assert quest.extra.at(30_000, 0) == 8192 * view.token_bytes / 16
+    arkvale = ArkVale(budget=2048).plan(view, before)
+    assert arkvale.kept.at(30_000, 0) == 2048
+    assert arkvale.host.at(30_000, 0) == 8192 * view.token_bytes
+
+
 # ---- InfiniGen
 
 

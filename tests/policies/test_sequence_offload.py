@@ -100,7 +100,7 @@ def test_selection_with_a_load_of_everything_is_refused(name: str) -> None:
 
 
 def test_windows_bound_what_is_offloaded() -> None:
-    plan = HostKV().plan(opt_13b(window=512), FULL)
+    plan = HostKV().plan(opt_13b(window=512), replace(FULL, attended=upto(512)))
     assert moved(plan, "h2d", 2048) == 512 * VIEW.token_bytes
 
 
