@@ -8,7 +8,7 @@ from hw_profiles.lines import Line, constant
 from policies.offload.host_kv import offloaded
 from policies.options import number, rate, switch, whole
 from policies.sequence.plan import LayerPlan, LayerView, Move, SequencePolicy, When, Work
-from policies.sequence.shapes import GATHER_RATE
+from policies.sequence.shapes import GATHER_RATE, context_of
 
 SOURCE = "FlexGen (ICML 2023, arXiv 2303.06865)"
 COMPRESSED = 4 / 16 + 2 * 2 / (64 * 2)
@@ -98,7 +98,7 @@ class FlexGen(SequencePolicy):
         load = plan.moves[len(before.moves)]
         others = (*plan.moves[: len(before.moves)], *plan.moves[len(before.moves) + 1 :])
         if self.cpu_attention:
-            return self._on_cpu(layer, before, plan, others)
+            return self._on_cpu(layer, before, plan, others, buffers)
         loads = [
             self._load(device, load.when, load.nbytes * (share / off), 0.0, SOURCE)
             for device, share in (("host", self.kv[1]), ("disk", self.kv[2]))
@@ -106,7 +106,9 @@ class FlexGen(SequencePolicy):
         ]
         return replace(plan, moves=(*others, *loads))
 
-    def _on_cpu(self, layer: LayerView, before: LayerPlan, plan: LayerPlan, stores: tuple[Move, ...]) -> LayerPlan:
+    def _on_cpu(
+        self, layer: LayerView, before: LayerPlan, plan: LayerPlan, stores: tuple[Move, ...], buffers: float
+    ) -> LayerPlan:
         """Attention over the KV that is not on the GPU by host threads (section 4: `cpu_cache_compute`)."""
         width = layer.head_dim * layer.element_bytes
         stored = self.kv[2] / (self.kv[1] + self.kv[2])
@@ -123,6 +125,8 @@ class FlexGen(SequencePolicy):
             moves=(*stores, *moves),
             extra=before.extra,
             attended=before.attended * self.kv[0],
+            # nothing is loaded in decode steps, but a prompt is computed on the GPU
+            kept_in_prefill=context_of(layer) * (self.kv[0] + (1.0 - self.kv[0]) * min(1.0, buffers / layer.layers)),
         )
 
     def _load(self, device: str, when: When, nbytes: Line, fixed: float, source: str) -> Move:

@@ -48,8 +48,8 @@ def offloaded(
         kept=tokens * (1.0 - share),
         host=held,
         prompt_moves=(*before.prompt_moves, spill),
-        # HBM then holds the layers whose KV is being computed and stored
-        kept_in_prefill=context_of(layer) * (1.0 - share + share * min(1.0, buffers / layer.layers)),
+        # what is being computed and stored takes the buffers
+        kept_in_prefill=context_of(layer) * (1.0 - share),
     )
 
 

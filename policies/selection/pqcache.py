@@ -135,21 +135,24 @@ class PQCache(SequencePolicy):
         return float(layer.kv_heads * 2**self.bits * layer.head_dim * layer.element_bytes)
 
     def missed(self, layer: LayerView) -> Line:
-        """Tokens per step that are selected and not in the GPU cache: a line in the prompt."""
-        most = longest(layer)
-        lengths = sorted({max(self.sinks + 1, most >> shift) for shift in range(KNOTS)} | {self.sinks + 1})
-        points = [(0, 0.0)] + [(self.sinks, 0.0)] * bool(self.sinks)
-        for length in lengths:
-            selected = self.budget * (1 - self.recent) * (length - self.sinks)
-            points.append((length, (1 - self._hits(layer, round(selected))) * selected))
+        """Tokens per step that are selected and not in the GPU cache: a line in the prompt.
+
+        None while the cache holds the whole prompt; straight between the lengths that the importance data is asked for.
+        """
+        most, begin = longest(layer), max(self.sinks, self.cache)
+        points = [(0, 0.0)] + [(begin, 0.0)] * bool(begin)
+        for length in sorted({most >> shift for shift in range(KNOTS)}):
+            if length > begin:
+                selected = self.budget * (1 - self.recent) * (length - self.sinks)
+                points.append((length, (1 - self._hits(layer, round(selected))) * selected))
         return through(points).at_prompt()
 
     def _hits(self, layer: LayerView, selected: int) -> float:
-        if self.cache >= longest(layer) or not selected:
-            return 1.0
+        if not (self.cache and selected):
+            return 0.0
         if self.hit_ratio is not None:
-            return self.hit_ratio if self.cache else 0.0
-        return layer.importance.hit_ratio(self.cache, selected, self.block) if self.cache else 0.0
+            return self.hit_ratio
+        return layer.importance.hit_ratio(self.cache, selected, self.block)
 
     def _scores(self, layer: LayerView, codes: Line) -> Work:
         return Work(

@@ -337,6 +337,7 @@ def test_pqcache_more_cache_fewer_bytes() -> None:
     p = 16_384
     none, some, all_ = (PQCache(cache=c).plan(MISTRAL, FULL) for c in (0, 4096, 32_768))
     critical = [moved(plan, "h2d", p, p, when="critical") for plan in (none, some, all_)]
+    assert moved(some, "h2d", 4096, 4096, when="critical") == 0.0  # a prompt that the cache holds
     assert critical[0] == pytest.approx(0.1 * (p - 32) * MISTRAL.token_bytes)
     assert critical[0] > critical[1] > critical[2] == 0.0
     told = PQCache(hit_ratio=0.9).plan(MISTRAL, FULL)

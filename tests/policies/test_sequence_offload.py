@@ -70,6 +70,7 @@ def test_host_kv_overlap(overlap: bool, when: str, buffers: int) -> None:
     assert plan.host.at(2048, 0) == WHOLE
     assert plan.attended == CONTEXT
     assert plan.prompt_moves[0].nbytes.at(1920, 0) == 1920 * VIEW.token_bytes
+    assert plan.kept_in_prefill == Line()  # the buffers again
 
 
 def test_a_share_stays_in_hbm() -> None:
@@ -178,6 +179,9 @@ def test_flexgen_attention_on_the_cpu() -> None:
     assert moved(plan, "d2h", 2048) == 40 * 128 * 2 + VIEW.token_bytes
     assert plan.attended.zero
     assert plan.extra.zero
+    # a prompt is computed on the GPU, two layers' KV at a time
+    assert plan.kept_in_prefill is not None
+    assert plan.kept_in_prefill.at(1920, 0) == pytest.approx(1920 * 2 / 40)
     (work,) = plan.works
     assert work.host_seconds.at(2048, 0) == pytest.approx(WHOLE / 60e9)
     assert not work.beside
