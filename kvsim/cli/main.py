@@ -17,6 +17,7 @@ from kvsim.cli.compare import compare
 from kvsim.cli.list import list_names
 from kvsim.cli.plan import plan
 from kvsim.cli.report import report
+from kvsim.cli.reproduce import reproduce
 from kvsim.cli.run import run as run_scenario
 from kvsim.cli.show import show
 from kvsim.cli.sweep import sweep
@@ -51,6 +52,7 @@ def make_app() -> typer.Typer:
     app.command("list")(list_names)
     app.command("show")(show)
     app.command("validate")(validate)
+    app.command("reproduce")(reproduce)
     traces = typer.Typer(cls=Verbs, help="Statistics of a trace; fetch a public one; generate one.")
     traces.callback(invoke_without_command=True)(_bare)
     traces.command("stats")(trace.stats)

@@ -46,10 +46,11 @@
     return figure.data.filter(function (trace) { return trace.showlegend !== false; });
   }
 
-  // A long legend takes its lines from the plot, so a narrow figure grows with it.
+  // A long legend takes its lines from the plot, so a narrow figure grows with it; one with many rows says its height.
   function fit(plot, figure) {
     var more = plot.clientWidth < 480 ? named(figure).length - 3 : 0;
-    plot.style.height = more > 0 ? "calc(300px + " + more + "rem)" : "";
+    var own = figure.layout.height ? figure.layout.height + "px" : "";
+    plot.style.height = more > 0 ? "calc(" + (own || "300px") + " + " + more + "rem)" : own;
   }
 
   function layout(figure, width, height) {

@@ -1,0 +1,83 @@
+"""Published figures beside simulated ones as text: cells, the table in Markdown, the one for programs in CSV."""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+
+from reports.text import NO_VALUE, number
+from sim.reproduce.rows import Row, Verdict
+
+COLUMNS = ("System", "Figure", "Published", "Simulated", "Ratio", "Unit", "Source", "Kind", "Target met")
+NUMBERS = (2, 3, 4)
+CSV_COLUMNS = (
+    "system", "figure", "setting", "published", "simulated", "ratio", "unit", "source", "kind", "target", "target_met",
+    "note",
+)  # fmt: skip
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """One row as people read it."""
+    met = {True: "yes", False: "no", None: NO_VALUE}[row.target_met]
+    ratio = NO_VALUE if math.isnan(row.ratio) else f"{row.ratio:.2f}"
+    simulated = NO_VALUE if math.isnan(row.simulated) else number(row.simulated)
+    return row.system, row.figure, number(row.published), simulated, ratio, row.unit, row.source, row.kind, met
+
+
+def summary_line(verdicts: Sequence[Verdict]) -> str:
+    """How many tables and rows were met."""
+    judged = [v for v in verdicts if v.met is not None]
+    rows = [row for v in verdicts for row in v.rows]
+    counted = [row for row in rows if row.counted]
+    return (
+        f"{sum(bool(v.met) for v in judged)} of {len(judged)} judged tables meet their target; "
+        f"{sum(bool(row.target_met) for row in counted)} of {len(counted)} judged rows within their band, "
+        f"{len(rows)} rows in all"
+    )
+
+
+def as_csv(verdicts: Iterable[Verdict]) -> str:
+    """Every row with everything that is known of it."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for found in verdicts:
+        for row in found.rows:
+            writer.writerow("" if _blank(value := getattr(row, name)) else value for name in CSV_COLUMNS)
+    return out.getvalue()
+
+
+def as_markdown(verdicts: Sequence[Verdict]) -> str:
+    """Every row, system after system, each table with its verdict."""
+    align = ["---:" if k in NUMBERS else "---" for k in range(len(COLUMNS))]
+    head = [f"| {' | '.join(COLUMNS)} |", f"|{'|'.join(align)}|"]
+    lines = [summary_line(verdicts) + ".", ""]
+    for system in dict.fromkeys(v.table.system for v in verdicts):
+        own = [v for v in verdicts if v.table.system == system]
+        lines += [f"### {system}", ""]
+        for found in own:
+            lines += [f"- {found.table.where}: {told(found)}"]
+        lines += ["", *head]
+        lines += [f"| {' | '.join(_escaped(cell) for cell in cells(row))} |" for v in own for row in v.rows]
+        lines += [""]
+    return "\n".join(lines)
+
+
+def told(found: Verdict) -> str:
+    """What a table is, how it came out, what was fitted and what to know."""
+    table = found.table
+    parts = [f"{found.text} ({table.setting})"]
+    if table.fitted:
+        parts.append(f"Fitted: {table.fitted}")
+    if table.note:
+        parts.append(table.note)
+    notes = dict.fromkeys(f"{row.figure.partition(': ')[2]}: {row.note}" for row in found.rows if row.note)
+    return ". ".join(part.rstrip(".") for part in (*parts, *notes)) + "."
+
+
+def _blank(value: object) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|")

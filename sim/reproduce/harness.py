@@ -1,0 +1,46 @@
+"""All tables of the systems asked for: their settings run once each, on the cores there are, and rows made of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from sim.reproduce.measure import Failed, Measured, measure
+from sim.reproduce.rows import Figure, Row, Table, Verdict, row_of, verdict
+from sim.reproduce.setting import Setting
+from sim.whatif.pool import run_all
+
+
+def settings_of(tables: Sequence[Table]) -> list[Setting]:
+    """Every setting that the tables need, each once."""
+    found = {s.key: s for table in tables for figure in table.figures for s in figure.settings}
+    return list(found.values())
+
+
+def reproduce(
+    tables: Sequence[Table], *, workers: int, progress: Callable[[int, int], None] | None = None
+) -> list[Verdict]:
+    """Run what `tables` need and judge them, in their order; `progress` is called with (runs done, runs in all)."""
+    settings = settings_of(tables)
+    finished = 0
+
+    def tick(_: int, __: Measured | Failed) -> None:
+        nonlocal finished
+        finished += 1
+        if progress is not None:
+            progress(finished, len(settings))
+
+    def lost(_: Setting, why: str) -> Measured | Failed:
+        return Failed(why)
+
+    answers = run_all(measure, settings, workers=workers, done=tick, lost=lost)
+    by_key = {setting.key: answer for setting, answer in zip(settings, answers, strict=True)}
+    return [verdict(table, [_row(table, figure, by_key) for figure in table.figures]) for table in tables]
+
+
+def _row(table: Table, figure: Figure, by_key: Mapping[str, Measured | Failed]) -> Row:
+    answers = [by_key[setting.key] for setting in figure.settings]
+    failed = [answer.why for answer in answers if isinstance(answer, Failed)]
+    if failed:
+        return row_of(table, figure, math.nan, f"cannot run: {failed[0]}")
+    return row_of(table, figure, float(figure.read(*answers)))

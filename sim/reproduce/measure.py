@@ -1,0 +1,175 @@
+"""Running a setting on the engine, and what is read from the run."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from hw_profiles.errors import InputError
+from sim.inputs import load_inputs
+from sim.reproduce.models import config_of
+from sim.reproduce.setting import MOST, Setting
+from sim.run import Result
+from sim.scenario import Scenario
+from sim.tables import numbers
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a run came to.
+
+    batch          sequences
+    step_ms        mean decode step of the whole batch
+    ttft_ms        until the last sequence of the batch has its first token
+    total_s        until the last sequence ends
+    tokens_per_s   generated tokens over total_s (prompts included in the time)
+    decode_per_s   generated tokens over decode steps alone
+    peak_bytes     HBM: weights, activations, what is reserved, and KV at its peak
+    kv_bytes       of it, KV at its peak
+    parts          ms of a decode step by part: columns of the table of steps
+    summary        of the run
+    context        tokens of a sequence at its end
+    """
+
+    batch: int
+    step_ms: float
+    ttft_ms: float
+    total_s: float
+    tokens_per_s: float
+    decode_per_s: float
+    peak_bytes: float
+    kv_bytes: float
+    parts: Mapping[str, float]
+    summary: Mapping[str, Any]
+    context: int
+
+    @property
+    def token_bytes(self) -> float:
+        """KV bytes of a token in the engine's own format, over all ranks."""
+        return float(self.summary["hardware"]["kv_bytes_per_token"])
+
+    @property
+    def kv_per_sequence(self) -> float:
+        """KV bytes of a sequence at its peak."""
+        return self.kv_bytes / self.batch
+
+    @property
+    def per_sequence_bytes(self) -> float:
+        """HBM that a sequence takes: all but the weights and what is reserved, over the batch."""
+        budget = self.summary["hardware"]["hbm_budget"]
+        return (self.peak_bytes - budget["weights"] - budget["reserved"]) / self.batch
+
+    @property
+    def block_bytes(self) -> float:
+        """Weights and KV: what a benchmark of one transformer block allocates."""
+        return float(self.summary["hardware"]["hbm_budget"]["weights"]) + self.kv_bytes
+
+    def link_bytes(self, link: str) -> float:
+        """Bytes that a link carried."""
+        return float(self.summary["links"][link]["bytes"])
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Why a setting did not run."""
+
+    why: str
+
+
+def measure(setting: Setting) -> Measured | Failed:
+    """Run `setting`. What is wrong with it is returned, so that one row does not end the others."""
+    with TemporaryDirectory() as folder:
+        try:
+            return _measure(setting, Path(folder))
+        except InputError as error:
+            return Failed(" ".join(str(error).replace(folder, "").split()))
+
+
+def _measure(setting: Setting, folder: Path) -> Measured:
+    file = folder / "config.json"
+    file.write_text(json.dumps(config_of(setting.model, setting.prompt + setting.output)))
+    model = str(file)
+    batch = setting.batch if setting.batch != MOST else _most(setting, model)
+    host_time = 0.0
+    if setting.other_ms is not None:
+        plain = _read(_run(setting, model, batch, 0.0), batch, setting)
+        kernels = sum(plain.parts.get(name, 0.0) for name in ("linear", "launch"))
+        host_time = max(0.0, setting.other_ms - kernels) / 1e3
+    return _read(_run(setting, model, batch, host_time), batch, setting)
+
+
+def _run(setting: Setting, model: str, batch: int, host_time: float) -> Result:
+    scenario = Scenario.from_dict(setting.document(model, batch, host_time), where=_name(setting))
+    result = scenario.run()
+    rejected = result.summary["requests"]["rejected"]
+    if rejected:
+        raise InputError(f"{rejected} of {batch} sequences do not fit", where=_name(setting))
+    return result
+
+
+def _name(setting: Setting) -> str:
+    return f"{setting.model} on {setting.profile}"
+
+
+def _most(setting: Setting, model: str) -> int:
+    """As many sequences as memory takes at their full length."""
+    low, high = 0, 1
+    while high <= setting.at_most and _fits(setting, model, high):
+        low, high = high, high * 2
+    high = min(high, setting.at_most + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _fits(setting, model, middle) else (low, middle)
+    if not low:
+        raise InputError("not one sequence fits", where=_name(setting))
+    return low
+
+
+def _fits(setting: Setting, model: str, batch: int) -> bool:
+    """True if `batch` sequences fit at their full length."""
+    scenario = Scenario.from_dict(setting.document(model, batch), where=_name(setting))
+    try:
+        budget = load_inputs(scenario).budget
+    except InputError:
+        return False
+    blocks = -(-(setting.prompt + setting.output) // scenario.spec.engine.block_tokens)
+    return batch * blocks * (2 if setting.framework == "hf_concat" else 1) <= budget.blocks
+
+
+def _read(result: Result, batch: int, setting: Setting) -> Measured:
+    steps = result.tables["steps"]
+    count = numbers(steps, "count")
+    whole = (numbers(steps, "prefill_seqs") == 0) & (numbers(steps, "decode_seqs") == batch)
+    seconds = numbers(steps, "end_s") - numbers(steps, "start_s")
+    many = float(count[whole].sum())
+    names = [name for name in steps.column_names if name.endswith("_s") and name not in ("start_s", "end_s")]
+    summary = result.summary
+    budget = summary["hardware"]["hbm_budget"]
+    kv = float(summary["tiers"]["hbm"]["peak_bytes"])
+    fixed = sum(budget[key] for key in ("weights", "activations", "reserved"))
+    total = float(summary["duration_s"])
+    step_s = float(seconds[whole].sum()) / many if many else math.nan
+    return Measured(
+        batch=batch,
+        step_ms=1e3 * step_s,
+        ttft_ms=float(summary["ttft_ms"]["max"]),
+        total_s=total,
+        tokens_per_s=batch * setting.output / total,
+        decode_per_s=batch / step_s,
+        peak_bytes=fixed + kv,
+        kv_bytes=kv,
+        parts={name[:-2]: 1e3 * _sum(steps, name, whole) / many for name in names} if many else {},
+        summary=summary,
+        context=setting.prompt + setting.output,
+    )
+
+
+def _sum(steps: Any, name: str, which: np.ndarray) -> float:
+    return float(numbers(steps, name)[which].sum())

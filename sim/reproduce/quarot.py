@@ -1,0 +1,62 @@
+"""QuaRot (NeurIPS 2024; spcl/QuaRot): one transformer block on an RTX 3090.
+
+SOURCE: the paper, read: prefill speed-ups at 2048 tokens, memory of 50 decode steps after 2048 tokens at batch 16
+(e2e/benchmark_layer.py: weights, cache and activations of one layer).
+"""
+
+from __future__ import annotations
+
+from sim.reproduce.measure import Measured
+from sim.reproduce.rows import Figure, Table
+from sim.reproduce.setting import Setting
+
+PROMPT, STEPS = 2048, 50
+INT4 = {"weights_dtype": "int4"}
+
+
+def setting(model: str, batch: int, *, quarot: bool, output: int = 1) -> Setting:
+    """One block; weights, activations and KV in 4 bits with `quarot`."""
+    policies: object = "quarot" if quarot else "full"
+    return Setting(model, "rtx-3090", batch, PROMPT, output, policies, engine=INT4 if quarot else {})
+
+
+def pair(model: str, batch: int, output: int = 1) -> tuple[Setting, Setting]:
+    """Without and with."""
+    return setting(model, batch, quarot=False, output=output), setting(model, batch, quarot=True, output=output)
+
+
+def _prefill(full: Measured, ours: Measured) -> float:
+    return full.ttft_ms / ours.ttft_ms
+
+
+def _memory(full: Measured, ours: Measured) -> float:
+    return full.block_bytes / ours.block_bytes
+
+
+SEVEN, SEVENTY = "llama-2-7b-block", "llama-2-70b-block"
+WHERE = f"one block, RTX 3090, {PROMPT} tokens"
+TABLES = (
+    Table(
+        "quarot",
+        "prefill",
+        "R",
+        WHERE,
+        (
+            Figure("Llama-2-7B, batch 1", 1.97, "x", pair(SEVEN, 1), _prefill),
+            Figure("Llama-2-7B, batch 64", 2.16, "x", pair(SEVEN, 64), _prefill),
+            Figure("Llama-2-70B, batch 64", 3.33, "x", pair(SEVENTY, 64), _prefill),
+        ),
+    ),
+    Table(
+        "quarot",
+        "memory of decoding",
+        "R",
+        f"{WHERE} + {STEPS} steps, batch 16: weights and KV",
+        (
+            Figure("Llama-2-7B", 3.75, "x less", pair(SEVEN, 16, STEPS), _memory),
+            Figure("Llama-2-70B", 3.89, "x less", pair(SEVENTY, 16, STEPS), _memory),
+        ),
+        "arithmetic",
+        quick=True,
+    ),
+)

@@ -1,0 +1,72 @@
+"""Which systems have published figures here, and where: an explicit table, in the order in which they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from hw_profiles.errors import InputError
+from sim.reproduce import (
+    arkvale,
+    block_transformer,
+    characterization,
+    cla,
+    cross_layer,
+    elastic,
+    flexgen,
+    fp8,
+    h2o,
+    infinigen,
+    int4,
+    kcache,
+    kivi,
+    l2_prefetch,
+    lckv,
+    less,
+    mla,
+    pqcache,
+    quarot,
+    quest,
+    snapkv,
+    static_batching,
+    streaming_llm,
+    think,
+    zipcache,
+)
+from sim.reproduce.rows import Table
+
+SYSTEMS: Mapping[str, tuple[Table, ...]] = {
+    "arkvale": arkvale.TABLES,
+    "infinigen": infinigen.TABLES,
+    "pqcache": pqcache.TABLES,
+    "kcache": kcache.TABLES,
+    "quest": quest.TABLES,
+    "l2_prefetch": l2_prefetch.TABLES,
+    "flexgen": flexgen.TABLES,
+    "h2o": h2o.TABLES,
+    "streaming_llm": streaming_llm.TABLES,
+    "snapkv": snapkv.TABLES,
+    "less": less.TABLES,
+    "elastic": elastic.TABLES,
+    "kivi": kivi.TABLES,
+    "quarot": quarot.TABLES,
+    "zipcache": zipcache.TABLES,
+    "think": think.TABLES,
+    "fp8": fp8.TABLES,
+    "int4": int4.TABLES,
+    "cla": cla.TABLES,
+    "lckv": lckv.TABLES,
+    "cross_layer": cross_layer.TABLES,
+    "block_transformer": block_transformer.TABLES,
+    "mla": mla.TABLES,
+    "static_batching": static_batching.TABLES,
+    "characterization": characterization.TABLES,
+}
+
+
+def tables_of(names: Sequence[str], *, quick: bool = False) -> list[Table]:
+    """Tables of the systems named, of all if none is; with `quick` those of the short subset. Raises InputError."""
+    for name in names:
+        if name not in SYSTEMS:
+            raise InputError("no published figures of this system", found=name, allowed=SYSTEMS, near=SYSTEMS)
+    chosen = [table for name, tables in SYSTEMS.items() if not names or name in names for table in tables]
+    return [table for table in chosen if table.quick or not quick]
