@@ -61,7 +61,8 @@ def _grid(
 
 def _gains() -> tuple[tuple[Figure, ...], tuple[Setting, ...]]:
     """Each budget's gain over full KV, and (full, budget) pairs of the budgets of the headline, one after the other."""
-    figures, pairs = [], []
+    figures: list[Figure] = []
+    pairs: list[Setting] = []
     for prompt, (full, *rest) in LATENCY_MS.items():
         for (label, budget), published in zip(list(BUDGETS.items())[1:], rest, strict=True):
             pair = (setting(prompt, None), setting(prompt, budget))
@@ -128,8 +129,8 @@ TABLES = (
             Figure("recall, most of all", RECALL_MS[1], "ms", EVERY, lambda *runs: max(_recalls(*runs))),
         ),
         "calibrated",
-        "efficiency of the digest kernel (0.5) and time of top-k (18 us per layer), options of the policy, are from this "
-        "breakdown; recalls follow from the page process fitted to the paper's figure 4",
+        "efficiency of the digest kernel (0.5) and time of top-k (18 us per layer), options of the policy, are from "
+        "this breakdown; recalls follow from the page process fitted to the paper's figure 4",
     ),
     Table(
         "arkvale",
@@ -138,8 +139,8 @@ TABLES = (
         f"LongChat-7B-32k fp16, A100-80, as many sequences as a KV pool of {POOL} takes",
         _grid(TOKENS_PER_S, "tok/s", MOST, lambda m: m.decode_per_s),
         "not comparable",
-        note="the paper's throughputs contradict its latencies: 20k of full KV are 4 sequences in the pool, which at its "
-        "own 41.8 ms per step make 96 tok/s and not 67.7; latency decides",
+        note="the paper's throughputs contradict its latencies: 20k of full KV are 4 sequences in the pool, which at "
+        "its own 41.8 ms per step make 96 tok/s and not 67.7; latency decides",
     ),
     Table(
         "arkvale",

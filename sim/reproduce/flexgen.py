@@ -22,11 +22,13 @@ def setting(
 
 
 HOST = {"name": "flexgen", "kv": 1.0}
+INT4 = {"name": "int4", "fused": False}
+"""`--compress-cache`: unpacked into fp16 before attention."""
 SMALL = setting("opt-6.7b", 2, "full", "flexgen_sync")
-SMALL_INT4 = setting("opt-6.7b", 72, "int4", "flexgen_sync", "int4")
+SMALL_INT4 = setting("opt-6.7b", 72, INT4, "flexgen_sync", "int4")
 MIDDLE = setting("opt-30b", 144, {**HOST, "weights": 0.8, "cpu_attention": True})
-MIDDLE_INT4 = setting("opt-30b", 512, ["int4", {**HOST, "weights": 1.0}])
-LARGE_INT4 = setting("opt-175b", 144, ["int4", {**HOST, "weights": 1.0}], weights="int4")
+MIDDLE_INT4 = setting("opt-30b", 512, [INT4, {**HOST, "weights": 1.0}])
+LARGE_INT4 = setting("opt-175b", 144, [INT4, {**HOST, "weights": 1.0}], weights="int4")
 LARGE = setting("opt-175b", 256, {**HOST, "weights": 1.0, "cpu_attention": True})
 
 ROWS = (

@@ -19,7 +19,7 @@ KV_ON_HOST = {"name": "flexgen", "kv": 1.0}
 H2O = {"name": "h2o", "heavy": 0.1, "recent": 0.1}
 SYSTEMS = {
     "FlexGen": KV_ON_HOST,
-    "FlexGen + INT4": ["int4", KV_ON_HOST],
+    "FlexGen + INT4": [{"name": "int4", "fused": False}, KV_ON_HOST],
     "FlexGen + H2O": [H2O, KV_ON_HOST],
     "InfiniGen": {"name": "infinigen", "partial_ratio": 0.2},
 }

@@ -64,7 +64,7 @@ class Measured:
     def per_sequence_bytes(self) -> float:
         """HBM that a sequence takes: all but the weights and what is reserved, over the batch."""
         budget = self.summary["hardware"]["hbm_budget"]
-        return (self.peak_bytes - budget["weights"] - budget["reserved"]) / self.batch
+        return float(self.peak_bytes - budget["weights"] - budget["reserved"]) / self.batch
 
     @property
     def block_bytes(self) -> float:

@@ -1,4 +1,4 @@
-"""Models that papers measured and kvsim does not ship, as the configs of their checkpoints; and contexts beyond training.
+"""Models that papers measured and kvsim does not ship, and contexts beyond what a model was trained for.
 
 Values of models that were never released are of the paper's table of sizes.
 """

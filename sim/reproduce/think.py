@@ -9,7 +9,7 @@ from sim.reproduce import kivi
 from sim.reproduce.rows import Figure, Table
 from sim.reproduce.setting import MOST
 
-THINK = {"name": "think", "pruned": 0.4}
+THINK = {"name": "think", "ratio": 0.4}
 FULL, FULL_96 = kivi.FULL, kivi.FULL_96
 BOTH = [THINK, kivi.kivi(32)]
 WHERE = "Llama-2-7B, A100-80, HF cache, 160 + 338 tokens; 40 % of key channels, with KIVI of 2 bits"
