@@ -8,7 +8,9 @@ from sim.reproduce.systems import SYSTEMS
 
 TEXT = (Path(__file__).resolve().parents[1] / "docs" / "reproduce.md").read_text()
 TABLE = TEXT[TEXT.index("<!-- reproduce: begin -->") : TEXT.index("<!-- reproduce: end -->")]
-ROWS = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in TABLE.splitlines() if line.startswith("| ")]
+ROWS = [
+    [cell.strip() for cell in line.strip("| ").split(" | ")] for line in TABLE.splitlines() if line.startswith("| ")
+]
 
 
 def test_no_row_is_missing_and_none_is_of_yesterday() -> None:
