@@ -24,6 +24,7 @@ from policies.kv_format.fp8 import FP8
 from policies.kv_format.int4 import Int4
 from policies.kv_format.int8 import Int8
 from policies.kv_format.kivi import KIVI
+from policies.kv_format.none import NoFormat
 from policies.kv_format.quarot import QuaRot
 from policies.kv_format.think import ThinK
 from policies.kv_format.zipcache import ZipCache
@@ -40,6 +41,12 @@ from policies.prefetch.next_turn import NextTurn
 from policies.prefetch.none import NoPrefetch
 from policies.prefetch.on_arrival import OnArrival
 from policies.prefetch.popularity import Popularity
+from policies.retention.elastic import ElasticCache
+from policies.retention.h2o import H2O
+from policies.retention.less import LESS
+from policies.retention.none import NoRetention
+from policies.retention.snapkv import SnapKV
+from policies.retention.streaming_llm import StreamingLLM
 from policies.routing.base import Router
 from policies.routing.cache_aware import CacheAware
 from policies.routing.least_loaded import LeastLoaded
@@ -104,6 +111,7 @@ ROUTING: dict[str, type[Router]] = {
 }
 
 KV_FORMAT: dict[str, type] = {
+    "none": NoFormat,
     "fp8": FP8,
     "int8": Int8,
     "int4": Int4,
@@ -112,7 +120,14 @@ KV_FORMAT: dict[str, type] = {
     "zipcache": ZipCache,
     "think": ThinK,
 }
-RETENTION: dict[str, type] = {}
+RETENTION: dict[str, type] = {
+    "none": NoRetention,
+    "h2o": H2O,
+    "streaming_llm": StreamingLLM,
+    "snapkv": SnapKV,
+    "less": LESS,
+    "elastic": ElasticCache,
+}
 SELECTION: dict[str, type] = {
     "arkvale": ArkVale,
     "infinigen": InfiniGen,

@@ -23,6 +23,8 @@ from policies.kv_format.zipcache import ZipCache
 from policies.sequence.plan import FULL, PLAIN, Form, LayerPlan, LayerView, SequencePolicy
 from policies.tables import KV_FORMAT
 
+STORED = [name for name in KV_FORMAT if name != "none"]
+
 
 class NoImportance:
     """Formats ask for none."""
@@ -135,7 +137,9 @@ def test_a_latent_is_one_vector(policy: SequencePolicy) -> None:
 # ---- nothing changes where nothing is stored otherwise
 
 
-@pytest.mark.parametrize("policy", [KIVI(bits=16), ThinK(ratio=0.0)], ids=["kivi", "think"])
+@pytest.mark.parametrize(
+    "policy", [KIVI(bits=16), ThinK(ratio=0.0), KV_FORMAT["none"]()], ids=["kivi", "think", "none"]
+)
 def test_sixteen_bits_and_no_channels_dropped_change_nothing(policy: SequencePolicy) -> None:
     assert policy.plan(layer(), FULL) is FULL
 
@@ -193,7 +197,7 @@ def test_what_is_per_head_refuses_latents(policy: SequencePolicy) -> None:
         policy.plan(layer(latent=True), FULL)
 
 
-@pytest.mark.parametrize("name", KV_FORMAT)
+@pytest.mark.parametrize("name", STORED)
 def test_formats_leave_the_tokens_alone(name: str) -> None:
     before = replace(FULL, kept=upto(500), attended=upto(500))
     plan = KV_FORMAT[name]().plan(layer(), before)
@@ -292,7 +296,7 @@ def test_quarot_rotates_queries_and_keys_of_every_token() -> None:
         QuaRot(activations=True).plan(replace(view, ffn_width=0), FULL)
 
 
-@pytest.mark.parametrize("name", KV_FORMAT)
+@pytest.mark.parametrize("name", STORED)
 def test_kernels_and_their_sources(name: str) -> None:
     plan = KV_FORMAT[name]().plan(layer(), FULL)
     works = (*plan.works, *plan.prompt_works, *plan.after_prompt)

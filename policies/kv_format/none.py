@@ -1,0 +1,13 @@
+"""The engine's own format."""
+
+from __future__ import annotations
+
+from policies.sequence.plan import LayerPlan, LayerView
+
+
+class NoFormat:
+    """Keeps KV in the engine's own format (`engine.kv_dtype`)."""
+
+    def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
+        """What it was."""
+        return before

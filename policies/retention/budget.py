@@ -1,0 +1,54 @@
+"""What retention policies share: budgets as tokens or shares, dropping, gathering, attention coverage."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hw_profiles.errors import InputError
+from hw_profiles.lines import CONTEXT, Line
+from policies.sequence.plan import LayerPlan, LayerView, Work
+
+
+def amount(name: str, value: float) -> float:
+    """`value` if it is a whole number of tokens (int) or a share (float) from 0 to 1."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, float) and 0 <= value <= 1:
+        return value
+    raise ValueError(f"{name}: found {value!r}, expected a whole number of tokens, or a share such as 0.1")
+
+
+def applies(layer: LayerView) -> bool:
+    """False for layers with a sliding window: they keep no more than it as they are, and published policies leave them
+    alone."""
+    return layer.window is None
+
+
+def limited(layer: LayerView, line: Line, tokens: int) -> Line:
+    """At most `tokens` of them; the same line where no sequence is longer."""
+    return line if tokens >= layer.max_context else line.capped(tokens)
+
+
+def of_prompt(line: Line, share: float) -> Line:
+    """`share` of the prompt's tokens. Raises InputError if something else has dropped some already."""
+    if line != CONTEXT:
+        raise InputError("a share of the prompt cannot be kept of what another policy keeps: give tokens")
+    return Line(prompt=share)
+
+
+def keeping(before: LayerPlan, kept: Line, attended: Line) -> LayerPlan:
+    """Only these tokens."""
+    return replace(before, kept=kept, attended=attended)
+
+
+def gather(layer: LayerView, plan: LayerPlan, launches: int, source: str) -> Work:
+    """What a prompt leaves is read and written together, once, in the form in which it is kept."""
+    moved = plan.form.of(plan.kept.at_prompt()) * (2.0 * layer.token_bytes)
+    return Work("gather what is kept", moved, launches=launches, source=source)
+
+
+def coverage(layer: LayerView, kept: Line, context: float, prompt: float) -> float:
+    """Share of the attention mass that the best of as many tokens hold, which bounds what a policy keeps of it."""
+    if not applies(layer):
+        return 1.0
+    return layer.importance.coverage(min(kept.at(context, prompt), context), context)
