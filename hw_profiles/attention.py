@@ -30,6 +30,7 @@ class GQA:
 
     window: tokens that a query sees (itself included), None for all. bias: "none", "qkv" or "qkvo".
     qk_norm: queries and keys are normalised per head. sinks: one learned logit per head. rotary: positions by rotation.
+    own_kv: False: no keys and values are computed, those of another layer are read.
     """
 
     heads: int
@@ -40,6 +41,7 @@ class GQA:
     qk_norm: bool = False
     sinks: bool = False
     rotary: bool = True
+    own_kv: bool = True
 
     kind = "gqa"
 
@@ -65,21 +67,27 @@ class GQA:
     @property
     def rotated(self) -> int:
         """Values per token that rotary embedding touches."""
-        return self.q_size + self.kv_values // 2 if self.rotary else 0
+        return self.q_size + self._own // 2 if self.rotary else 0
 
     @property
     def normalised(self) -> int:
         """Values per token that the norms inside attention touch."""
-        return self.q_size + self.kv_values // 2 if self.qk_norm else 0
+        return self.q_size + self._own // 2 if self.qk_norm else 0
+
+    @property
+    def _own(self) -> int:
+        """Values per token of the keys and values that it computes."""
+        return self.kv_values if self.own_kv else 0
 
     def shapes(self, hidden: int) -> tuple[Shape, ...]:
         """Weight matrices."""
-        return ("qkv", self.q_size + self.kv_values, hidden), ("o", hidden, self.q_size)
+        return ("qkv" if self.own_kv else "q", self.q_size + self._own, hidden), ("o", hidden, self.q_size)
 
     def vector_values(self, hidden: int) -> int:
         """Values of biases, norms and sinks."""
-        biases = {"none": 0, "qkv": self.q_size + self.kv_values, "qkvo": self.q_size + self.kv_values + hidden}
-        return biases[self.bias] + (2 * self.head_dim if self.qk_norm else 0) + (self.heads if self.sinks else 0)
+        biases = {"none": 0, "qkv": self.q_size + self._own, "qkvo": self.q_size + self._own + hidden}
+        norms = (2 if self.own_kv else 1) * self.head_dim if self.qk_norm else 0
+        return biases[self.bias] + norms + (self.heads if self.sinks else 0)
 
     @property
     def prefill_flops_per_pair(self) -> int:
@@ -118,6 +126,7 @@ class MLA:
 
     kind = "mla"
     label = "MLA"
+    own_kv = True
 
     @property
     def q_size(self) -> int:

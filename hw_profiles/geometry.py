@@ -12,20 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from hw_profiles.attention import Attention, Shape
-from hw_profiles.errors import InputError
+from hw_profiles.attention import Attention
+from hw_profiles.cadence import EVERY_TOKEN, Cadence
 from hw_profiles.formats import BF16, Format
+from hw_profiles.mlp import MLP, MoE, expected_experts
 
 FP32_BYTES = 4
-
-
-def expected_experts(experts: float, share: float, tokens: float) -> float:
-    """How many of `experts` at least one of `tokens` tokens selects: experts x (1 - (1 - share)^tokens).
-
-    share = top_k / all experts: routing uniform, tokens independent. Real routers are skewed and touch fewer.
-    """
-    touched: float = experts * (1.0 - (1.0 - share) ** tokens)
-    return touched
 
 
 class Gemm(NamedTuple):
@@ -44,93 +36,12 @@ class Gemm(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MLP:
-    """A dense MLP of width `intermediate`: gate, up and down, or only up and down (`gated` False)."""
-
-    intermediate: int
-    gated: bool = True
-    bias: bool = False
-
-    def shapes(self, hidden: int) -> tuple[Shape, ...]:
-        """Weight matrices."""
-        first = ("gate_up", 2 * self.intermediate, hidden) if self.gated else ("up", self.intermediate, hidden)
-        return first, ("down", hidden, self.intermediate)
-
-    def vector_values(self, hidden: int) -> int:
-        """Values of the biases."""
-        return ((2 if self.gated else 1) * self.intermediate + hidden) if self.bias else 0
-
-    @property
-    def activated(self) -> int:
-        """Values per token that the activation reads and writes."""
-        return (3 if self.gated else 2) * self.intermediate
-
-    def at(self, tp: int) -> MLP:
-        """One rank of `tp`."""
-        return replace(self, intermediate=_split(self.intermediate, tp))
-
-
-@dataclass(frozen=True)
-class MoE:
-    """`top_k` of `experts` gated MLPs per token, `local` of them on this rank, beside a shared MLP that all use.
-
-    shared: width of the shared experts together, 0 for none. shared_gate: its output is scaled by a gate (Qwen2-MoE).
-    router_bias: on the logits (gpt-oss). score_bias: fp32 correction of the selection (DeepSeek-V3). bias: of experts.
-    """
-
-    experts: int
-    top_k: int
-    intermediate: int
-    local: int
-    shared: int = 0
-    shared_gate: bool = False
-    bias: bool = False
-    router_bias: bool = False
-    score_bias: bool = False
-
-    @property
-    def share(self) -> float:
-        """Chance that a token selects a given expert."""
-        return self.top_k / self.experts
-
-    def shapes(self, hidden: int) -> tuple[Shape, ...]:
-        """Weight matrices; those of an expert once."""
-        shared: tuple[Shape, ...] = ()
-        if self.shared:
-            shared = ("shared_gate_up", 2 * self.shared, hidden), ("shared_down", hidden, self.shared)
-        if self.shared_gate:
-            shared = (*shared, ("shared_gate", 1, hidden))
-        experts: tuple[Shape, ...] = (
-            ("expert_gate_up", 2 * self.intermediate, hidden),
-            ("expert_down", hidden, self.intermediate),
-        )
-        return (("router", self.experts, hidden), *experts, *shared)
-
-    def vector_values(self, hidden: int) -> int:
-        """Values of the biases, without the fp32 score_bias."""
-        experts = self.local * (2 * self.intermediate + hidden) if self.bias else 0
-        return experts + (self.experts if self.router_bias else 0)
-
-    @property
-    def activated(self) -> float:
-        """Values per token that the activations read and write, of the experts on this rank on average."""
-        return 3 * (self.top_k * self.local / self.experts * self.intermediate + self.shared)
-
-    def at(self, tp: int, expert_parallel: bool) -> MoE:
-        """One rank of `tp`; under `expert_parallel` the fullest one."""
-        shared = _split(self.shared, tp)
-        if expert_parallel:
-            return replace(self, local=-(-self.local // tp), shared=shared)
-        return replace(self, intermediate=_split(self.intermediate, tp), shared=shared)
-
-
-@dataclass(frozen=True)
 class LayerSpec:
     """One layer on one of `tp` ranks. Sizes in values and bytes; per token where it says so.
 
     norms: how many norms of the hidden state it has (2, or 4 where sublayers are normalised on both sides), norm_bias:
     each has a bias too (LayerNorm). base: format of activations and of every tensor that is not quantised.
-    formats: (name of the matrix, format) for those that are. kv: format of the cache.
+    formats: (name of the matrix, format) for those that are. kv: format of the cache. cadence: when it runs.
     """
 
     hidden: int
@@ -142,6 +53,7 @@ class LayerSpec:
     formats: tuple[tuple[str, Format], ...] = ()
     kv: Format = BF16
     tp: int = 1
+    cadence: Cadence = EVERY_TOKEN
 
     @property
     def act_bytes(self) -> int:
@@ -166,13 +78,34 @@ class LayerSpec:
         return self.attention.window
 
     @property
-    def kv_bytes_per_token(self) -> int:
-        """Bytes that one token leaves in this layer's cache on this rank."""
+    def stores(self) -> bool:
+        """True if it has a cache of its own; False: it reads that of another layer."""
+        return self.attention.own_kv
+
+    @property
+    def entry_bytes(self) -> int:
+        """Bytes of one entry of the cache that this layer reads, on this rank."""
         return self.attention.kv_bytes(self.kv)
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Bytes that one token leaves in this layer's cache on this rank, on average; 0: none that outlast a step."""
+        if not self.stores or self.scratch_bytes:
+            return 0
+        return -(-self.entry_bytes // self.cadence.period)
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Bytes of a decoding sequence that are kept apart, whatever its length: the window of a layer that never sees
+        the prompt and starts anew with every block (Block Transformer's token decoder)."""
+        if not self.stores or not self.cadence.skips_prompt or self.window is None:
+            return 0
+        return self.window * self.entry_bytes
 
     def kv_bytes(self, tokens: int) -> int:
         """Bytes of one sequence of `tokens` tokens, of which only those inside the window are kept."""
-        return self.kv_bytes_per_token * (tokens if self.window is None else min(tokens, self.window))
+        kept = tokens if self.window is None else min(tokens, self.window)
+        return self.kv_bytes_per_token * kept + self.scratch_bytes
 
     @property
     def parameters(self) -> int:
@@ -236,7 +169,8 @@ class LayerSpec:
             parts.append(("qk_norm", 2 * attention.normalised * b))
         if attention.rotated:
             parts.append(("rotary", 2 * attention.rotated * b))
-        parts.append(("cache_write", attention.kv_values * b + self.kv_bytes_per_token))
+        if attention.own_kv:
+            parts.append(("cache_write", attention.kv_values * b + self.entry_bytes))
         parts.append(("mlp_norm", 4 * self.hidden * b))
         parts += [("output_norm", 2 * self.hidden * b)] * (self.norms - 2)
         if moe is not None:
@@ -285,9 +219,3 @@ class LayerSpec:
     @property
     def _fp32_values(self) -> int:
         return self.moe.experts if self.moe and self.moe.score_bias else 0
-
-
-def _split(width: int, tp: int) -> int:
-    if tp < 1 or width % tp:
-        raise InputError("", path="tp", found=tp, allowed=f"a divisor of {width} (width of the MLP)")
-    return width // tp

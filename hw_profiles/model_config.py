@@ -11,7 +11,8 @@ from hw_profiles.attention import GQA, MLA, Attention
 from hw_profiles.errors import InputError
 from hw_profiles.families import FAMILIES, Family
 from hw_profiles.formats import WEIGHT_FORMATS, Format
-from hw_profiles.geometry import MLP, LayerSpec, MoE
+from hw_profiles.geometry import LayerSpec
+from hw_profiles.mlp import MLP, MoE
 from hw_profiles.model_spec import ModelSpec
 from hw_profiles.quantization import Quantization, read_quantization
 

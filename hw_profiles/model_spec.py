@@ -28,7 +28,10 @@ class ModelSpec:
     specs: the distinct layers (tp 1); pattern: index into them for every layer, in order of depth.
     heads, kv_heads, head_dim, intermediate as in the config; with MLA kv_heads is 1 (all heads share one latent) and
     head_dim the width of a query head. position_rows: learned positions, 0 with rotary ones.
-    source: where the numbers come from; origin: the model on Hugging Face, if the config says so.
+    kv_sources: by layer, the layer whose keys and values it reads; empty: all read their own. further_values: weights
+    outside of the layers beside embedding, positions, last norm and head (of the first stage). notes: what is assumed
+    of a model that was transformed. source: where the numbers come from; origin: the model on Hugging Face, if the
+    config says so.
     """
 
     name: str
@@ -48,6 +51,9 @@ class ModelSpec:
     source: str = ""
     origin: str = ""
     content_sha256: str = ""
+    kv_sources: tuple[int, ...] = ()
+    further_values: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def base(self) -> Format:
@@ -89,7 +95,7 @@ class ModelSpec:
     @property
     def _outside(self) -> int:
         embeddings = (self.vocab * (1 if self.tied_embeddings else 2) + self.position_rows) * self.hidden
-        return embeddings + self._final_norm
+        return embeddings + self._final_norm + self.further_values
 
     @property
     def _final_norm(self) -> int:
@@ -108,7 +114,7 @@ class ModelSpec:
         stage = stage or self.stages(1)[0]
         kinds = self.layer_kinds(tp, expert_parallel=expert_parallel, stage=stage)
         shard = -(-self.vocab // tp) * self.hidden
-        values = (shard + self.position_rows * self.hidden) if stage.embeds else 0
+        values = (shard + self.position_rows * self.hidden + self.further_values) if stage.embeds else 0
         if stage.samples:
             values += self._final_norm + (0 if self.tied_embeddings and stage.embeds else shard)
         return sum(count * layer.weight_bytes for count, layer in kinds) + values * self.dtype_bytes
@@ -121,8 +127,26 @@ class ModelSpec:
     def kv_bytes_per_token_at(self, tp: int, *, stage: Stage | None = None) -> int:
         """The same on each of `tp` ranks: kv_heads / tp, replicated when fewer; an MLA latent whole."""
         pattern = self.pattern if stage is None else self.pattern[stage.first : stage.stop]
-        each = [spec.attention.at(tp).kv_bytes(spec.kv) for spec in self.specs]
+        each = [replace(spec, attention=spec.attention.at(tp)).kv_bytes_per_token for spec in self.specs]
         return sum(each[i] for i in pattern)
+
+    def scratch_bytes_at(self, tp: int, *, stage: Stage | None = None) -> int:
+        """Bytes on a rank of what a decoding sequence keeps whatever its length (`LayerSpec.scratch_bytes`)."""
+        return sum(count * layer.scratch_bytes for count, layer in self.layer_kinds(tp, stage=stage))
+
+    def stored_layers(self, stage: Stage | None = None) -> int:
+        """Layers whose cache grows with the sequence."""
+        return sum(count for count, layer in self.layer_kinds(stage=stage) if layer.kv_bytes_per_token)
+
+    @property
+    def even(self) -> bool:
+        """True if every layer runs once over every token."""
+        return all(spec.cadence.plain for spec in self.specs)
+
+    @property
+    def period(self) -> int:
+        """Tokens that share an entry of the cache, the most of any layer."""
+        return max(spec.cadence.period for spec in self.specs)
 
     def kv_bytes(self, tokens: int, tp: int = 1, *, stage: Stage | None = None) -> int:
         """Bytes of one sequence of `tokens` tokens on one rank; layers that slide keep only their window."""
@@ -133,6 +157,7 @@ class ModelSpec:
         groups: Counter[int | None] = Counter()
         for count, layer in self.layer_kinds(tp, stage=stage):
             groups[layer.window] += count * layer.kv_bytes_per_token
+        groups += Counter()  # without those of no bytes
         return tuple(sorted(groups.items(), key=lambda item: (item[0] is not None, item[0] or 0)))
 
     def layer_kinds(

@@ -5,6 +5,14 @@ from __future__ import annotations
 from policies.admission.always import Always
 from policies.admission.by_size import BySize
 from policies.admission.second_hit import SecondHit
+from policies.architecture.base import Architecture
+from policies.architecture.block_transformer import BlockTransformer
+from policies.architecture.cla import CrossLayerAttention
+from policies.architecture.cross_layer import CrossLayerSharing
+from policies.architecture.heads import GroupedQuery, MultiQuery
+from policies.architecture.lckv import LayerCondensed
+from policies.architecture.mla import LatentAttention
+from policies.architecture.yoco import YouOnlyCacheOnce
 from policies.base import AdmissionPolicy, EvictionPolicy, OffloadPolicy, PrefetchPolicy
 from policies.eviction.arc import ARC
 from policies.eviction.belady import Belady
@@ -145,7 +153,17 @@ SEQUENCE_PREFETCH: dict[str, type] = {
     "l2": L2,
 }
 """Prefetch within a step: named under `policies.prefetch` too, in place of that of the tiers."""
-ARCHITECTURE: dict[str, type] = {}
+ARCHITECTURE: dict[str, type[Architecture]] = {
+    "cla": CrossLayerAttention,
+    "lckv": LayerCondensed,
+    "cross_layer": CrossLayerSharing,
+    "yoco": YouOnlyCacheOnce,
+    "block_transformer": BlockTransformer,
+    "gqa": GroupedQuery,
+    "mqa": MultiQuery,
+    "mla": LatentAttention,
+}
+"""Transforms of the model, applied before anything else."""
 
 SEQUENCE_FAMILIES: dict[str, dict[str, type]] = {
     "kv_format": KV_FORMAT,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hw_profiles.models import ModelSpec
 from hw_profiles.units import format_bytes
 from policies.tables import EVICTION_BOUNDS
 from sim.cost.memory import HBMBudget
@@ -24,7 +25,7 @@ def bounds(spec: ScenarioSpec) -> list[str]:
     return [f"{path}: {name}" for path, name in named if name in EVICTION_BOUNDS]
 
 
-def assumptions(spec: ScenarioSpec, cost: StepCost, budget: HBMBudget) -> list[str]:
+def assumptions(spec: ScenarioSpec, cost: StepCost, budget: HBMBudget, model: ModelSpec) -> list[str]:
     """The assumptions of a run of `spec` with step times from `cost`, one paragraph each."""
     ahead = spec.engine.l2_prefetch
     prefetch = f" but for {format_bytes(ahead)} of KV per layer that are prefetched into it" if ahead else ""
@@ -36,6 +37,7 @@ def assumptions(spec: ScenarioSpec, cost: StepCost, budget: HBMBudget) -> list[s
         "own, its batch does not).",
         f"Step time: matrix products, attention (cold in L2{prefetch}), elementwise kernels and launches from the "
         "profile's fitted models. Host time per step is engine.host_time (0 s: asynchronous scheduling hides it).",
+        *(f"Model: {note}." for note in model.notes),
         *_estimates(cost),
         *_parallel(spec),
         *_windows(cost, budget),

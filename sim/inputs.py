@@ -97,6 +97,7 @@ def load_inputs(
     _named(scenario, None, lambda: check_pinned(profile, spec))
     parallel = spec.hardware.parallel
     _named(scenario, "hardware", lambda: parallel.check_model(model))
+    _check_period(scenario, model)
     layout = _layout(spec, model, profile)
     links = _named(scenario, None, lambda: link_models(profile, devices, spec, layout.lanes))
     caps = of_replicas(caps, spec, layout.lanes)
@@ -129,6 +130,14 @@ def _check_l2(scenario: Scenario, profile: Profile) -> None:
         raise InputError(problem, where=scenario.where, path="engine.l2_prefetch")
     if scenario.spec.engine.l2_prefetch:
         l2_model(profile)
+
+
+def _check_period(scenario: Scenario, model: ModelSpec) -> None:
+    """InputError unless blocks of the engine hold whole entries of a cache that has one for several tokens."""
+    block = scenario.spec.engine.block_tokens
+    if block % model.period:
+        problem = f"{model.name} keeps one entry for {model.period} tokens, so a block must hold a multiple of them"
+        raise InputError(problem, where=scenario.where, path="engine.block_tokens", found=block)
 
 
 def _limits(spec: ScenarioSpec) -> Limits:

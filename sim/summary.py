@@ -95,7 +95,7 @@ def summarize(
         }
     summary["metrics"] = metrics.rows(summary)
     summary["definitions"] = definitions()
-    summary["assumptions"] = assumptions(spec, cluster.cost, inputs.budget)
+    summary["assumptions"] = assumptions(spec, cluster.cost, inputs.budget, inputs.model)
     summary["warnings"] = caveats(cluster, summary)
     return summary
 

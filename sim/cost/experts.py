@@ -2,7 +2,7 @@
 
 A token selects `top_k` of E experts. If q_e is the chance that it selects expert e, and tokens are independent, a step
 of n tokens reads expert e with chance 1 - (1 - q_e)^n: in all sum_e 1 - (1 - q_e)^n experts, which is
-E (1 - (1 - top_k / E)^n) when all are equally popular (uniform coverage, as in hw_profiles.geometry.expected_experts).
+E (1 - (1 - top_k / E)^n) when all are equally popular (uniform coverage, as in hw_profiles.mlp.expected_experts).
 
 Popularity is uniform (skew 0) or Zipf: expert e of E has p_e proportional to e^-skew, and q_e = min(1, c p_e) with c
 such that the q_e add up to top_k: nobody is selected twice by a token. Skewed routing touches fewer experts in small
@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from hw_profiles.geometry import MoE, expected_experts
+from hw_profiles.mlp import MoE, expected_experts
 
 Floats = npt.NDArray[np.float64]
 

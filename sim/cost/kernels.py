@@ -91,7 +91,7 @@ class Kernels:
         pick = picks.mla_decode(self.profile, layer.kv.name, layer.attention.heads)
         if pick is not None:
             model = self.take(pick)
-            return Latent(model, layer.kv_bytes_per_token, seconds * model.bandwidth > 0.9 * layer.kv_bytes_per_token)
+            return Latent(model, layer.entry_bytes, seconds * model.bandwidth > 0.9 * layer.entry_bytes)
         plain = picks.decode(self.profile, layer.kv.name, 1, 128, 8)
         note = (
             "decode attention over a latent reads like that over KV heads, "
@@ -99,7 +99,7 @@ class Kernels:
         )
         model = self.take(replace(plain, model=replace(plain.model, residual=None), estimate=note))
         worth = seconds * model.bandwidth
-        return Latent(model, max(worth, layer.kv_bytes_per_token), worth > layer.kv_bytes_per_token)
+        return Latent(model, max(worth, layer.entry_bytes), worth > layer.entry_bytes)
 
     def prefill(self, layer: LayerSpec) -> PrefillModel:
         """Prefill attention of a layer."""

@@ -14,12 +14,13 @@ class KVShare:
     """The KV of one pipeline stage on each of its ranks.
 
     token_bytes: that blocks count, per token, of `layers` layers. windows: (window, bytes per token) of sliding layers
-    that are kept apart.
+    that are kept apart. scratch: bytes of a decoding sequence that are kept apart whatever its length.
     """
 
     token_bytes: int
     layers: int
     windows: tuple[tuple[int, int], ...] = ()
+    scratch: int = 0
 
     def window_bytes(self, block_tokens: int, max_seqs: int, max_tokens: int) -> int:
         """Room for what is kept apart: blocks that a window of `max_seqs` sequences can touch, and a step's new tokens.
@@ -27,7 +28,7 @@ class KVShare:
         SOURCE: vllm/v1/core/single_type_kv_cache_manager.py (blocks outside of the window are freed, one more than
         fit in it can be touched) and kv_cache_interface.py (SlidingWindowSpec.max_memory_usage_bytes).
         """
-        return sum(
+        return max_seqs * self.scratch + sum(
             (max_seqs * (-(-window // block_tokens) + 1) * block_tokens + max_tokens) * nbytes
             for window, nbytes in self.windows
         )
@@ -63,7 +64,14 @@ class KVLayout:
 def kv_layout(model: ModelSpec, parallel: Parallel) -> KVLayout:
     """Every layer keeps all tokens."""
     tp, stages = parallel.tp, model.stages(parallel.pp)
-    shares = (KVShare(model.kv_bytes_per_token_at(tp, stage=s), s.stop - s.first) for s in stages)
+    shares = (
+        KVShare(
+            model.kv_bytes_per_token_at(tp, stage=s),
+            model.stored_layers(s),
+            scratch=model.scratch_bytes_at(tp, stage=s),
+        )
+        for s in stages
+    )
     return KVLayout(tp, tuple(shares), _tensors(model))
 
 
@@ -77,8 +85,10 @@ def hybrid_layout(model: ModelSpec, parallel: Parallel) -> KVLayout | None:
 
 def _hybrid(model: ModelSpec, tp: int, stage: Stage) -> KVShare:
     groups = dict(model.kv_groups(tp, stage=stage))
-    layers = sum(count for count, layer in model.layer_kinds(stage=stage) if layer.window is None)
-    return KVShare(groups.pop(None, 0), layers, tuple((window, n) for window, n in groups.items() if window))
+    kinds = model.layer_kinds(stage=stage)
+    layers = sum(count for count, layer in kinds if layer.window is None and layer.stores)
+    windows = tuple((window, n) for window, n in groups.items() if window)
+    return KVShare(groups.get(None, 0), layers, windows, model.scratch_bytes_at(tp, stage=stage))
 
 
 def _tensors(model: ModelSpec) -> int:

@@ -88,6 +88,9 @@ class LayerCost:
 
     def __init__(self, count: int, layer: LayerSpec, kernels: Kernels, expert_skew: float = 0.0) -> None:
         self.count = count
+        self.cadence = layer.cadence
+        self.decodes: float = count if layer.cadence.period == 1 else count / layer.cadence.period
+        """Layers that run in a decode step, on average."""
         self.window = layer.window
         self.kernels = layer.kernels
         self._products = [Product.of(gemm, layer, kernels) for gemm in layer.gemms]
@@ -108,7 +111,7 @@ class LayerCost:
         self._prefill_flops = layer.attention.prefill_flops_per_pair
         named = zip(layer.gemms, self._products, strict=True)
         self._expand = next((product for gemm, product in named if gemm.name == "kv_b"), None)
-        self.decode_bytes: float = layer.kv_bytes_per_token
+        self.decode_bytes: float = layer.entry_bytes
         """Per attended token: what is read of the cache, or as many bytes as could be read during its arithmetic."""
         self._arithmetic = False
         if isinstance(layer.attention, MLA):
@@ -117,6 +120,8 @@ class LayerCost:
             self._arithmetic = latent.arithmetic
         else:
             self.decode_model = kernels.decode(layer)
+        if layer.cadence.period > 1:
+            self.decode_bytes /= layer.cadence.period
         self._decode_by_seqs: dict[float, DecodeCurve] = {}
         self._kv_heads = 1 if isinstance(layer.attention, MLA) else layer.attention.kv_heads
         self._mixed = kernels.mixed(layer)
@@ -208,21 +213,28 @@ class LayerCost:
 
         MLA expands the latents of the prefixes into heads first: one more product with a row per prefix token.
         """
+        if self.cadence.skips_prompt:
+            return 0.0
         tokens, flops, prefixes = self._prefill_work(chunks)
         seconds = self._prefill.seconds(tokens, flops)
-        return seconds + self._expand.work(prefixes).seconds if self._expand and prefixes else seconds
+        if self._expand and prefixes:
+            seconds += self._expand.work(prefixes).seconds
+        return seconds if self.cadence.passes == 1 else seconds * self.cadence.passes
 
     def prefill_bound(self, chunks: Sequence[Chunk], *, arithmetic: bool = True) -> Bound:
         """What of that time waits for HBM, and what for arithmetic (0 if that does not matter)."""
-        if not arithmetic and self._expand is None:
+        if self.cadence.skips_prompt or (not arithmetic and self._expand is None):
             return NOTHING
         tokens, flops, prefixes = self._prefill_work(chunks)
         compute = self._prefill.seconds(tokens, flops) - self._prefill.t0
         expand = self._expand.work(prefixes).bound if self._expand and prefixes else NOTHING
-        return Bound(expand.hbm_s, max(0.0, compute) + expand.compute_s)
+        bound = Bound(expand.hbm_s, max(0.0, compute) + expand.compute_s)
+        return bound if self.cadence.passes == 1 else bound.times(self.cadence.passes)
 
     def _prefill_work(self, chunks: Sequence[Chunk]) -> tuple[int, float, int]:
         """New tokens, FLOP and prefix tokens of all chunks."""
+        if self.cadence.period > 1:
+            chunks = [self.cadence.chunk(*chunk) for chunk in chunks]
         seen = sum(pairs(tokens, prefix, self.window) for tokens, prefix in chunks)
         return sum(n for n, _ in chunks), self._prefill_flops * seen, sum(prefix for _, prefix in chunks)
 

@@ -57,6 +57,11 @@ class Parallel:
     def check_model(self, model: ModelSpec) -> None:
         """Raise InputError unless the model can be shared so."""
         for stage in model.stages(self.pp):
+            sources = model.kv_sources[stage.first : stage.stop]
+            apart = not model.even or any(not stage.first <= source < stage.stop for source in sources)
+            if apart and self.pp > 1:
+                reason = "layers that share keys and values, or that do not run once per token, lie on one stage"
+                raise InputError(f"{model.name}: {reason}", path="pp", found=self.pp, allowed="1")
             model.layer_kinds(self.tp, expert_parallel=self.expert_parallel, stage=stage)
 
     @property

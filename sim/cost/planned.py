@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from hw_profiles.cost_models import CopyModel
+from hw_profiles.errors import InputError
 from hw_profiles.models import ModelSpec
 from hw_profiles.profile import Profile
 from policies.sequence.plan import LayerPlan, SequencePlan
@@ -47,6 +48,9 @@ class PlannedStep(StepCost):
         parallel: Parallel,
         **options: Any,
     ) -> None:
+        if any(spec.cadence.period > 1 or spec.cadence.skips_prompt for spec in model.specs):
+            reason = "not all of its layers see every token"
+            raise InputError(f"policies within a sequence cannot be combined with {model.name}: {reason}")
         super().__init__(model, profile, host_time_s, l2_prefetch_bytes, parallel=parallel, **options)
         lines = [line for layer in plan.layers for line in lines_of(layer)]
         self.terms = Terms.of(self.windows, lines)
@@ -65,7 +69,7 @@ class PlannedStep(StepCost):
             if key not in known:
                 known[key] = len(self._groups)
                 kind, layer = LayerCost(1, at[key[0]], self.kernels, options.get("expert_skew", 0.0)), at[key[0]]
-                share = layer.kv_bytes_per_token / whole[key[0]] if whole[key[0]] else 1.0
+                share = layer.entry_bytes / whole[key[0]]
                 rate = self.kernels.prefill(layer).flops
                 self._groups.append(PlannedLayer(kind, key[1], self.terms, profile, copy, share, parallel.tp, rate))
             self._runs.append((known[key], len(list(alike))))
@@ -111,7 +115,8 @@ class PlannedStep(StepCost):
     ) -> StepTimes:
         """As StepCost.mixed_step. ended: lengths of the prompts that this step completes."""
         stage = self._stage
-        linear, exchange = stage.linear(tokens, rows), stage.exchange(tokens, rows)
+        prompt = sum([new for new, _ in chunks])
+        linear, exchange = stage.linear(tokens, rows, prompt), stage.exchange(tokens, rows, prompt)
         attended: list[Seconds] = []
         extra: list[Seconds] = []
         loads, host = [], 0.0

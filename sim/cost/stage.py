@@ -62,19 +62,23 @@ class StageCost:
         self._vocab, self._profile = model.vocab, profile
         self._exchange = Exchange(kernels, parallel)
         self._hidden_bytes = model.hidden * model.dtype_bytes
+        self._even = all(kind.cadence.plain for kind in self._kinds)
+        self._reduces = [layer.all_reduces for _, layer in layers]
         self._reductions = sum(count * layer.all_reduces for count, layer in layers) + (stage.embeds and tp > 1)
         self._logit_bytes = model.vocab * model.dtype_bytes if stage.samples and tp > 1 else 0
         self._sends = 0 if stage.samples else 2 * self._hidden_bytes  # the hidden state and the residual
         self._leaves_node = leaves_node
-        kernels_in_all = sum(k.count * k.kernels for k in self._kinds) + self._reductions + stage.samples
-        self.eager_floor_s = kernels_in_all * eager_launch_s
+        beside = self._reductions + stage.samples
+        self.eager_floor_s = (sum(k.decodes * k.kernels for k in self._kinds) + beside) * eager_launch_s
         """Time to launch the kernels of a decode step one by one."""
-        self.launch_floor_s = kernels_in_all * profile.launch.stream if graphs else self.eager_floor_s
+        with_prompts = sum(k.count * k.cadence.passes * k.kernels for k in self._kinds) + beside
+        self.launch_floor_s = with_prompts * (profile.launch.stream if graphs else eager_launch_s)
         """Time to launch the kernels of a step with prompts: those between them are compiled if there are graphs."""
         self._layers_by_tokens: dict[int, float] = {}
+        self._layers_by_work: dict[tuple[int, int, int], float] = {}
         self._head_by_rows: dict[int, float] = {0: 0.0}
-        self._exchange_by_work: dict[tuple[int, int], float] = {}
-        self._bound_by_tokens: dict[int, Bound] = {}
+        self._exchange_by_work: dict[tuple[int, int, int], float] = {}
+        self._bound_by_work: dict[tuple[int, int, int], Bound] = {}
         self._head_bound_by_rows: dict[int, tuple[Bound, float]] = {}
         self._windows_by_tokens: dict[int, list[Window]] = {}
         self._prefetch: list[L2Prefetch] = []
@@ -84,9 +88,12 @@ class StageCost:
             self._plain = None
             self._prefetch = [L2Prefetch(l2_prefetch_bytes, l2, kind.decode_model, latency) for kind in self._kinds]
 
-    def linear(self, tokens: int, rows: int) -> float:
-        """Matrix products, elementwise kernels, sampling: a step of `tokens` tokens, of which `rows` are sampled."""
-        layers = self._layers_by_tokens.get(tokens)
+    def linear(self, tokens: int, rows: int, prompt: int = 0) -> float:
+        """Matrix products, elementwise kernels, sampling: a step of `tokens` tokens, of which `rows` are sampled.
+
+        prompt: how many of them are of prompts, which matters where layers do not run once over every token.
+        """
+        layers = self._layers_by_tokens.get(tokens) if self._even else self._uneven(tokens, rows, prompt)
         if layers is None:
             layers = self._layers_by_tokens[tokens] = sum(kind.linear(tokens) * kind.count for kind in self._kinds)
         if self._head is None:
@@ -97,17 +104,40 @@ class StageCost:
             self._head_by_rows[rows] = head
         return layers + head
 
-    def exchange(self, tokens: int, rows: int) -> float:
+    def _uneven(self, tokens: int, rows: int, prompt: int) -> float:
+        """`linear` of layers of which some do not run once over every token."""
+        work = tokens, rows, prompt
+        seconds = self._layers_by_work.get(work)
+        if seconds is None:
+            runs = [(kind, often * kind.count, n) for kind in self._kinds for often, n in kind.cadence.runs(*work)]
+            seconds = self._layers_by_work[work] = sum(times * kind.linear(n) for kind, times, n in runs)
+        return seconds
+
+    def exchange(self, tokens: int, rows: int, prompt: int = 0) -> float:
         """What ranks send each other, and the next stage: all-reduces of the hidden state, logits, activations."""
         if not (self._reductions or self._sends):
             return 0.0
-        seconds = self._exchange_by_work.get((tokens, rows))
+        work = tokens, rows, 0 if self._even else prompt
+        seconds = self._exchange_by_work.get(work)
         if seconds is None:
-            seconds = self._reductions * self._exchange.all_reduce(tokens * self._hidden_bytes) if tokens else 0.0
+            seconds = self._reduced(*work)
             seconds += self._exchange.gather(rows * self._logit_bytes) if rows and self._logit_bytes else 0.0
             seconds += self._exchange.hand_over(tokens * self._sends, self._leaves_node) if self._sends else 0.0
-            self._exchange_by_work[tokens, rows] = seconds
+            self._exchange_by_work[work] = seconds
         return seconds
+
+    def _reduced(self, tokens: int, rows: int, prompt: int) -> float:
+        """All-reduces of the hidden state."""
+        if not tokens:
+            return 0.0
+        if self._even:
+            return self._reductions * self._exchange.all_reduce(tokens * self._hidden_bytes)
+        seconds, layers = 0.0, 0
+        for kind, each in zip(self._kinds, self._reduces, strict=True):
+            layers += kind.count * each
+            for often, n in kind.cadence.runs(tokens, rows, prompt):
+                seconds += often * kind.count * each * self._exchange.all_reduce(n * self._hidden_bytes)
+        return seconds + (self._reductions - layers) * self._exchange.all_reduce(tokens * self._hidden_bytes)
 
     @property
     def asks_longest(self) -> bool:
@@ -126,10 +156,10 @@ class StageCost:
         if self._prefetch:
             return float(self.decode_stride(seqs, context, 1, tokens, windowed)[0])
         if self._plain is not None:
-            return self._plain.count * self._plain.decode(seqs, context, longest)
+            return self._plain.decodes * self._plain.decode(seqs, context, longest)
         seconds = 0.0
         for kind, place in zip(self._kinds, self._places, strict=True):
-            seconds += kind.count * kind.decode(seqs, context if place is None else windowed[place].tokens, longest)
+            seconds += kind.decodes * kind.decode(seqs, context if place is None else windowed[place].tokens, longest)
         return seconds
 
     def decode_stride(
@@ -147,7 +177,7 @@ class StageCost:
         """
         lengths = longest + _STEPS[:steps] if longest else None
         if self._plain is not None:
-            return self._plain.count * self._plain.decode_steps(seqs, context + seqs * _STEPS[:steps], lengths)
+            return self._plain.decodes * self._plain.decode_steps(seqs, context + seqs * _STEPS[:steps], lengths)
         seconds: Floats | float = 0.0
         for i, (kind, place) in enumerate(zip(self._kinds, self._places, strict=True)):
             now, growing = (context, seqs) if place is None else windowed[place]
@@ -157,7 +187,7 @@ class StageCost:
                 layer = self._prefetch[i].seconds(seqs, kind.decode_bytes * attended, window)
             else:
                 layer = kind.decode_steps(seqs, attended, lengths)
-            seconds = seconds + kind.count * layer
+            seconds = seconds + kind.decodes * layer
         assert isinstance(seconds, np.ndarray)
         return seconds
 
@@ -182,8 +212,11 @@ class StageCost:
         seconds = 0.0
         for kind, place in zip(self._kinds, self._places, strict=True):
             attended = context if place is None else windowed[place].tokens
-            layer = kind.together(kind.prefill(chunks), kind.decode(seqs, attended, longest), seqs, attended)
-            seconds += kind.count * layer
+            prefill = kind.prefill(chunks)
+            layer = kind.together(prefill, kind.decode(seqs, attended, longest), seqs, attended)
+            seconds += kind.decodes * layer
+            if kind.decodes != kind.count:
+                seconds += (kind.count - kind.decodes) * prefill
         return seconds
 
     def bound(
@@ -198,7 +231,7 @@ class StageCost:
         arithmetic: bool = True,
     ) -> Bound:
         """How much of a step's kernel time waits for HBM, and how much for arithmetic; see StepCost.bound."""
-        hbm_s, compute_s = self._linear_bound(tokens, rows)
+        hbm_s, compute_s = self._linear_bound(tokens, rows, sum(n for n, _ in chunks))
         for i, (kind, place) in enumerate(zip(self._kinds, self._places, strict=True)):
             if seqs:
                 attended = context if place is None else windowed[place].tokens
@@ -207,18 +240,20 @@ class StageCost:
                     window, nbytes = self._linear_windows(tokens)[i], np.array([kind.decode_bytes * float(attended)])
                     seconds = float(self._prefetch[i].seconds(seqs, nbytes, window)[0])
                 hbm, compute = kind.decode_bound(seqs, attended, seconds)
-                hbm_s, compute_s = hbm_s + kind.count * hbm, compute_s + kind.count * compute
+                hbm_s, compute_s = hbm_s + kind.decodes * hbm, compute_s + kind.decodes * compute
             if chunks:
                 hbm, compute = kind.prefill_bound(chunks, arithmetic=arithmetic)
                 hbm_s, compute_s = hbm_s + kind.count * hbm, compute_s + kind.count * compute
         return Bound(hbm_s, compute_s)
 
-    def _linear_bound(self, tokens: int, rows: int) -> Bound:
+    def _linear_bound(self, tokens: int, rows: int, prompt: int) -> Bound:
         """That of the matrix products and what lies between them, of the output head, and of sampling."""
-        if tokens not in self._bound_by_tokens:
-            bounds = [kind.linear_bound(tokens).times(kind.count) for kind in self._kinds]
-            self._bound_by_tokens[tokens] = Bound(sum(b.hbm_s for b in bounds), sum(b.compute_s for b in bounds))
-        layers = self._bound_by_tokens[tokens]
+        work = (tokens, 0, 0) if self._even else (tokens, rows, prompt)
+        if work not in self._bound_by_work:
+            runs = [(kind, kind.count * often, n) for kind in self._kinds for often, n in kind.cadence.runs(*work)]
+            bounds = [kind.linear_bound(n).times(times) for kind, times, n in runs]
+            self._bound_by_work[work] = Bound(sum(b.hbm_s for b in bounds), sum(b.compute_s for b in bounds))
+        layers = self._bound_by_work[work]
         if self._head is None or not rows:
             return layers
         if rows not in self._head_bound_by_rows:

@@ -171,7 +171,8 @@ class StepCost:
         if stage is None:
             times = self._pipeline.mixed_step(seqs, context, windowed, chunks, rows, longest, flowing)
             return times._replace(seconds=times.seconds + self.host_time_s)
-        linear, exchange = stage.linear(tokens, rows), stage.exchange(tokens, rows)
+        prompt = sum([new for new, _ in chunks])
+        linear, exchange = stage.linear(tokens, rows, prompt), stage.exchange(tokens, rows, prompt)
         attended = stage.mixed(chunks, seqs, context, tokens, windowed, longest)
         launch = max(0.0, stage.launch_floor_s - linear - exchange - attended)
         return StepTimes(linear + attended + exchange + launch + self.host_time_s, linear, attended, exchange, launch)
@@ -183,7 +184,8 @@ class StepCost:
     def recompute_s(self, tokens: int, prefix: int) -> float:
         """Time to compute `tokens` tokens of a prompt after `prefix` cached ones, in a step of their own."""
         chunks = [(tokens, prefix)]
-        return sum(s.linear(tokens, 0) + s.exchange(tokens, 0) + s.prefill(chunks) for s in self.stages)
+        work = tokens, 0, tokens
+        return sum(s.linear(*work) + s.exchange(*work) + s.prefill(chunks) for s in self.stages)
 
     # ---- parts of a step, over all stages
 

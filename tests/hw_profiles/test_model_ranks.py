@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from hw_profiles.attention import GQA, MLA, visible_pairs
 from hw_profiles.errors import InputError
-from hw_profiles.geometry import MLP, LayerSpec, expected_experts
+from hw_profiles.geometry import LayerSpec
+from hw_profiles.mlp import MLP, expected_experts
 from hw_profiles.model_spec import ModelSpec
 from hw_profiles.models import list_models, load_model
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw_profiles.geometry import MoE
+from hw_profiles.mlp import MoE
 from sim.cost.experts import ExpertLoad, selection
 
 
