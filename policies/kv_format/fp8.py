@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from hw_profiles.formats import KV_FORMATS
 from policies.kv_format.stored import quantised, vector_share
-from policies.sequence.plan import LayerPlan, LayerView
+from policies.sequence.plan import LayerPlan, LayerView, SequencePolicy
 
 
-class FP8:
+class FP8(SequencePolicy):
     """Keys and values in 8-bit floating point, one scale per tensor: half the bytes of 16-bit KV.
 
     The kernel that writes the cache converts, and attention reads the 8-bit values: no kernel is added, and attention

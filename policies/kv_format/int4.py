@@ -7,13 +7,13 @@ from dataclasses import replace
 from hw_profiles.formats import Format
 from policies.kv_format.stored import UNPACKED, pack_work, quantised, vector_share
 from policies.options import switch, whole
-from policies.sequence.plan import LayerPlan, LayerView
+from policies.sequence.plan import LayerPlan, LayerView, SequencePolicy
 
 SCALE_BITS = 32
 """An fp16 minimum and an fp16 scale per group."""
 
 
-class Int4:
+class Int4(SequencePolicy):
     """Keys and values in 4-bit integers, group-wise along a head's vector: 4.5 bits per value in groups of 64.
 
     Bytes per head and token: d/2 + 4 ceil(d / group) for keys, and as many for values (asymmetric: an fp16 minimum and

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from hw_profiles.formats import KV_FORMATS
 from policies.kv_format.stored import quantised, vector_share
-from policies.sequence.plan import LayerPlan, LayerView
+from policies.sequence.plan import LayerPlan, LayerView, SequencePolicy
 
 
-class Int8:
+class Int8(SequencePolicy):
     """Keys and values in 8-bit integers, a scale and a zero point per head and token: 132 bytes for 256 at 128 a head.
 
     Bytes per head and token: d + 4 for keys, and as many for values (asymmetric, fp16 scale and zero point). The kernel

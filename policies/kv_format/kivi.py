@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from policies.kv_format.stored import needs_heads, pack_work, quantised
 from policies.options import whole
-from policies.sequence.plan import LayerPlan, LayerView, Work
+from policies.sequence.plan import LayerPlan, LayerView, SequencePolicy, Work
 from policies.sequence.scores import row_bytes
 
 BITS = (2, 4, 8, 16)
@@ -15,7 +15,7 @@ SCALE_BITS = 32
 SOURCE = "jy-yuan/KIVI, models/llama_kivi.py"
 
 
-class KIVI:
+class KIVI(SequencePolicy):
     """2-bit KV: keys in groups along tokens per channel, values in groups along channels per token, a 16-bit residual.
 
     Bytes per value: bits/8 + 4/group. The newest tokens stay in the engine's format: of the keys up to `residual`,

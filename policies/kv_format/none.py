@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from policies.sequence.plan import LayerPlan, LayerView
+from policies.sequence.plan import LayerPlan, LayerView, SequencePolicy
 
 
-class NoFormat:
+class NoFormat(SequencePolicy):
     """Keeps KV in the engine's own format (`engine.kv_dtype`)."""
 
     def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:

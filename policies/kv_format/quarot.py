@@ -10,7 +10,7 @@ from hw_profiles.formats import Format
 from hw_profiles.lines import CONTEXT, constant
 from policies.kv_format.stored import needs_heads, quantised, vector_share
 from policies.options import switch, whole
-from policies.sequence.plan import LayerPlan, LayerView, Work
+from policies.sequence.plan import LayerPlan, LayerView, SequencePolicy, Work
 from policies.sequence.scores import ACTIVATION_BYTES
 
 SCALE_BITS = 32
@@ -20,7 +20,7 @@ PACKED_BYTES = 0.5
 SOURCE = "spcl/QuaRot, quarot/transformers/kv_cache.py"
 
 
-class QuaRot:
+class QuaRot(SequencePolicy):
     """4-bit KV, a scale and a zero point per head and token, behind Hadamard rotations: 68 bytes for 256 at 128 a head.
 
     Bytes per head and token: d bits/8 + 4 d/group for keys, and as many for values. Queries and keys are rotated after

@@ -7,13 +7,13 @@ from dataclasses import replace
 from hw_profiles.lines import CONTEXT, constant
 from policies.kv_format.stored import needs_heads
 from policies.options import number, whole
-from policies.sequence.plan import LayerPlan, LayerView, Work
+from policies.sequence.plan import LayerPlan, LayerView, SequencePolicy, Work
 from policies.sequence.scores import ACTIVATION_BYTES
 
 SOURCE = "SalesforceAIResearch/ThinK, ThinK_eager/src/kv_pruning_utils.py"
 
 
-class ThinK:
+class ThinK(SequencePolicy):
     """Drops `ratio` of the channels of each head's keys, chosen at the end of the prompt; values stay whole.
 
     Keys take 1 - ratio of their bytes, so KV 1 - ratio/2; the newest `window` tokens keep all channels. A mask of a bit

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hw_profiles.lines import CONTEXT, constant
 from policies.kv_format.stored import UNPACKED, needs_heads, quantised
 from policies.options import number, switch, whole
-from policies.sequence.plan import LayerPlan, LayerView, Work
+from policies.sequence.plan import LayerPlan, LayerView, SequencePolicy, Work
 from policies.sequence.scores import prompt_flops, prompt_pair_bytes, row_bytes
 
 SCALE_BITS = 32
@@ -17,7 +17,7 @@ SALIENT_BIT = 1
 SOURCE = "ThisisBillhe/ZipCache, zipcache/models/CompressUtils/compress_class.py"
 
 
-class ZipCache:
+class ZipCache(SequencePolicy):
     """Salient tokens in 4 bits and the others in 2, with next to no scales: 4.98 times smaller at 60 % salient.
 
     Bits per value: salient high + (1 - salient) low. Keys are quantised per channel (a scale per channel for either

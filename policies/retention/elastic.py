@@ -7,7 +7,7 @@ from dataclasses import replace
 from hw_profiles.lines import CONTEXT, NOTHING
 from policies.options import choice, number, seconds
 from policies.retention.budget import applies, coverage, keeping
-from policies.sequence.plan import FULL, LayerPlan, LayerView, Work
+from policies.sequence.plan import FULL, LayerPlan, LayerView, SequencePolicy, Work
 from policies.sequence.scores import prompt_flops, prompt_pair_bytes
 
 CALLS_PER_TOKEN = 3
@@ -17,7 +17,7 @@ CALLS_PER_DROPPED = 4
 SOURCE = "liuzuyan/ElasticCache, kv_cache.py"
 
 
-class ElasticCache:
+class ElasticCache(SequencePolicy):
     """Keeps the share `budget` of all tokens seen: a prompt's others are merged into the nearest kept token.
 
     When a prompt is complete, tokens are ranked by their attention summed over queries (so scores are written and

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hw_profiles.errors import InputError
 from hw_profiles.lines import CONTEXT, Line
 from policies.retention.budget import amount, applies, coverage, gather, keeping, limited, of_prompt
-from policies.sequence.plan import FULL, LayerPlan, LayerView, Work
+from policies.sequence.plan import FULL, LayerPlan, LayerView, SequencePolicy, Work
 from policies.sequence.scores import ACTIVATION_BYTES, prompt_flops, prompt_pair_bytes, row_bytes
 
 SUM_BYTES = 4
@@ -15,7 +15,7 @@ SUM_BYTES = 4
 SOURCE = "FMInference/H2O, h2o_flexgen/flexgen/pytorch_backend.py"
 
 
-class H2O:
+class H2O(SequencePolicy):
     """Keeps heavy hitters (tokens with most accumulated attention, per head) and the newest tokens, in a fixed budget.
 
     A sum of attention (fp32) stays beside each kept token and head. Attention must write its scores, so it runs as
@@ -25,10 +25,11 @@ class H2O:
 
     heavy, recent   tokens kept of either kind: shares of the prompt as in the paper (0.1), or tokens (204)
 
-    Source: Z. Zhang et al., "H2O", NeurIPS 2023 (arXiv 2306.14048), section 4; repository FMInference/H2O, h2o_flexgen
-    (hh_ratio 0.1: as many heavy as recent tokens, of the prompt's length). Kernels count their bytes at the profile's
-    rate. The memory that the scores of a prompt take while they exist is not counted. With grouped queries a KV head's
-    tokens are ranked by the sum over its group.
+    Source: Z. Zhang et al., "H2O", NeurIPS 2023 (arXiv 2306.14048), section 4 (10 % and 10 %); repository
+    FMInference/H2O, h2o_flexgen (hh_ratio: heavy tokens, and as many recent ones, as a share of the prompt; the A100
+    logs are of 0.2, a fifth of prompt and answer). Kernels count their bytes at the profile's rate. The memory that the
+    scores of a prompt take while they exist is not counted. With grouped queries a KV head's tokens are ranked by the
+    sum over its group.
     """
 
     def __init__(self, *, heavy: float = 0.1, recent: float = 0.1) -> None:

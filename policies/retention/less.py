@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from hw_profiles.errors import InputError
 from hw_profiles.lines import Line, constant
-from policies.options import choice, number, whole
-from policies.retention.budget import applies, coverage, limited
+from policies.options import choice, whole
+from policies.retention.budget import amount, applies, coverage, limited
 from policies.retention.h2o import H2O
 from policies.retention.streaming_llm import StreamingLLM
 from policies.sequence.plan import FULL, LayerPlan, LayerView, SequencePolicy, Work
@@ -16,7 +16,7 @@ from policies.sequence.scores import ACTIVATION_BYTES
 SOURCE = "hdong920/LESS, src/inference/generative/llama_gen.py"
 
 
-class LESS:
+class LESS(SequencePolicy):
     """A sparse policy that adds what it drops to a state of constant size: 4.03 tokens a head at rank 8, d = 128.
 
     The state of a head is a matrix of rank x d and a vector of rank. A dropped token's key is mapped to `rank` values
@@ -24,7 +24,8 @@ class LESS:
     one, reads the state, and adds its part to that of the tokens kept. The networks of all heads are weights that every
     step reads.
 
-    heavy, recent    tokens kept of either kind, as shares of `max_positions`; heavy ones of `lambda` are the first ones
+    heavy, recent    tokens kept of either kind: shares of `max_positions` as in the paper, or tokens; heavy ones of
+                     `lambda` are the first ones
     sparse           h2o: heavy ones by accumulated attention. lambda: sinks and a window, without scores
     rank, hidden     widths of the networks
     max_positions    longest context of the model, of which budgets are shares; by default the run's longest
@@ -44,8 +45,9 @@ class LESS:
         hidden: int = 512,
         max_positions: int | None = None,
     ) -> None:
-        self._heavy = number("heavy", heavy, 0, 1)
-        self._recent = number("recent", recent, 0, 1, above=True)
+        self._heavy, self._recent = amount("heavy", heavy), amount("recent", recent)
+        if not recent:
+            raise ValueError(f"recent: found {recent!r}, expected at least the newest token")
         self._h2o = choice("sparse", sparse, ("h2o", "lambda")) == "h2o"
         self._rank = whole("rank", rank, 1, 1024)
         self._hidden = whole("hidden", hidden, 1, 1 << 16)
@@ -100,4 +102,5 @@ class LESS:
     def _tokens(self, layer: LayerView) -> tuple[int, int]:
         """(heavy, recent) tokens."""
         longest = self._positions or layer.max_context
-        return int(self._heavy * longest), max(1, int(self._recent * longest))
+        heavy, recent = (n if isinstance(n, int) else int(n * longest) for n in (self._heavy, self._recent))
+        return heavy, max(1, recent)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from policies.sequence.plan import LayerPlan, LayerView
+from policies.sequence.plan import LayerPlan, LayerView, SequencePolicy
 
 
-class NoRetention:
+class NoRetention(SequencePolicy):
     """Keeps the KV of every token."""
 
     def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:

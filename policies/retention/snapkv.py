@@ -8,13 +8,13 @@ from hw_profiles.errors import InputError
 from hw_profiles.lines import CONTEXT, Line
 from policies.options import whole
 from policies.retention.budget import applies, coverage, gather, keeping
-from policies.sequence.plan import FULL, LayerPlan, LayerView, Work
+from policies.sequence.plan import FULL, LayerPlan, LayerView, SequencePolicy, Work
 from policies.sequence.scores import ACTIVATION_BYTES, PASSES, SUM_PASSES
 
 SOURCE = "FasterDecoding/SnapKV, snapkv/monkeypatch/snapkv_utils.py"
 
 
-class SnapKV:
+class SnapKV(SequencePolicy):
     """Keeps `budget` tokens of the prompt per head, those that its last `window` queries attend, and all that follows.
 
     The window's tokens are part of the budget. A prompt runs with a fused kernel; when it is complete the scores of the

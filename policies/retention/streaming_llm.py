@@ -6,12 +6,12 @@ from dataclasses import replace
 
 from policies.options import switch, whole
 from policies.retention.budget import applies, gather, keeping, limited
-from policies.sequence.plan import LayerPlan, LayerView, Work
+from policies.sequence.plan import LayerPlan, LayerView, SequencePolicy, Work
 
 SOURCE = "mit-han-lab/streaming-llm, streaming_llm/pos_shift/modify_llama.py"
 
 
-class StreamingLLM:
+class StreamingLLM(SequencePolicy):
     """Keeps the first `sinks` tokens and the newest `window` ones, whatever their attention: memory without growth.
 
     Positions are those within the cache, so keys are kept without them and every step sets those of all kept keys. No

@@ -67,7 +67,7 @@ class PlannedLayer:
         flop_rate: float,
     ) -> None:
         self.kind, self.plan, self._terms = kind, plan, terms
-        self.attended = Summed(plan.form.of(plan.attended) * (1.0 / plan.form.rate), terms)
+        self.attended = Summed(plan.form.read(plan.attended), terms)
         self.launches = sum(work.launches for work in plan.works)
         self._share, self._hbm = share, profile.hbm_bandwidth
         self._flop_rate = flop_rate
@@ -202,7 +202,7 @@ def _copied(model: CopyModel, nbytes: Seconds, copies: Seconds) -> Seconds:
 
 def lines_of(plan: LayerPlan) -> Iterator[Line]:
     """Every line of a plan that is summed over decoding sequences."""
-    yield plan.form.of(plan.attended)
+    yield plan.form.read(plan.attended)
     for work in plan.works:
         yield work.nbytes
         yield work.flops
