@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hw_profiles.formats import Format
-from policies.kv_format.stored import UNPACKED, pack_work, quantised, vector_share
+from policies.kv_format.stored import FUSED, UNPACKED, as_it_goes, kernel_share, pack_work, quantised, vector_share
 from policies.options import switch, whole
 from policies.sequence.plan import LayerPlan, LayerView, SequencePolicy
 
@@ -24,21 +24,24 @@ class Int4(SequencePolicy):
             do (LMDeploy). false: as FlexGen does it, new tokens are packed by kernels of their own, and every step
             unpacks what it attends to 16 bits before plain attention reads it: HBM traffic rises although the cache
             (and what crosses a link) shrinks
+    efficiency  bandwidth of the attention kernel over the packed cache, as a share of the plain kernel's
 
     Source: Y. Sheng et al., "FlexGen" (arXiv 2303.06865), section 5; FMInference/FlexGen, flexgen/compression.py and
     the CompressionConfig of flexgen/flex_opt.py (4 bits, groups of 64 along the head, asymmetric).
     """
 
-    def __init__(self, *, group: int = 64, fused: bool = True) -> None:
+    def __init__(self, *, group: int = 64, fused: bool = True, efficiency: float = 1.0) -> None:
         self._number = Format("int4", 4, whole("group", group, 2, 1024), scale_bits=SCALE_BITS)
         self._fused = switch("fused", fused)
-        self.assumptions = ("int4: fused attention unpacks at the bandwidth of the plain kernel",) if fused else ()
+        self._efficiency = kernel_share(efficiency)
+        self.assumptions = (f"int4: {FUSED}",) if fused else ()
 
     def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
         """The layer's plan, its keys and values in half a byte each, and four bytes per group."""
         share = vector_share(layer, self._number)
         beside = 0.0 if self._fused else UNPACKED
-        plan = replace(before, form=quantised(layer, before, "int4", key=share, value=share, beside=beside))
+        form = quantised(layer, before, "int4", key=share, value=share, beside=beside, efficiency=self._efficiency)
+        plan = as_it_goes(before, form)
         if self._fused:
             return plan
         step, prompt = pack_work(layer, share, 4, "FlexGen, compression.py: minimum and maximum, scaling, packing")

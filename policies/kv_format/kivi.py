@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from policies.kv_format.stored import needs_heads, pack_work, quantised
+from policies.kv_format.stored import FUSED, as_it_goes, kernel_share, needs_heads, pack_work, quantised
 from policies.options import whole
 from policies.sequence.plan import LayerPlan, LayerView, SequencePolicy, Work
 from policies.sequence.scores import row_bytes
@@ -27,13 +27,14 @@ class KIVI(SequencePolicy):
     bits        of keys and values, or of each by `key_bits` and `value_bits`: 2, 4, 8, or 16 (not quantised)
     group       values that share a scale and a minimum
     residual    newest tokens in the engine's format; a multiple of `group`
+    efficiency  bandwidth of the attention kernel over the packed cache, as a share of the plain kernel's
 
     Source: Z. Liu et al., "KIVI", ICML 2024 (arXiv 2402.02750), section 3; repository jy-yuan/KIVI (defaults: its
     README, 2 bits, group 32, residual 128). The repository's kernels take a model without grouped queries; the same is
-    assumed of GQA. That its products reach the bandwidth of plain attention is assumed: no measurement is published.
+    assumed of GQA. That its products reach the bandwidth of plain attention is assumed.
     """
 
-    assumptions = ("kivi: products with the packed cache reach the bandwidth of plain attention",)
+    assumptions = (f"kivi: {FUSED}",)
 
     def __init__(
         self,
@@ -43,7 +44,9 @@ class KIVI(SequencePolicy):
         value_bits: int | None = None,
         group: int = 32,
         residual: int = 128,
+        efficiency: float = 1.0,
     ) -> None:
+        self._efficiency = kernel_share(efficiency)
         both = self._allowed("bits", bits)
         self._key_bits = both if key_bits is None else self._allowed("key_bits", key_bits)
         self._value_bits = both if value_bits is None else self._allowed("value_bits", value_bits)
@@ -67,15 +70,12 @@ class KIVI(SequencePolicy):
             key_full=self._residual // 2,
             value_full=self._residual,
             beside=row_bytes(layer) / layer.token_bytes,
+            efficiency=self._efficiency,
         )
         step, prompt = pack_work(layer, (key + value) / 2, 3, f"{SOURCE}: one token per step, keys in bursts")
         products = Work("products and softmax apart", launches=5, source=SOURCE)
-        return replace(
-            before,
-            form=form,
-            works=(*before.works, step, products),
-            prompt_works=(*before.prompt_works, prompt),
-        )
+        plan = as_it_goes(before, form)
+        return replace(plan, works=(*plan.works, step, products), prompt_works=(*plan.prompt_works, prompt))
 
     def _share(self, layer: LayerView, bits: int) -> float:
         return (bits + SCALE_BITS / self._group) / (8 * layer.element_bytes) if bits < 16 else 1.0

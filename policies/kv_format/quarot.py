@@ -8,7 +8,7 @@ from dataclasses import replace
 from hw_profiles.errors import InputError
 from hw_profiles.formats import Format
 from hw_profiles.lines import CONTEXT, constant
-from policies.kv_format.stored import needs_heads, quantised, vector_share
+from policies.kv_format.stored import FUSED, as_it_goes, kernel_share, needs_heads, quantised, vector_share
 from policies.options import switch, whole
 from policies.sequence.plan import LayerPlan, LayerView, SequencePolicy, Work
 from policies.sequence.scores import ACTIVATION_BYTES
@@ -31,14 +31,23 @@ class QuaRot(SequencePolicy):
     group        values that share a scale; by default a head's vector
     activations  true: inputs of the four matrix products of a layer are rotated and quantised too, as in QuaRot's W4A4.
                  The 4-bit weights and the rate of 4-bit products are the engine's (`engine.weights_dtype`)
+    efficiency   bandwidth of the attention kernel over the packed cache, as a share of the plain kernel's
 
     Source: S. Ashkboos et al., "QuaRot", NeurIPS 2024 (arXiv 2404.00456), sections 4 and 5; repository spcl/QuaRot.
     That the attention kernel reaches the bandwidth of the plain one is assumed.
     """
 
-    assumptions = ("quarot: attention over 4-bit KV reaches the bandwidth of plain attention",)
+    assumptions = (f"quarot: {FUSED}",)
 
-    def __init__(self, *, bits: int = 4, group: int | None = None, activations: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        bits: int = 4,
+        group: int | None = None,
+        activations: bool = False,
+        efficiency: float = 1.0,
+    ) -> None:
+        self._efficiency = kernel_share(efficiency)
         if isinstance(bits, bool) or bits not in (2, 3, 4, 6, 8, 16):
             raise ValueError(f"bits: found {bits!r}, expected one of 2, 3, 4, 6, 8, 16")
         self._number = Format(f"int{bits}", bits, whole("group", group or 0, 0, 1024), scale_bits=SCALE_BITS)
@@ -50,7 +59,8 @@ class QuaRot(SequencePolicy):
         plan, share = before, 1.0
         if self._number.bits < 16:
             share = vector_share(layer, self._number)
-            plan = replace(before, form=quantised(layer, before, "quarot", key=share, value=share))
+            form = quantised(layer, before, "quarot", key=share, value=share, efficiency=self._efficiency)
+            plan = as_it_goes(before, form)
         works = [self._rotate(layer, share)]
         if self._activations:
             works.append(self._inputs(layer))

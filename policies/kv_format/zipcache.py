@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hw_profiles.lines import CONTEXT, constant
-from policies.kv_format.stored import UNPACKED, needs_heads, quantised
+from policies.kv_format.stored import FUSED, UNPACKED, kernel_share, needs_heads, quantised
 from policies.options import number, switch, whole
 from policies.sequence.plan import LayerPlan, LayerView, SequencePolicy, Work
 from policies.sequence.scores import prompt_flops, prompt_pair_bytes, row_bytes
@@ -34,6 +34,7 @@ class ZipCache(SequencePolicy):
     fused    true: attention reads the packed cache and unpacks on the way, and a compression touches the newest tokens
              alone. false: as the published code does it, every step unpacks the cache to 16 bits before plain attention
              reads it, and a compression packs all of it anew
+    efficiency  bandwidth of the attention kernel over the packed cache, as a share of the plain kernel's
 
     Source: Y. He et al., "ZipCache", NeurIPS 2024 (arXiv 2405.14256), sections 4 and 5; repository
     ThisisBillhe/ZipCache (its demo: 0.4 of the tokens not salient, 4 and 2 bits, streaming_gap 100). A fused kernel is
@@ -48,15 +49,17 @@ class ZipCache(SequencePolicy):
         low: int = 2,
         probes: float = 0.1,
         gap: int = 100,
-        fused: bool = False,
+        fused: bool = True,
+        efficiency: float = 1.0,
     ) -> None:
+        self._efficiency = kernel_share(efficiency)
         self._high = whole("high", high, 1, 8)
         self._low = whole("low", low, 0, high)
         self._bits = number("salient", salient, 0, 1) * high + (1 - salient) * low
         self._probes = number("probes", probes, 0, 1)
         self._gap = whole("gap", gap, 1, 1 << 20)
         self._fused = switch("fused", fused)
-        self.assumptions = ("zipcache: fused attention unpacks at the bandwidth of the plain kernel",) if fused else ()
+        self.assumptions = (f"zipcache: {FUSED}",) if fused else ()
 
     def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
         """The layer's plan, packed by saliency but for the newest tokens."""
@@ -70,7 +73,17 @@ class ZipCache(SequencePolicy):
         if not self._fused:
             beside += UNPACKED + (1.0 + share) / self._gap
         tail = self._gap // 2
-        form = quantised(layer, before, "zipcache", key=key, value=value, key_full=tail, value_full=tail, beside=beside)
+        form = quantised(
+            layer,
+            before,
+            "zipcache",
+            key=key,
+            value=value,
+            key_full=tail,
+            value_full=tail,
+            beside=beside,
+            efficiency=self._efficiency,
+        )
         once = layer.token_bytes * (1.0 + share)
         channels = (2 * SCALE_BITS + SCALE_BITS / 2) / 8 * width
         step = Work("compress the newest", constant(once), launches=2, source=SOURCE)

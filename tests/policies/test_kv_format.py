@@ -230,6 +230,31 @@ def test_what_a_prompt_keeps_and_all_that_follows() -> None:
 # ---- kernels
 
 
+PACKED = [FP8, Int8, Int4, KIVI, QuaRot, ZipCache]
+
+
+@pytest.mark.parametrize("policy", PACKED)
+def test_slower_attention_kernels_take_longer_and_store_no_more(policy: type) -> None:
+    full, half = policy().plan(layer(), FULL), policy(efficiency=0.5).plan(layer(), FULL)
+    assert half.form.of(CONTEXT) == full.form.of(CONTEXT)
+    beside = 5000 * full.form.beside
+    reading = full.form.read(CONTEXT).at(5000, 0) - beside
+    assert half.form.read(CONTEXT).at(5000, 0) - beside == pytest.approx(2 * reading)
+    assert any("BitDecoding" in line or "16-bit" in line for line in full_assumptions(policy))
+
+
+def full_assumptions(policy: type) -> tuple[str, ...]:
+    found: tuple[str, ...] = policy().assumptions
+    return found
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_what_is_packed_as_it_is_computed_is_small_in_the_prompt_too(name: str) -> None:
+    at_once = name not in ("think", "zipcache")  # these choose when the prompt is complete
+    plan = KV_FORMAT[name]().plan(layer(), FULL)
+    assert plan.kept_in_prefill == (CONTEXT if at_once else None)
+
+
 def test_unpacking_first_moves_more_than_it_saves() -> None:
     fused, apart = Int4().plan(layer(), FULL), Int4(fused=False).plan(layer(), FULL)
     assert fused.form.read(CONTEXT).at(1000, 0) == pytest.approx(281.25)
@@ -270,7 +295,7 @@ def test_zipcache_compresses_the_newest_alone_or_all_of_it() -> None:
     share = (fused.form.key + fused.form.value) / 2
     assert fused.works[0].nbytes.at(9000, 10) == pytest.approx(view.token_bytes * (1 + share))
     assert apart.form.beside - fused.form.beside == pytest.approx(2 + (1 + share) / 100)
-    assert ZipCache(gap=200).plan(view, FULL).form.beside < apart.form.beside
+    assert ZipCache(fused=False, gap=200).plan(view, FULL).form.beside < apart.form.beside
 
 
 def test_think_prunes_when_the_prompt_is_complete() -> None:
@@ -327,6 +352,8 @@ def test_kernels_and_their_sources(name: str) -> None:
         (ZipCache, "low", 5),
         (ZipCache, "probes", -0.1),
         (ZipCache, "gap", 0),
+        (FP8, "efficiency", 0),
+        (KIVI, "efficiency", 1.5),
     ],
 )
 def test_wrong_options_are_named(policy: type, option: str, value: object) -> None:
