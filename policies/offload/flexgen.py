@@ -16,24 +16,22 @@ COMPRESSED = 4 / 16 + 2 * 2 / (64 * 2)
 
 
 class FlexGen(SequencePolicy):
-    """Percentages of weights, KV and activations on GPU, host and disk; what is not on the GPU comes layer by layer.
+    """Weights, KV and activations on GPU, host and disk by shares; what is not on the GPU comes layer by layer.
 
     The block schedule goes through the layers once per step for a whole block of sequences, so the weights of a layer
     are loaded once per step whatever the batch. With `overlap` the next layer's weights and KV come while a layer
-    computes, and stores go beside; without, each layer waits for both (InfiniGen runs it so). Percentages are the six
-    numbers of `--percent`; what is left to 100 is on disk.
+    computes, and stores go beside; without, each layer waits for both (InfiniGen runs it so). The shares are those of
+    `--percent`: 20 80 0 100 100 0 is weights 0.8, kv 1.0.
 
-    weights_gpu, weights_cpu   percent of the weights
-    kv_gpu, kv_cpu             percent of the KV
-    act_gpu, act_cpu           percent of the activations between layers
-    overlap                    loads of the next layer beside this one's kernels
-    batches                    GPU batches of a block: KV buffers shrink, each layer's weights are read so often from
-                               HBM
-    compress_weights           4 bits in groups of 64 on every device (0.28 of the bytes), unpacked by a kernel of its
-                               own
-    cpu_attention              attention over the host's share of KV on the CPU: KV stays, q, k, v and the output travel
-    disk_rate                  bytes/s of reads from disk: 2 GB/s (section 6, an NVMe SSD of a T4 instance)
-    host_rate                  bytes/s at which the CPU's attention reads KV
+    weights, weights_disk   share of the weights that is not on the GPU; and that is on disk, a part of that
+    kv, kv_disk             the same of the KV
+    activations             share of the activations between layers that is in host memory
+    overlap                 loads of the next layer beside this one's kernels
+    batches                 GPU batches of a block: buffers of KV shrink, weights are read from HBM once for each
+    compress_weights        4 bits in groups of 64 on every device (0.28 of the bytes), unpacked by a kernel of its own
+    cpu_attention           attention over the KV that is not on the GPU by the CPU: queries and outputs travel instead
+    disk_rate               bytes/s of reads from disk: 2 GB/s (section 6, an NVMe SSD of a T4 instance; recalled)
+    host_rate               bytes/s at which the CPU's attention reads KV
 
     KV in 4 bits is the kv_format `int4`; its sparse attention is `h2o` of retention.
 
@@ -45,12 +43,11 @@ class FlexGen(SequencePolicy):
     def __init__(
         self,
         *,
-        weights_gpu: float = 100.0,
-        weights_cpu: float = 0.0,
-        kv_gpu: float = 0.0,
-        kv_cpu: float = 100.0,
-        act_gpu: float = 100.0,
-        act_cpu: float = 0.0,
+        weights: float = 0.0,
+        weights_disk: float = 0.0,
+        kv: float = 1.0,
+        kv_disk: float = 0.0,
+        activations: float = 0.0,
         overlap: bool = True,
         batches: int = 1,
         compress_weights: bool = False,
@@ -58,9 +55,9 @@ class FlexGen(SequencePolicy):
         disk_rate: float | str = 2e9,
         host_rate: float | str = GATHER_RATE,
     ) -> None:
-        self.weights = _shares("weights_gpu", weights_gpu, "weights_cpu", weights_cpu)
-        self.kv = _shares("kv_gpu", kv_gpu, "kv_cpu", kv_cpu)
-        self.act = _shares("act_gpu", act_gpu, "act_cpu", act_cpu)
+        self.weights = _shares("weights", weights, weights_disk)
+        self.kv = _shares("kv", kv, kv_disk)
+        self.activations = number("activations", activations, 0.0, 1.0)
         self.overlap = switch("overlap", overlap)
         self.batches = whole("batches", batches, 1, 10_000)
         self.packed = COMPRESSED if switch("compress_weights", compress_weights) else 1.0
@@ -77,14 +74,14 @@ class FlexGen(SequencePolicy):
         moves = [*plan.moves]
         for device, share in (("host", self.weights[1]), ("disk", self.weights[2])):
             if share:
-                nbytes = share * self.packed * layer.weight_bytes
-                moves.append(self._load(device, when, Line(), nbytes, f"{SOURCE}: weights"))
+                fixed = share * self.packed * layer.weight_bytes
+                moves.append(self._load(device, when, Line(), fixed, f"{SOURCE}: weights"))
         hidden = layer.hidden * layer.element_bytes
-        for device, share in (("host", self.act[1]), ("disk", self.act[2])):
-            if share:
-                moves.append(self._load(device, when, constant(hidden * share), 0.0, f"{SOURCE}: activations"))
-                stores: When = "async" if self.overlap else "critical"
-                moves.append(Move("d2h", constant(hidden * share), when=stores, source=f"{SOURCE}: activations"))
+        if self.activations:
+            nbytes = constant(hidden * self.activations)
+            stores: When = "async" if self.overlap else "critical"
+            moves.append(Move("h2d", nbytes, when=when, source=f"{SOURCE}: activations"))
+            moves.append(Move("d2h", nbytes, when=stores, source=f"{SOURCE}: activations"))
         return replace(plan, moves=tuple(moves), works=(*plan.works, *self._weight_works(layer)))
 
     def _with_kv(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
@@ -148,10 +145,8 @@ class FlexGen(SequencePolicy):
         return tuple(works)
 
 
-def _shares(gpu_name: str, gpu: float, cpu_name: str, cpu: float) -> tuple[float, float, float]:
-    """Shares on GPU, host and disk from the first two in percent."""
-    number(gpu_name, gpu, 0.0, 100.0)
-    number(cpu_name, cpu, 0.0, 100.0)
-    if gpu + cpu > 100.0:
-        raise ValueError(f"{cpu_name}: found {cpu!r}, expected at most {100.0 - gpu:g} beside {gpu_name} = {gpu:g}")
-    return gpu / 100, cpu / 100, (100.0 - gpu - cpu) / 100
+def _shares(name: str, off: float, disk: float) -> tuple[float, float, float]:
+    """Shares on GPU, host and disk from what is not on the GPU and what of that is on disk."""
+    number(name, off, 0.0, 1.0)
+    number(f"{name}_disk", disk, 0.0, off)
+    return 1.0 - off, off - disk, disk

@@ -118,7 +118,7 @@ def test_uvm_migrates_everything_both_ways() -> None:
 
 
 def test_flexgen_all_on_the_gpu_is_the_plain_plan() -> None:
-    policy = FlexGen(kv_gpu=100, kv_cpu=0)
+    policy = FlexGen(kv=0)
     assert policy.plan(VIEW, FULL) == FULL
     assert policy.weights_on_host == 0.0
 
@@ -134,20 +134,21 @@ def test_flexgen_with_kv_alone_on_the_host_is_host_kv() -> None:
 
 def test_flexgen_weights_by_device() -> None:
     """30 B on 16 GB, `--percent 20 50 100 0 100 0`: half of a layer's weights from the host, 30 % from disk."""
-    policy = FlexGen(weights_gpu=20, weights_cpu=50, kv_gpu=100, kv_cpu=0)
+    policy = FlexGen(weights=0.8, weights_disk=0.3, kv=0)
     assert policy.weights_on_host == pytest.approx(0.8)
     host, disk = policy.plan(VIEW, FULL).moves
-    assert (host.via, host.fixed) == ("dma", 0.5 * VIEW.weight_bytes)
+    assert host.via == "dma"
+    assert host.fixed == pytest.approx(0.5 * VIEW.weight_bytes)
     assert (disk.via, disk.rate) == ("gather", 2e9)
     assert disk.fixed == pytest.approx(0.3 * VIEW.weight_bytes)
     assert host.when == disk.when == "ahead"
-    late = FlexGen(weights_gpu=20, weights_cpu=80, kv_gpu=100, kv_cpu=0, overlap=False).plan(VIEW, FULL)
+    late = FlexGen(weights=0.8, kv=0, overlap=False).plan(VIEW, FULL)
     assert late.moves[0].when == "critical"
 
 
 def test_flexgen_packs_weights() -> None:
     """4 bits in groups of 64: 0.28 of the bytes on every device, and a kernel that unpacks them."""
-    policy = FlexGen(weights_gpu=50, weights_cpu=50, kv_gpu=100, kv_cpu=0, compress_weights=True)
+    policy = FlexGen(weights=0.5, kv=0, compress_weights=True)
     plan = policy.plan(VIEW, FULL)
     assert pytest.approx(0.28125) == COMPRESSED
     assert plan.moves[0].fixed == pytest.approx(0.5 * 0.28125 * VIEW.weight_bytes)
@@ -164,7 +165,7 @@ def test_flexgen_batches_of_a_block() -> None:
 
 
 def test_flexgen_disk_and_activations() -> None:
-    plan = FlexGen(kv_cpu=60, act_gpu=0, act_cpu=100).plan(VIEW, FULL)
+    plan = FlexGen(kv_disk=0.4, activations=1).plan(VIEW, FULL)
     disk = next(m for m in plan.moves if m.via == "gather")
     assert disk.nbytes.at(2048, 0) == pytest.approx(0.4 * WHOLE)
     hidden = 5120 * 2
@@ -190,8 +191,8 @@ def test_flexgen_attention_on_the_cpu() -> None:
 @pytest.mark.parametrize(
     ("policy", "options"),
     [
-        (FlexGen, {"weights_cpu": 10}),
-        (FlexGen, {"kv_gpu": -1}),
+        (FlexGen, {"weights_disk": 0.1}),
+        (FlexGen, {"kv": -1}),
         (FlexGen, {"batches": 0}),
         (HostKV, {"share": 0}),
         (UVM, {"rate": "fast"}),
