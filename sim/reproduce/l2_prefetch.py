@@ -12,15 +12,15 @@ from sim.reproduce.setting import Setting
 
 BASELINE = 0.4710
 """Fitted: share of the HBM rate that the baseline kernel reaches (the paper's profile of it)."""
+PEAK_GB_S = 4000
 INPUT = 512
 
 
 def setting(model: str, batch: int, output: int, *, prefetch: bool, kernel: str = "xformers") -> Setting:
     """512 tokens in, so many out."""
-    policies: dict[str, object] = {"name": "l2_prefetch", "prefetch": prefetch}
-    if kernel == "xformers":
-        policies["baseline"] = BASELINE
-    return Setting(model, "h20", batch, INPUT, output, policies)
+    policies: object = "l2_prefetch" if prefetch else "full"
+    rate = f"{BASELINE * PEAK_GB_S:.0f} GB/s" if kernel == "xformers" else None
+    return Setting(model, "h20", batch, INPUT, output, policies, attention_rate=rate)
 
 
 def pair(model: str, batch: int, output: int, kernel: str = "xformers") -> tuple[Setting, Setting]:

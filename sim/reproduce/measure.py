@@ -6,13 +6,15 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from hw_profiles.errors import InputError
+from hw_profiles.yaml_io import dump_yaml, load_yaml
 from sim.inputs import load_inputs
 from sim.reproduce.models import config_of
 from sim.reproduce.setting import MOST, Setting
@@ -93,20 +95,47 @@ def measure(setting: Setting) -> Measured | Failed:
 
 
 def _measure(setting: Setting, folder: Path) -> Measured:
-    file = folder / "config.json"
-    file.write_text(json.dumps(config_of(setting.model, setting.prompt + setting.output)))
-    model = str(file)
-    batch = setting.batch if setting.batch != MOST else _most(setting, model)
+    named = _Named(_model_file(setting, folder), _profile_file(setting, folder))
+    batch = setting.batch if setting.batch != MOST else _most(setting, named)
     host_time = 0.0
     if setting.other_ms is not None:
-        plain = _read(_run(setting, model, batch, 0.0), batch, setting)
+        plain = _read(_run(setting, named, batch, 0.0), batch, setting)
         kernels = sum(plain.parts.get(name, 0.0) for name in ("linear", "launch"))
         host_time = max(0.0, setting.other_ms - kernels) / 1e3
-    return _read(_run(setting, model, batch, host_time), batch, setting)
+    return _read(_run(setting, named, batch, host_time), batch, setting)
 
 
-def _run(setting: Setting, model: str, batch: int, host_time: float) -> Result:
-    scenario = Scenario.from_dict(setting.document(model, batch, host_time), where=_name(setting))
+class _Named(NamedTuple):
+    """What the scenario names: paths of files, or shipped names."""
+
+    model: str
+    profile: str
+
+
+def _model_file(setting: Setting, folder: Path) -> str:
+    file = folder / "config.json"
+    file.write_text(json.dumps(config_of(setting.model, setting.prompt + setting.output)))
+    return str(file)
+
+
+def _profile_file(setting: Setting, folder: Path) -> str:
+    """The profile; with `attention_rate` a copy whose attention kernel has that rate and no table of ratios."""
+    if setting.attention_rate is None:
+        return setting.profile
+    document = load_yaml(Path(str(resources.files("hw_profiles") / "profiles" / f"{setting.profile}.yaml")))
+    kernels = document["kernels"]
+    kept = {key: kernels["decode_attn"][key] for key in ("floor", "t0", "per_seq")}
+    value, unit = setting.attention_rate.split()
+    source = kernels["decode_attn"]["bandwidth"]["src"]
+    rate = {"v": float(value), "unit": unit, "src": source, "rel": 0}
+    document["kernels"] = {**kernels, "decode_attn": {**kept, "bandwidth": rate}}
+    file = folder / "profile.yaml"
+    file.write_text(dump_yaml(document))
+    return str(file)
+
+
+def _run(setting: Setting, named: _Named, batch: int, host_time: float) -> Result:
+    scenario = Scenario.from_dict(setting.document(*named, batch, host_time), where=_name(setting))
     result = scenario.run()
     rejected = result.summary["requests"]["rejected"]
     if rejected:
@@ -118,23 +147,23 @@ def _name(setting: Setting) -> str:
     return f"{setting.model} on {setting.profile}"
 
 
-def _most(setting: Setting, model: str) -> int:
+def _most(setting: Setting, named: _Named) -> int:
     """As many sequences as memory takes at their full length."""
     low, high = 0, 1
-    while high <= setting.at_most and _fits(setting, model, high):
+    while high <= setting.at_most and _fits(setting, named, high):
         low, high = high, high * 2
     high = min(high, setting.at_most + 1)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if _fits(setting, model, middle) else (low, middle)
+        low, high = (middle, high) if _fits(setting, named, middle) else (low, middle)
     if not low:
         raise InputError("not one sequence fits", where=_name(setting))
     return low
 
 
-def _fits(setting: Setting, model: str, batch: int) -> bool:
+def _fits(setting: Setting, named: _Named, batch: int) -> bool:
     """True if `batch` sequences fit at their full length."""
-    scenario = Scenario.from_dict(setting.document(model, batch), where=_name(setting))
+    scenario = Scenario.from_dict(setting.document(*named, batch), where=_name(setting))
     try:
         budget = load_inputs(scenario).budget
     except InputError:

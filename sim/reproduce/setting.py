@@ -23,6 +23,8 @@ class Setting:
     engine, hardware, tiers, importance, more   further parts of the scenario, as they are
     other_ms         calibrated: matrix products, elementwise kernels and host time of a decode step take this together,
                      as the paper measured; None: whatever the profile and the framework say
+    attention_rate   calibrated: HBM rate of the decode attention kernel, as the paper measured its own; None: that of
+                     the profile's
     kv_pool          memory for KV on the GPU; None: all that is left
     at_most          with MOST: the largest batch that is tried
     """
@@ -39,6 +41,7 @@ class Setting:
     tiers: tuple[Mapping[str, Any], ...] = ()
     more: Mapping[str, Any] = field(default_factory=dict)
     other_ms: float | None = None
+    attention_rate: str | None = None
     kv_pool: str | None = None
     at_most: int = 4096
 
@@ -51,15 +54,12 @@ class Setting:
         """The same with some of it changed."""
         return replace(self, **changes)
 
-    def document(self, model: str, batch: int, host_time: float = 0.0) -> dict[str, Any]:
-        """The scenario of `batch` sequences; `model` is what the scenario names."""
-        engine: dict[str, Any] = {
-            "prefix_caching": False,
-            "max_num_seqs": batch,
-            "max_num_batched_tokens": max(8192, batch),
-            "gpu_memory_utilization": 1.0,
-        }
-        if self.framework != "vllm_paged":
+    def document(self, model: str, profile: str, batch: int, host_time: float = 0.0) -> dict[str, Any]:
+        """The scenario of `batch` sequences; `model` and `profile` are what the scenario names."""
+        engine: dict[str, Any] = {"prefix_caching": False, "max_num_seqs": batch}
+        if self.framework == "vllm_paged":
+            engine |= {"max_num_batched_tokens": max(8192, batch), "gpu_memory_utilization": 1.0}
+        else:
             engine["framework"] = self.framework
         if host_time:
             engine["host_time"] = f"{host_time * 1e6:.3f} us"
@@ -75,7 +75,7 @@ class Setting:
             "schema": "kvsim-scenario/1",
             "trace": {"clients": clients},
             "model": model,
-            "hardware": {"profile": self.profile, **self.hardware},
+            "hardware": {"profile": profile, **self.hardware},
             "engine": {**engine, **self.engine},
             "tiers": [{"name": "hbm", **({"capacity": self.kv_pool} if self.kv_pool else {})}, *map(dict, self.tiers)],
             **self.more,
