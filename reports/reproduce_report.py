@@ -6,7 +6,7 @@ from pathlib import Path
 from hw_profiles.files import write_atomic
 from reports.document import Section, document
 from reports.figures.reproduce import pairs
-from reports.reproduce_text import COLUMNS, NUMBERS, as_csv, as_markdown, cells, summary_line, told
+from reports.reproduce_text import COLUMNS, NUMBERS, as_csv, as_markdown, cells, label, summary_line, told
 from reports.tables import TextTable
 from sim.reproduce.rows import MEDIAN, NEAR, SHARE, WIDE, Verdict
 
@@ -49,13 +49,16 @@ def render(verdicts: Sequence[Verdict], version: str) -> str:
 
 def _section(system: str, verdicts: Sequence[Verdict]) -> Section:
     key = f"system-{system.replace('_', '-')}"
-    table = TextTable(
-        f"{key}-rows",
-        "Published and simulated",
-        " ".join(f"{found.table.where}: {told(found)}" for found in verdicts),
-        COLUMNS[1:],
-        [cells(row)[1:] for found in verdicts for row in found.rows],
-        [column - 1 for column in NUMBERS],
-    )
+    tables = [
+        TextTable(
+            f"{key}-rows-{k}",
+            found.table.where,
+            told(found),
+            COLUMNS[1:],
+            [(label(row), *cells(row)[2:]) for row in found.rows],
+            [column - 1 for column in NUMBERS],
+        )
+        for k, found in enumerate(verdicts)
+    ]
     figures = [figure for k, found in enumerate(verdicts) for figure in pairs(f"{key}-{k}", found)]
-    return Section(key, system, figures, [table])
+    return Section(key, system, figures, tables)

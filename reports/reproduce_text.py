@@ -71,8 +71,17 @@ def told(found: Verdict) -> str:
         parts.append(f"Fitted: {table.fitted}")
     if table.note:
         parts.append(table.note)
-    notes = dict.fromkeys(f"{row.figure.partition(': ')[2]}: {row.note}" for row in found.rows if row.note)
+    by_note: dict[str, list[str]] = {}
+    for row in found.rows:
+        if row.note:
+            by_note.setdefault(row.note, []).append(label(row))
+    notes = [f"{' · '.join(labels)}: {note}" for note, labels in by_note.items()]
     return ". ".join(part.rstrip(".") for part in (*parts, *notes)) + "."
+
+
+def label(row: Row) -> str:
+    """The name of a row within its table."""
+    return row.figure.partition(": ")[2]
 
 
 def _blank(value: object) -> bool:

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from reports.figures.base import BLUE, GREY, ORANGE, SKY, Figure, plot_text
+from reports.reproduce_text import label
 from sim.reproduce.rows import Row, Verdict
 
 PAIR_PX = 40
@@ -51,7 +52,7 @@ def _finding(rows: list[Row]) -> str:
 
 
 def _names(rows: list[Row]) -> list[str]:
-    return [plot_text(row.figure.partition(": ")[2]) for row in rows]
+    return [plot_text(label(row)) for row in rows]
 
 
 def _bars(name: str, labels: list[str], lengths: list[Any], colors: list[str], unit: str) -> dict[str, Any]:

@@ -10,15 +10,15 @@ from sim.reproduce.measure import Measured
 from sim.reproduce.rows import Figure, Table
 from sim.reproduce.setting import MOST, Setting
 
-PARTITIONS, TARGETS = ("pizza", "sandwich", "lasagna"), ("bottom", "top", "middle")
-NINE = tuple((partition, target) for partition in PARTITIONS for target in TARGETS)
+PARTITIONS, POSITIONS = ("pizza", "sandwich", "lasagna"), ("bottom", "top", "middle")
+NINE = tuple((partition, position) for partition in PARTITIONS for position in POSITIONS)
 
 
 def setting(config: tuple[str, str] | None, batch: int, prompt: int = 5, output: int = 2043) -> Setting:
     """TinyLlama-1.1B with half of its 22 layers' caches."""
     policies: object = "full"
     if config is not None:
-        policies = {"name": "cross_layer", "partition": config[0], "target": config[1], "kv_layers": 11}
+        policies = {"name": "cross_layer", "partition": config[0], "position": config[1], "kv_layers": 11}
     return Setting("tinyllama-1.1b", "rtx-3090", batch, prompt, output, policies, "hf_concat")
 
 

@@ -20,7 +20,7 @@ def setting(policies: object, batch: int) -> Setting:
     return Setting("llama-2-7b", "a100-80", batch, PROMPT, OUTPUT, policies, "hf_concat")
 
 
-LESS = {"name": "less", "heavy": HEAVY, "recent": RECENT}
+LESS = {"name": "less", "heavy": 0.025, "recent": 0.025, "max_positions": 4096}
 SPARSE = {"name": "h2o", "heavy": HEAVY, "recent": RECENT}
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from hw_profiles.errors import InputError
 from hw_profiles.yaml_io import dump_yaml, load_yaml
+from sim.engine.footprint import Footprint, PlannedMemory
 from sim.inputs import load_inputs
 from sim.reproduce.models import config_of
 from sim.reproduce.setting import MOST, Setting
@@ -148,28 +149,31 @@ def _name(setting: Setting) -> str:
 
 
 def _most(setting: Setting, named: _Named) -> int:
-    """As many sequences as memory takes at their full length."""
-    low, high = 0, 1
-    while high <= setting.at_most and _fits(setting, named, high):
-        low, high = high, high * 2
-    high = min(high, setting.at_most + 1)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if _fits(setting, named, middle) else (low, middle)
-    if not low:
+    """As many sequences as memory takes at their full length, by the rule by which the engine admits them.
+
+    What is set aside for activations may grow with the batch, so the quotient for one sequence is the most that can be.
+    """
+    most = min(_room(setting, named, 1), setting.at_most)
+    low = min(_room(setting, named, most), most) if most else 0
+    if not most:
         raise InputError("not one sequence fits", where=_name(setting))
+    while low < most:
+        middle = (low + most + 1) // 2
+        low, most = (middle, most) if _room(setting, named, middle) >= middle else (low, middle - 1)
     return low
 
 
-def _fits(setting: Setting, named: _Named, batch: int) -> bool:
-    """True if `batch` sequences fit at their full length."""
+def _room(setting: Setting, named: _Named, batch: int) -> int:
+    """Sequences for which there is memory, where `batch` may run at once; 0 if the model does not fit."""
     scenario = Scenario.from_dict(setting.document(*named, batch), where=_name(setting))
     try:
-        budget = load_inputs(scenario).budget
+        inputs = load_inputs(scenario)
     except InputError:
-        return False
-    blocks = -(-(setting.prompt + setting.output) // scenario.spec.engine.block_tokens)
-    return batch * blocks * (2 if setting.framework == "hf_concat" else 1) <= budget.blocks
+        if batch == 1:
+            raise
+        return 0
+    memory = PlannedMemory(inputs.footprint or Footprint(), scenario.spec.engine.block_tokens)
+    return inputs.budget.blocks // memory.whole_blocks(setting.prompt, setting.prompt + setting.output - 1)
 
 
 def _read(result: Result, batch: int, setting: Setting) -> Measured:
