@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from reports.regret_report import write_regret_report
+from reports.reproduce_report import write_reproduce_report
 from reports.run_report import write_run_report
 from sim.cache.regret import run_regret
+from sim.reproduce.harness import reproduce
+from sim.reproduce.systems import tables_of
 from sim.scenario import Scenario
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium (pip install -e '.[test]')")
@@ -83,6 +86,12 @@ def regret_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_regret_report(study, tmp_path_factory.mktemp("regret"))
 
 
+@pytest.fixture(scope="module")
+def reproduce_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    verdicts = reproduce(tables_of(["mla", "lckv"]), workers=1)
+    return write_reproduce_report(verdicts, tmp_path_factory.mktemp("reproduce"), "0")
+
+
 def open_page(browser: Any, page: Path, width: int = 1280, theme: str = "light") -> None:
     """Load the page at a width, as a touch screen below 500 px, and wait until the last figure is drawn."""
     phone = width < 500
@@ -128,6 +137,18 @@ def test_the_page_of_regrets_renders_and_fits(browser: Any, regret_page: Path, w
     assert browser.get_log("browser") == []
     drawn = browser.execute_script("return document.querySelectorAll('.chart svg.main-svg .trace path').length")
     assert drawn >= 8
+    assert browser.execute_script("return document.documentElement.scrollWidth") == width
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_of_published_figures_renders_and_fits(browser: Any, reproduce_page: Path, width: int) -> None:
+    open_page(browser, reproduce_page, width)
+    assert browser.get_log("browser") == []
+    charts = "[...document.querySelectorAll('.chart')]"
+    undrawn = f"return {charts}.filter(p => !p.querySelector('svg.main-svg .trace path')).map(p => p.dataset.figure)"
+    assert browser.execute_script(undrawn) == []
+    heights = browser.execute_script(f"return {charts}.map(p => p.clientHeight)")
+    assert max(heights) > 2 * min(heights)  # a figure with many rows is as tall as they need
     assert browser.execute_script("return document.documentElement.scrollWidth") == width
 
 
