@@ -6,7 +6,7 @@ from pathlib import Path
 from hw_profiles.files import write_atomic
 from reports.document import Section, document
 from reports.figures.reproduce import pairs
-from reports.reproduce_text import COLUMNS, NUMBERS, as_csv, as_markdown, cells, label, summary_line, told
+from reports.reproduce_text import COLUMNS, as_csv, as_markdown, cells, label, summary_line, told
 from reports.tables import TextTable
 from sim.reproduce.rows import MEDIAN, NEAR, SHARE, WIDE, Verdict
 
@@ -56,7 +56,7 @@ def _section(system: str, verdicts: Sequence[Verdict]) -> Section:
             told(found),
             COLUMNS[1:],
             [(label(row), *cells(row)[2:]) for row in found.rows],
-            [column - 1 for column in NUMBERS],
+            range(1, len(COLUMNS) - 1),
         )
         for k, found in enumerate(verdicts)
     ]

@@ -128,7 +128,7 @@ class Verdict:
         judged = [row for row in self.rows if row.counted]
         if all(row.kind == "ordering" for row in judged):
             return f"{word}: {sum(bool(row.target_met) for row in judged)} of {len(judged)} orders hold"
-        off = f"median error {self.median_error:.0%}"
+        off = f"median error {self.median_error:.0%}" if math.isfinite(self.median_error) else "not all could run"
         if by_table(self.table):
             return f"{word}: {off}, {self.within:.0%} of {len(judged)} rows within {WIDE:.0%}"
         return f"{word}: {sum(bool(row.target_met) for row in judged)} of {len(judged)} rows within {NEAR:.0%}, {off}"
