@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from hw_profiles.curve import Array, Curve
+from hw_profiles.decode_curve import DecodeCurve
 from hw_profiles.kernel_groups import BASE_KV_HEADS
 from hw_profiles.residual import Number, Residual
 
@@ -128,41 +128,6 @@ class DecodeModel:
             last = len(self.residual.axes) - 1
             table = self.residual.along(last, (BASE_KV_HEADS * self.share, batch * self.share)[-last:])
         return DecodeCurve(self.floor, self.t0 + self.per_seq * batch, self.bandwidth, table)
-
-
-class DecodeCurve(NamedTuple):
-    """A `DecodeModel` at one batch size: max(floor, fixed + bytes / bandwidth), times its table's ratio.
-
-    The times are those of the model, but for the rounding of its table's interpolation.
-    """
-
-    floor: float
-    fixed: float
-    bandwidth: float
-    table: Curve | None
-
-    def seconds(self, nbytes: float) -> float:
-        """Time for keys and values of `nbytes` in one layer."""
-        seconds = max(self.floor, self.fixed + nbytes / self.bandwidth)
-        return seconds if self.table is None else seconds * self.table.at(nbytes)
-
-    def along(self, nbytes: Array) -> Array:
-        """The same for each of `nbytes`, which ascend: float64[n], the same bits."""
-        seconds: Array = self.fixed + nbytes / self.bandwidth
-        if seconds[0] < self.floor:
-            seconds = np.maximum(self.floor, seconds)
-        return seconds if self.table is None else seconds * self.table.along(nbytes)
-
-    def ratio(self, nbytes: float) -> float:
-        """Measured / formula at this work, 1 without a table."""
-        return 1.0 if self.table is None else self.table.at(nbytes)
-
-    def reading_s(self, nbytes: float) -> float:
-        """What of the time grows with the bytes: none at the floor."""
-        reading = nbytes / self.bandwidth
-        if self.fixed + reading <= self.floor:
-            return 0.0
-        return reading * self.ratio(nbytes)
 
 
 @dataclass(frozen=True)

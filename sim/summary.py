@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,7 @@ def summarize(
         "gpus": spec.hardware.replicas * spec.hardware.parallel.gpus,
         "gpu_power_limit_w": inputs.profile.power_limit,
         "kv_bytes_per_token": inputs.token_bytes,
-        "hbm_budget": vars(inputs.budget).copy(),
+        "hbm_budget": asdict(inputs.budget),
     }
     summary["trace"] = {"name": inputs.trace.name, "source": inputs.trace.source, "requests": len(inputs.trace)}
     if inputs.trace.closed_loop:

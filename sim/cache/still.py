@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from sim.cache.instant import Done, Instant
 from sim.cache.replay import no_cycle_search
 from sim.clock import Clock
 from sim.cluster import step_cost, too_long
 from sim.engine.sequence import Sequence
 from sim.hierarchy.cache import ReplicaCache
 from sim.hierarchy.link import CopyEngine
-from sim.hierarchy.transfer import Transfer
 from sim.inputs import Inputs
 from sim.policy_failure import failures_named
 from sim.recorder import Recorder
 from sim.scenario import Scenario
 from sim.topology import Topology
 from traces.request import Ints, Trace
-
-Done = Callable[[], None]
 
 
 class Still:
@@ -74,7 +71,7 @@ class Still:
         clock = Clock()
 
         def engine(*args: Any, **options: Any) -> CopyEngine:
-            return _Instant(arrived, *args, **options)
+            return Instant(arrived, *args, **options)
 
         topology = Topology(scenario, self._inputs, clock, Recorder(), self._cost, engine)
         cache = topology.cache(0)
@@ -106,15 +103,3 @@ def _serve(cache: ReplicaCache, seq: Sequence, settle: Done) -> None:
     seq.filled = []
     settle()
     cache.release(seq)
-
-
-class _Instant(CopyEngine):
-    """A copy engine whose transfers have arrived when the request in progress next waits for them."""
-
-    def __init__(self, arrived: deque[Done], *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._under_way = arrived
-
-    def submit(self, transfer: Transfer, done: Done) -> None:
-        """The transfer is on its way."""
-        self._under_way.append(done)

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_profiles.attention import MLA
-from hw_profiles.cost_models import DecodeCurve, GemmModel
+from hw_profiles.cost_models import GemmModel
 from hw_profiles.curve import Curve
+from hw_profiles.decode_curve import DecodeCurve
 from hw_profiles.geometry import Gemm, LayerSpec
 from hw_profiles.kernel_groups import BASE_KV_HEADS
 from sim.cost.bound import NOTHING, Bound, gemm_bound
@@ -99,7 +100,7 @@ class LayerCost:
         first = next((gemm for gemm in layer.gemms if gemm.expert), None)
         self._experts = kernels.experts(first.format) if first else None
         self._prefill = kernels.prefill(layer)
-        inside = FUSED if self._experts is not None else ()
+        inside: tuple[str, ...] = FUSED if self._experts is not None else ()
         if self._prefill.writes_cache:
             inside = (*inside, "cache_write")
         between = [part for part in layer.elementwise if part[0] not in inside]
@@ -111,7 +112,7 @@ class LayerCost:
         self._prefill_flops = layer.attention.prefill_flops_per_pair
         named = zip(layer.gemms, self._products, strict=True)
         self._expand = next((product for gemm, product in named if gemm.name == "kv_b"), None)
-        self.decode_bytes: float = layer.entry_bytes
+        self.decode_bytes = float(layer.entry_bytes)
         """Per attended token: what is read of the cache, or as many bytes as could be read during its arithmetic."""
         self._arithmetic = False
         if isinstance(layer.attention, MLA):

@@ -46,11 +46,11 @@ class StageCost:
         parallel: Parallel,
         windows: Sequence[int],
         *,
+        eager_launch_s: float,
+        graphs: bool,
         l2_prefetch_bytes: int = 0,
         expert_skew: float = 0.0,
         leaves_node: bool = False,
-        eager_launch_s: float,
-        graphs: bool,
     ) -> None:
         profile, tp = kernels.profile, parallel.tp
         layers = model.layer_kinds(tp, expert_parallel=parallel.expert_parallel, stage=stage)

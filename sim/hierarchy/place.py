@@ -15,17 +15,6 @@ from sim.hierarchy.sizes import cut
 from sim.hierarchy.tier import Tier
 
 
-class Behind(NamedTuple):
-    """A tier behind another one, and the way there.
-
-    near   the way for what host memory holds too, which then need not be read from a disk or a network again
-    """
-
-    place: Place
-    route: Route
-    near: Route | None = None
-
-
 class Place:
     """One tier and the moves out of it: makes room, pins both ends until the last byte has arrived, keeps the accounts.
 
@@ -251,3 +240,14 @@ class Place:
             if not self.inclusive and not block.pins and tier.blocks.get(block.key) is block:
                 tier.drop(block)
                 tier.counters.moved_bytes += block.size
+
+
+class Behind(NamedTuple):
+    """A tier behind another one, and the way there.
+
+    near   the way for what host memory holds too, which then need not be read from a disk or a network again
+    """
+
+    place: Place
+    route: Route
+    near: Route | None = None

@@ -120,7 +120,7 @@ class Prefetcher:
         for fetch in plan:
             if not isinstance(fetch, Fetch):
                 raise self._broken(f"plan() must return fetches, not {fetch!r}")
-            if fetch.into not in (*self._view.tiers, *self._cache.empty):
+            if fetch.into not in self._view.tiers and fetch.into not in self._cache.empty:
                 raise self._broken(f"a fetch into {fetch.into!r}, expected one of {', '.join(self._view.tiers)}")
             if not fetch.after_s >= 0:
                 raise self._broken(f"a fetch after {fetch.after_s} s")
