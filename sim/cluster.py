@@ -6,12 +6,14 @@ from hw_profiles.errors import InputError
 from sim.arrivals import Arrivals
 from sim.cache_state import Identity, check_alike, restore
 from sim.clock import Clock
+from sim.cost.framework import FRAMEWORKS
 from sim.cost.graphs import captured_sizes
 from sim.cost.step import StepCost
 from sim.engine.batch import Batch, EngineLimits
 from sim.engine.footprint import PlannedMemory
 from sim.engine.replica import Replica
 from sim.engine.sequence import Preemption, Sequence
+from sim.engine.static import StaticBatch
 from sim.inputs import Inputs
 from sim.recorder import Recorder
 from sim.routing import Routing
@@ -42,13 +44,16 @@ class Cluster:
         self.served = Served(len(self.tiers))
         self.trace = inputs.trace
         engine = spec.engine
-        limits = EngineLimits(engine.max_num_seqs, engine.max_num_batched_tokens, engine.scheduling)
+        static = engine.scheduling == "static"
+        whole = FRAMEWORKS[engine.framework].whole_prompts
+        limits = EngineLimits(engine.max_num_seqs, engine.max_num_batched_tokens, engine.scheduling, whole)
+        batch: type[Batch] = StaticBatch if static else Batch
         self.replicas = [
             Replica(
                 index,
                 self.clock,
                 cost,
-                Batch(
+                batch(
                     self.topology.cache(index),
                     limits,
                     f"replica {index}",
@@ -131,16 +136,20 @@ class Cluster:
 def step_cost(spec: ScenarioSpec, inputs: Inputs) -> StepCost:
     """The prices of a replica's steps."""
     engine = spec.engine
+    framework = FRAMEWORKS[engine.framework]
+    slots = (engine.max_num_seqs,) if framework.slots else None
+    sizes = engine.graph_batch_sizes or slots or captured_sizes(engine.max_num_seqs, engine.max_num_batched_tokens)
     return StepCost(
         inputs.model,
         inputs.profile,
-        engine.host_time,
+        engine.host_time + framework.sync_s * inputs.model.layers,
         engine.l2_prefetch,
         parallel=spec.hardware.parallel,
         expert_skew=engine.expert_skew,
         graphs=engine.graphs,
         eager_launch_s=engine.eager_launch,
-        graph_sizes=engine.graph_batch_sizes or captured_sizes(engine.max_num_seqs, engine.max_num_batched_tokens),
+        launches_per_layer=framework.launches_per_layer,
+        graph_sizes=sizes,
     )
 
 
@@ -159,6 +168,9 @@ def too_long(request: Request, inputs: Inputs, block_tokens: int) -> str | None:
 def _no_room(request: Request, inputs: Inputs, memory: PlannedMemory) -> str | None:
     """The same for planned memory."""
     final = request.input_tokens + request.output_tokens - 1
+    slot = inputs.footprint.slot_tokens if inputs.footprint else None
+    if slot is not None and final > slot:
+        return "rejected: longer than a slot"
     if memory.whole_blocks(request.input_tokens, final) > inputs.budget.blocks:
         return "rejected: longer than the KV cache"
     limit = inputs.host_limit

@@ -17,6 +17,7 @@ from hw_profiles.profile import Profile
 from hw_profiles.sampling import Draw, sampled_device, sampled_profile
 from sim.block_sizes import block_sizes
 from sim.cache_state import CacheState, read_state
+from sim.cost.framework import FRAMEWORKS, framework_footprint, framework_limits
 from sim.cost.kv import KVLayout, kv_layout
 from sim.cost.memory import HBMBudget, Limits, better_layout, hbm_budget
 from sim.engine.footprint import Footprint
@@ -118,7 +119,21 @@ def load_inputs(
     warm = None
     if spec.warm_start is not None:
         warm = read_state((base / Path(spec.warm_start.path).expanduser()).resolve())
-    return Inputs(trace, model, profile, budget, layout, hbm_bytes, caps, links, blocks, warm, devices)
+    footprint = _footprint(spec, model, layout, trace)
+    return Inputs(trace, model, profile, budget, layout, hbm_bytes, caps, links, blocks, warm, devices, footprint)
+
+
+def _footprint(spec: ScenarioSpec, model: ModelSpec, layout: KVLayout, trace: Trace) -> Footprint | None:
+    """What a sequence holds; None if that is one block per so many tokens."""
+    engine = spec.engine
+    framework, static = FRAMEWORKS[engine.framework], engine.scheduling == "static"
+    slot = (engine.slot_tokens or longest(trace)) if framework.slots else None
+    return framework_footprint(framework, model, spec.hardware.parallel, layout, static=static, slot_tokens=slot)
+
+
+def longest(trace: Trace) -> int:
+    """Tokens of the longest request, prompt and output."""
+    return int((trace.input_tokens + trace.output_tokens).max(initial=1))
 
 
 def _check_l2(scenario: Scenario, profile: Profile) -> None:
@@ -142,12 +157,13 @@ def _check_period(scenario: Scenario, model: ModelSpec) -> None:
 
 def _limits(spec: ScenarioSpec) -> Limits:
     engine = spec.engine
-    return Limits(
+    limits = Limits(
         block_tokens=engine.block_tokens,
         utilization=engine.gpu_memory_utilization,
         max_tokens=engine.max_num_batched_tokens,
         max_seqs=engine.max_num_seqs,
     )
+    return framework_limits(FRAMEWORKS[engine.framework], limits)
 
 
 def _layout(spec: ScenarioSpec, model: ModelSpec, profile: Profile) -> KVLayout:

@@ -17,6 +17,7 @@ STEP_COLUMNS: dict[str, str] = {
     "start_s": "float64",
     "end_s": "float64",
     "decode_seqs": "int32",
+    "padding_seqs": "int32",
     "prefill_seqs": "int32",
     "prefill_tokens": "int32",
     "context_tokens": "int64",

@@ -15,9 +15,11 @@ from hw_profiles.errors import InputError
 from hw_profiles.formats import KV_FORMATS, WEIGHT_FORMATS
 from hw_profiles.units import Bytes, Rate, Seconds
 from policies.tables import FAMILIES, LATER_FAMILIES
+from sim.cost.framework import FrameworkName
 from sim.cost.parallel import Parallel
 from sim.cost.step import EAGER_LAUNCH_S
 from sim.engine.queue import Scheduling
+from sim.framework_spec import check_framework, shares_nothing, with_framework
 from sim.spec_base import Count, PolicySpec, Spec, refuse, resolved_path
 from sim.tier_spec import LinkSpec, TierSpec, check_ways
 from traces.spec import TraceSpec
@@ -73,7 +75,10 @@ class LoadingSpec(Spec):
 class EngineSpec(Spec):
     """The serving engine; defaults are vLLM's, but for host_time.
 
-    scheduling       fcfs: by arrival. priority: by the requests' priority, lower ones first, then by arrival
+    framework        how the engine holds KV, batches, launches and waits (sim.cost.framework); it settles what of the
+                     rest is not given
+    scheduling       fcfs: by arrival. priority: by the requests' priority, lower ones first, then by arrival. static:
+                     a batch is formed when nothing runs, and ends with the last of its sequences
     num_gpu_blocks   KV blocks of HBM; derived from memory when not given
     prefix_caching   false: requests share nothing, and no KV outlives its request
     host_time        time per step that the GPU waits for the host; 0 s assumes asynchronous scheduling hides it
@@ -89,9 +94,11 @@ class EngineSpec(Spec):
                      larger ones launched one by one. None: vLLM's (sim.cost.graphs)
     eager_launch     host time per kernel without graphs: of any step if there are none, of decode steps above the
                      largest if there are
+    slot_tokens      with slots (framework: static_graph): tokens of each; None: those of the longest request
     expert_skew      Zipf exponent of the popularity of experts (sim.cost.experts); 0: all alike
     """
 
+    framework: FrameworkName = "vllm_paged"
     kind: Literal["vllm", "sglang", "tensorrt_llm"] = "vllm"
     max_num_seqs: Count = 256
     max_num_batched_tokens: Count = 8192
@@ -110,10 +117,17 @@ class EngineSpec(Spec):
     graphs: Annotated[bool, Field(strict=True)] = True
     graph_batch_sizes: tuple[Count, ...] | None = None
     eager_launch: Seconds = EAGER_LAUNCH_S
+    slot_tokens: Count | None = None
     expert_skew: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settled(cls, value: Any) -> Any:
+        return with_framework(value) if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _available(self) -> EngineSpec:
+        check_framework(self)
         if self.kind != "vllm":
             raise refuse(self.kind, "kind", "this engine", ("vllm",))
         for key, formats in (("weights_dtype", WEIGHT_FORMATS), ("kv_dtype", KV_FORMATS)):
@@ -197,6 +211,8 @@ class ScenarioSpec(Spec):
         if len(set(names)) < len(names):
             raise InputError("two tiers have the same name", path="tiers", found=names)
         check_ways(self.tiers)
+        if (why := shares_nothing(self.engine)) and any(tier.capacity for tier in self.tiers[1:]):
+            raise InputError(f"{why}: tiers behind it stay empty", path="tiers", found=names, allowed=("hbm",))
         for above, tier in zip(self.tiers, self.tiers[1:], strict=False):
             offload = above.offload or self.policies.offload
             if not tier.inclusive and offload.name.startswith("write_through"):

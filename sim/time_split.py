@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float64]
 
 PARTS = ("compute_s", "hbm_s", "link_wait_s", "launch_s", "idle_s")
 COLUMNS = (
-    *("start_s", "end_s", "count", "decode_seqs", "context_tokens", "prefill_seqs", "prefill_tokens"),
+    *("start_s", "end_s", "count", "decode_seqs", "padding_seqs", "context_tokens", "prefill_seqs", "prefill_tokens"),
     *("linear_s", "attention_s", "exchange_s", "pipeline_s", "stall_s", "interference_s", "layer_wait_s"),
     *("works_s", "moves_s"),
 )
@@ -35,6 +35,7 @@ def time_split(steps: pa.Table, cost: StepCost, load_wait_s: Sequence[float], sp
     load_wait_s: by replica. span_s: what each replica has, from the start to the last finish.
     """
     column = {name: numbers(steps, name).astype(np.float64, copy=False) for name in COLUMNS}
+    column["decode_seqs"] = column["decode_seqs"] + column["padding_seqs"]  # rows that compute
     replica, count = numbers(steps, "replica").astype(np.int64), len(load_wait_s)
     linear, decode = _linear_shares(column, cost), _decode_shares(column, cost)
     attention_s = column["attention_s"]

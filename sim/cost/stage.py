@@ -35,7 +35,8 @@ class StageCost:
 
     `windows` lists the sliding windows of the model's layers; methods that charge decode attention take one `Attended`
     for each, in this order, beside the tokens of layers that attend everything.
-    eager_launch_s: time to launch a kernel that Python dispatches; without `graphs` that is every kernel.
+    eager_launch_s: time to launch a kernel that Python dispatches; without `graphs` that is every kernel, of which a
+    layer has `launches_per_layer` (None: as many as are charged).
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class StageCost:
         l2_prefetch_bytes: int = 0,
         expert_skew: float = 0.0,
         leaves_node: bool = False,
+        launches_per_layer: int | None = None,
     ) -> None:
         profile, tp = kernels.profile, parallel.tp
         layers = model.layer_kinds(tp, expert_parallel=parallel.expert_parallel, stage=stage)
@@ -69,9 +71,11 @@ class StageCost:
         self._sends = 0 if stage.samples else 2 * self._hidden_bytes  # the hidden state and the residual
         self._leaves_node = leaves_node
         beside = self._reductions + stage.samples
-        self.eager_floor_s = (sum(k.decodes * k.kernels for k in self._kinds) + beside) * eager_launch_s
+        launched = [k.kernels if launches_per_layer is None else launches_per_layer for k in self._kinds]
+        decoding = sum(k.decodes * n for k, n in zip(self._kinds, launched, strict=True)) + beside
+        self.eager_floor_s = decoding * eager_launch_s
         """Time to launch the kernels of a decode step one by one."""
-        with_prompts = sum(k.count * k.cadence.passes * k.kernels for k in self._kinds) + beside
+        with_prompts = sum(k.count * k.cadence.passes * n for k, n in zip(self._kinds, launched, strict=True)) + beside
         self.launch_floor_s = with_prompts * (profile.launch.stream if graphs else eager_launch_s)
         """Time to launch the kernels of a step with prompts: those between them are compiled if there are graphs."""
         self._layers_by_tokens: dict[int, float] = {}

@@ -56,6 +56,7 @@ class StepCost:
     eager_launch_s      time to launch a kernel without graphs (see EAGER_LAUNCH_S): of any step if there are none, of
                         decode steps above the largest if there are
     graph_sizes         decode batches that graphs are captured of, ascending; None: of every size
+    launches_per_layer  kernels that Python dispatches per layer without graphs; None: those of the model
 
     `windows` lists the sliding windows of the model's layers; what charges decode attention takes one `Attended` for
     each, in this order, beside the tokens of layers that attend everything.
@@ -73,6 +74,7 @@ class StepCost:
         graphs: bool = True,
         eager_launch_s: float = EAGER_LAUNCH_S,
         graph_sizes: Sequence[int] | None = None,
+        launches_per_layer: int | None = None,
     ) -> None:
         parallel.check()
         self.windows = tuple(sorted({spec.window for spec in model.specs if spec.window is not None}))
@@ -89,6 +91,7 @@ class StepCost:
                 leaves_node=parallel.leaves_node(i),
                 eager_launch_s=eager_launch_s,
                 graphs=graphs,
+                launches_per_layer=launches_per_layer,
             )
             for i, stage in enumerate(model.stages(parallel.pp))
         ]

@@ -45,11 +45,12 @@ class Accounts:
 
     def add(self, stride: Stride, now: float, last_end: float, batch: Batch) -> None:
         """A stride has ended `now`, the step before it at `last_end`; `batch` is still what it was in the stride."""
-        if stride.decode_seqs:
+        seqs = stride.decode_seqs - stride.padding
+        if seqs:
             # Every decoding sequence got its previous token when the step before this stride ended.
-            self._recorder.gap(stride.first_end - last_end, stride.decode_seqs)
+            self._recorder.gap(stride.first_end - last_end, seqs)
             if stride.ends is not None:
-                self._recorder.gaps(stride.ends, stride.decode_seqs, grow=not stride.slowed)
+                self._recorder.gaps(stride.ends, seqs, grow=not stride.slowed)
         own = stride.own_s(now)
         if self._cost.extrapolated(stride.decode_seqs, stride.context, stride.shapes):
             self.extrapolated_s += own
@@ -77,7 +78,8 @@ class Accounts:
             steps,
             stride.start,
             now,
-            stride.decode_seqs,
+            stride.decode_seqs - stride.padding,
+            stride.padding,
             len(stride.chunks),
             stride.tokens - stride.decode_seqs,
             stride.context,

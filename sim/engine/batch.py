@@ -25,11 +25,12 @@ Chunk = tuple[Sequence, int]
 
 @dataclass(frozen=True)
 class EngineLimits:
-    """Limits of the scheduler."""
+    """Limits of the scheduler. whole_prompts: static batches run prompts whole, whatever `max_num_batched_tokens`."""
 
     max_num_seqs: int
     max_num_batched_tokens: int
     scheduling: Scheduling = "fcfs"
+    whole_prompts: bool = False
 
 
 class Batch:
@@ -43,9 +44,6 @@ class Batch:
     windows, prompts: see DecodeGroup. lengths: the longest decoding sequence matters.
     host_limit: host memory for KV that plans keep there, bytes; None: nobody says.
     """
-
-    padding = 0
-    """Decoding rows that have ended and only keep others company (static batches)."""
 
     def __init__(
         self,
@@ -72,6 +70,11 @@ class Batch:
         self.preemptions: list[Preemption] = []
         """Every preemption, in order of time."""
         self._name = name
+
+    @property
+    def padding(self) -> int:
+        """Decoding rows whose sequence has ended, and that only keep others company (`sim.engine.static`)."""
+        return 0
 
     @property
     def queue_length(self) -> int:
@@ -125,12 +128,16 @@ class Batch:
         ensure(len(self.running) <= self.limits.max_num_seqs, f"{self._name}: batch too large")
         begun = {seq.index: tokens for seq, tokens in chunks}
         held = 0
-        for seq in (*self.running.values(), *(seq for _, seq in self.loaded)):
+        for seq in self._holders():
             tokens = seq.computed + begun.get(seq.index, 0)
             if seq in self.decoding:
                 tokens += self.decoding.gained(seq) + booked_steps
             held += self.cache.held_bytes(seq, tokens)
         ensure(held == self.cache.hbm.reserved, f"{self._name}: reserved bytes do not add up")
+
+    def _holders(self) -> list[Sequence]:
+        """Sequences that hold memory."""
+        return [*self.running.values(), *(seq for _, seq in self.loaded)]
 
     # ---- running sequences
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from sim.engine.sequence import Sequence
 
-Scheduling = Literal["fcfs", "priority"]
+Scheduling = Literal["fcfs", "priority", "static"]
 
 _PLACES = 1 << 48
 """More than there are requests: places in the queue within a priority."""
@@ -67,4 +67,4 @@ class ByPriority(Waiting):
         return max(running.values(), key=_place)
 
 
-QUEUES: dict[Scheduling, type[Waiting]] = {"fcfs": Waiting, "priority": ByPriority}
+QUEUES: dict[Scheduling, type[Waiting]] = {"fcfs": Waiting, "priority": ByPriority, "static": Waiting}

@@ -45,6 +45,8 @@ class Stride:
     """Those of them that are sampled."""
     times: StepTimes
     """What the planned steps take by themselves, and its parts; of steps that were cut too."""
+    padding: int = 0
+    """Those of the decoding sequences that have ended: rows of a static batch."""
     booked: int = 1
     """Steps whose blocks are reserved."""
     slowed: float = 0.0
@@ -149,7 +151,9 @@ def plan_stride(
             ends[0] += start
             np.add.accumulate(ends, out=ends)
             end = float(ends[-1])
-        return Stride(start, stall, end, steps, ends, seqs, context, windowed, chunks, [], seqs, seqs, times)
+        return Stride(
+            start, stall, end, steps, ends, seqs, context, windowed, chunks, [], seqs, seqs, times, batch.padding
+        )
     tokens = rows = seqs
     shapes, ended = [], []
     for seq, n in chunks:
@@ -162,7 +166,9 @@ def plan_stride(
         seqs, context, windowed, shapes, tokens, rows, longest=group.longest, flowing=flowing, ended=ended
     )
     end = start + at(times.seconds, 0)
-    return Stride(start, stall, end, 1, None, seqs, context, windowed, chunks, shapes, tokens, rows, times)
+    return Stride(
+        start, stall, end, 1, None, seqs, context, windowed, chunks, shapes, tokens, rows, times, batch.padding
+    )
 
 
 def _stride_length(batch: Batch, group: DecodeGroup) -> int:
