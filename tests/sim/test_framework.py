@@ -1,6 +1,8 @@
 """engine.framework: what each field of a framework changes, what it settles, and batches that papers report."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +39,19 @@ def test_largest_batches_of_lckv(gpu, model, prompt, output, published):
     assert abs(int(fits) - published) <= max(1, 0.3 * published)
     once = max_batch(load_model(model), load_profile(gpu), prompt, output, framework="flexgen_sync")
     assert once > 1.5 * fits  # a cache that is not doubled would say so
+
+
+def test_the_documented_table_is_what_fits():
+    text = (Path(__file__).resolve().parents[2] / "docs" / "engine.md").read_text()
+    shown = re.findall(r"\| ([\d.]+)B \| (\d+) \+ (\d+) \| (\d+) \| ([\d.]+) \|", text)
+    assert len(shown) == len(LCKV)
+    names = {"7": "llama-2-7b", "1.1": "tinyllama-1.1b", "30": "llama-30b"}
+    for size, prompt, output, published, fits in shown:
+        model, lengths = names[size], (int(prompt), int(output))
+        known = [row for row in LCKV if row[1:] == (model, *lengths, int(published))]
+        assert len(known) == 1
+        found = max_batch(load_model(model), load_profile(known[0][0]), *lengths, framework="hf_concat")
+        assert float(fits) == pytest.approx(found, rel=5e-3)
 
 
 @pytest.fixture
