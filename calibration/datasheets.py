@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -37,11 +37,16 @@ SOURCES: Mapping[str, str] = MappingProxyType(
         "a10": "l40s",
         "rtx-3090": "rtx-4090",
         "mi300x": "h100-sxm",
+        "a100-80-pcie": "a100-80",
+        "t4": "l40s",
+        "sn40l": "h100-sxm",
     }
 )
 """The calibrated machine that is nearest in kind: memory, tensor cores, power."""
 SAME_FABRIC = ("h200", "h20", "gb200", "mi300x")
 """Those whose GPUs are joined as those of their source, so that its all-reduces stand for theirs."""
+DATAFLOW = ("sn40l",)
+"""Those whose compute units work on a tile of attention together: what a tile takes goes with the FLOP rate of all."""
 REL: Mapping[str, float] = MappingProxyType(
     {
         **dict.fromkeys(("t0", *PER, "floor", "alpha", "warm"), 0.5),
@@ -57,6 +62,8 @@ def datasheet_text(name: str, created: date) -> str:
     """The YAML of the profile of a machine sheet."""
     source, sheet = load_profile(SOURCES[name]), _sheet(MACHINES / f"{name}.yaml")
     own = Datasheet.of(source)
+    if name in DATAFLOW:
+        sheet = replace(sheet, sms=own.sms)
     what = (
         f"estimate: kernels of {source.name} ({source.kernels.family['decode_attn']}) carried over by the datasheets: "
         f"rates of memory times {sheet.bandwidth / own.bandwidth:.3g}, FLOP rates times {sheet.flops / own.flops:.3g}, "
