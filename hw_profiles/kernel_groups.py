@@ -51,7 +51,7 @@ PREFILL_AXES = (
     ("heads", "tokens", "context"),
 )
 MIXED_AXES = (("prefill_per_decode", "batch", "context"),)
-_DTYPE = r"(?:bf16|fp8|fp8_block|int8|int4|mxfp4|nvfp4)"
+_DTYPE = r"(?:bf16|fp8|fp8_block|int8|int4|mxfp4|nvfp4|w4a4)"
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ Model = TypeVar("Model", GemmModel, DecodeModel, PrefillModel, AllReduceModel, M
 SAME: Mapping[str, str] = MappingProxyType({"fp16": "bf16", "fp32": "bf16"})
 """Number formats whose kernels are taken for the same (fp32 moves twice the bytes; no model is served in it)."""
 PEAKS: Mapping[str, str] = MappingProxyType(
-    {"fp8": "fp8", "fp8_block": "fp8", "int8": "int8", "mxfp4": "fp4", "nvfp4": "fp4"}
+    {"fp8": "fp8", "fp8_block": "fp8", "int8": "int8", "mxfp4": "fp4", "nvfp4": "fp4", "w4a4": "int4"}
 )
 """The datasheet peak of the arithmetic with weights of a format. int4 weights are multiplied in bf16 (AWQ, Marlin)."""
 NEAR: Mapping[str, tuple[str, ...]] = MappingProxyType(

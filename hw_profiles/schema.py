@@ -26,7 +26,7 @@ HELDOUT_KEYS = ("mape", "p90", "max", "bias", "n", "what")
 _LINK_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
-PEAK_DTYPES = ("bf16", "fp8", "int8", "fp4")
+PEAK_DTYPES = ("bf16", "fp8", "int8", "int4", "fp4")
 """Types of arithmetic that a datasheet gives a peak for; one not given is not done in hardware."""
 
 # Every value a profile must have besides kernels and links, by group.

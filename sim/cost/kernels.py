@@ -20,10 +20,10 @@ from hw_profiles.schema import ProfileValue
 
 Model = TypeVar("Model", GemmModel, DecodeModel, PrefillModel, AllReduceModel, MixedModel, ImbalanceModel)
 
-INPUT_BYTES: Mapping[str, float] = MappingProxyType({"fp8": 1, "fp8_block": 1, "int8": 1, "nvfp4": 0.5})
+INPUT_BYTES: Mapping[str, float] = MappingProxyType({"fp8": 1, "fp8_block": 1, "int8": 1, "nvfp4": 0.5, "w4a4": 0.5})
 """Bytes of an activation as a product with weights of a format reads it, on a GPU that does the format's arithmetic;
 kernels of other (weight-only) formats read activations as they are. SOURCE: fp8 and int8 are W8A8, nvfp4 is W4A4, int4
-and mxfp4 are W4A16: vLLM, docs/features/quantization (mxfp4: gpt-oss on Hopper)."""
+and mxfp4 are W4A16: vLLM, docs/features/quantization (mxfp4: gpt-oss on Hopper); w4a4: QuaRot (arXiv 2404.00456)."""
 LATENT_RATE = 0.85
 """FLOP rate of decode attention over an MLA latent, as a share of that of prefill attention. Estimate: up to 580
 TFLOP/s on an H800 (deepseek-ai/FlashMLA, README), whose tensor cores are an H100's, where prefill attains 682."""

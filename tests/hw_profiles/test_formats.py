@@ -27,6 +27,7 @@ OUTSIDE = 2 * 128256 * 4096 + 65 * 4096  # embedding, head and norms, bf16 whate
         ("int4", 4096 * 14336 // 2 + 4096 * 112 * 5 // 2),
         ("mxfp4", 4096 * 14336 // 2 + 4096 * 448),
         ("nvfp4", 4096 * 14336 // 2 + 4096 * 896),
+        ("w4a4", 4096 * 14336 // 2 + 4096 * 2),
     ],
 )
 def test_bytes_of_a_matrix(name: str, nbytes: int) -> None:

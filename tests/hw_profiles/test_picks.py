@@ -75,6 +75,9 @@ def test_other_formats_scale_with_the_datasheet_and_say_so(tmp_path: Path) -> No
     assert unpacked.model.flops == base.flops
     assert "unpacked and multiplied in bf16" in unpacked.estimate
     assert picks.gemm(profile, "nvfp4").model.flops == base.flops  # no fp4 arithmetic on this machine
+    assert picks.gemm(profile, "w4a4").model.flops == base.flops  # nor int4
+    ampere = load_profile("rtx-3090")
+    assert picks.gemm(ampere, "w4a4").model.flops == pytest.approx(8 * ampere.gemm.flops)
     assert not any(path.startswith("kernels.gemm_fp8") for path in profile.entries)
 
 
