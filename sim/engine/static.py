@@ -8,11 +8,11 @@ finished requests cannot return their place, and are computed on); transformers 
 
 from __future__ import annotations
 
-from copy import copy
-
-from sim.engine.batch import Batch, Chunk
+from sim.engine.batch import Batch, Chunk, EngineLimits
 from sim.engine.sequence import Sequence
+from sim.hierarchy.cache import ReplicaCache
 from sim.invariants import ensure
+from traces.request import Request
 
 FOR_EVER = 1 << 40
 """Tokens that a padding row has still to produce."""
@@ -27,9 +27,19 @@ class StaticBatch(Batch):
     they are complete, before the batch is.
     """
 
-    def __init__(self, *args: object, **options: object) -> None:
-        super().__init__(*args, **options)  # type: ignore[arg-type]
-        ensure(self.cache.memory is not None and self.cache.memory.at_once, "static batches take memory at once")
+    def __init__(
+        self,
+        cache: ReplicaCache,
+        limits: EngineLimits,
+        name: str,
+        windows: tuple[int, ...] = (),
+        *,
+        prompts: tuple[int | None, ...] = (),
+        lengths: bool = False,
+        host_limit: float | None = None,
+    ) -> None:
+        super().__init__(cache, limits, name, windows, prompts=prompts, lengths=lengths, host_limit=host_limit)
+        ensure(cache.memory is not None and cache.memory.at_once, "static batches take memory at once")
         self._ended: list[Sequence] = []
         """Sequences of the batch that have ended, whose memory is held."""
         self._rows: list[Sequence] = []
@@ -54,8 +64,8 @@ class StaticBatch(Batch):
         del self.running[seq.index]
         self._ended.append(seq)
         if self.running:
-            row = copy(seq)
-            row.index, row.generated, row.output_tokens = -1 - seq.index, 0, FOR_EVER
+            row = Sequence(Request(-1 - seq.index, seq.arrival_s, seq.input_tokens, FOR_EVER), [], 0)
+            row.computed = seq.computed
             self._rows.append(row)
             self.decoding.join(row)
             return
