@@ -51,8 +51,8 @@ WEIGHT_FORMATS: Mapping[str, Format] = _table(
 """SOURCE: fp8_block, one fp32 scale per 128 x 128 block: DeepSeek-V3 technical report (arXiv 2412.19437) section
 3.3.2, and the checkpoint's F32 tensors. int8, one 16-bit scale per output: W8A8 of compressed-tensors. int4, one fp16
 scale and one packed 4-bit zero point per 128 inputs: AWQ (mit-han-lab/llm-awq, qlinear.py). mxfp4, one E8M0 byte per
-32: OCP Microscaling Formats specification 1.0. nvfp4, one E4M3 byte per 16: NVIDIA TensorRT Model Optimizer. w4a4, 4 bits
-of weights and activations, an fp16 scale per output: QuaRot (arXiv 2404.00456) section 4, without groups."""
+32: OCP Microscaling Formats specification 1.0. nvfp4, one E4M3 byte per 16: NVIDIA TensorRT Model Optimizer. w4a4, an
+fp16 scale per output, activations of 4 bits too: QuaRot (arXiv 2404.00456), section 4, without groups."""
 
 KV_FORMATS: Mapping[str, Format] = _table(
     BF16,
