@@ -137,6 +137,7 @@ class LayerPlan:
     kept_in_prefill  tokens in HBM while the prompt is computed; None: all (what is dropped goes when it is complete)
     fixed_extra HBM bytes whatever the sequences (partial weights, predictors)
     l2_lookahead  bytes of KV that are requested into L2 before decode attention reads them (`sim.cost.l2_prefetch`)
+    attention_share  of the HBM's rate that the decode attention kernel reads at; None: as the profile's kernel does
     """
 
     kept: Line = CONTEXT
@@ -154,6 +155,7 @@ class LayerPlan:
     kept_in_prefill: Line | None = None
     fixed_extra: float = 0.0
     l2_lookahead: int = 0
+    attention_share: float | None = None
 
     @property
     def plain(self) -> bool:
@@ -252,10 +254,16 @@ class SequencePlan:
 
     @property
     def plain(self) -> bool:
-        """True if no layer differs from what the engine does by itself (but for what is prefetched into L2)."""
-        return not self.weights_on_host and all(replace(layer, l2_lookahead=0) == FULL for layer in self.layers)
+        """True if no layer differs from what the engine does by itself (but for how its attention kernel reads)."""
+        layers = (replace(layer, l2_lookahead=0, attention_share=None) for layer in self.layers)
+        return not self.weights_on_host and all(layer == FULL for layer in layers)
 
     @property
     def l2_lookahead(self) -> int:
         """Bytes of KV per layer that are prefetched into L2, the most of any layer."""
         return max((layer.l2_lookahead for layer in self.layers), default=0)
+
+    @property
+    def attention_share(self) -> float | None:
+        """Share of the HBM's rate that decode attention reads at, if a layer says so."""
+        return next((layer.attention_share for layer in self.layers if layer.attention_share is not None), None)

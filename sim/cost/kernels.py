@@ -43,10 +43,13 @@ class Latent:
 
 
 class Kernels:
-    """The models of one profile; remembers which were asked for."""
+    """The models of one profile; remembers which were asked for.
 
-    def __init__(self, profile: Profile) -> None:
-        self.profile = profile
+    attention_share: of the HBM's rate that decode attention with KV heads reads at, in place of the profile's kernel.
+    """
+
+    def __init__(self, profile: Profile, attention_share: float | None = None) -> None:
+        self.profile, self._attention_share = profile, attention_share
         self.values: dict[str, ProfileValue] = {}
         """Values of the models that were taken, by path; paths that the profile does not have are estimates."""
         self.estimates: list[str] = []
@@ -77,7 +80,10 @@ class Kernels:
         a = layer.attention
         if isinstance(a, MLA):
             raise TypeError("MLA has a model of its own")
-        return self.take(picks.decode(self.profile, layer.kv.name, a.heads // a.kv_heads, a.head_dim, a.kv_heads))
+        model = self.take(picks.decode(self.profile, layer.kv.name, a.heads // a.kv_heads, a.head_dim, a.kv_heads))
+        if self._attention_share is None:
+            return model
+        return replace(model, bandwidth=self._attention_share * self.profile.hbm_bandwidth, residual=None)
 
     def latent(self, layer: LayerSpec) -> Latent:
         """Decode attention of an MLA layer.

@@ -56,6 +56,7 @@ class StepCost:
     eager_launch_s      time to launch a kernel without graphs (see EAGER_LAUNCH_S): of any step if there are none, of
                         decode steps above the largest if there are
     graph_sizes         decode batches that graphs are captured of, ascending; None: of every size
+    attention_share     of the HBM's rate that decode attention reads at; None: the profile's kernel
     launches_per_layer  kernels that Python dispatches per layer without graphs; None: those of the model
 
     `windows` lists the sliding windows of the model's layers; what charges decode attention takes one `Attended` for
@@ -74,11 +75,12 @@ class StepCost:
         graphs: bool = True,
         eager_launch_s: float = EAGER_LAUNCH_S,
         graph_sizes: Sequence[int] | None = None,
+        attention_share: float | None = None,
         launches_per_layer: int | None = None,
     ) -> None:
         parallel.check()
         self.windows = tuple(sorted({spec.window for spec in model.specs if spec.window is not None}))
-        self.kernels = Kernels(profile)
+        self.kernels = Kernels(profile, attention_share)
         self.stages = [
             StageCost(
                 model,

@@ -12,7 +12,7 @@ from policies.offload.host_kv import HostKV
 from policies.offload.uvm import UVM
 from policies.prefetch.l2 import L2
 from policies.selection.quest import Quest
-from policies.sequence.plan import FULL, Form, Importance, LayerPlan, LayerView
+from policies.sequence.plan import FULL, Form, Importance, LayerPlan, LayerView, SequencePlan
 from policies.tables import SEQUENCE_OFFLOAD
 
 H2O = replace(FULL, kept=Line(prompt=0.2), attended=Line(prompt=0.2))
@@ -197,6 +197,7 @@ def test_flexgen_attention_on_the_cpu() -> None:
         (HostKV, {"share": 0}),
         (UVM, {"rate": "fast"}),
         (L2, {"lookahead": 0}),
+        (L2, {"baseline": 1.5}),
     ],
 )
 def test_wrong_options_are_named(policy: type, options: dict[str, Any]) -> None:
@@ -207,3 +208,7 @@ def test_wrong_options_are_named(policy: type, options: dict[str, Any]) -> None:
 def test_l2_says_how_far_ahead_and_nothing_else() -> None:
     before = replace(FULL, kept=upto(100), attended=upto(100))
     assert L2(lookahead="4 MiB").plan(VIEW, before) == replace(before, l2_lookahead=4 << 20)
+    other = L2(prefetch=False, baseline=0.471).plan(VIEW, before)
+    assert other == replace(before, attention_share=0.471)
+    assert SequencePlan((L2(baseline=0.471).plan(VIEW, FULL),)).plain
+    assert SequencePlan((FULL, other)).attention_share == 0.471
