@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from hw_profiles.errors import InputError
+from policies.architecture.base import Architecture
 from policies.base import AdmissionPolicy, EvictionPolicy, OffloadPolicy, PrefetchPolicy
 from policies.guard import USER_MODULE, guard, place_of
 from policies.routing.base import Router
-from policies.tables import EVERY_FAMILY, UNBOUNDED
+from policies.sequence.plan import SequencePolicy
+from policies.tables import EVERY_FAMILY, NAMED, UNBOUNDED
 
 BASES: dict[str, type] = {
     "eviction": EvictionPolicy,
@@ -23,6 +25,8 @@ BASES: dict[str, type] = {
     "offload": OffloadPolicy,
     "prefetch": PrefetchPolicy,
     "routing": Router,
+    "architecture": Architecture,
+    **dict.fromkeys(("kv_format", "retention", "selection", "sequence_offload", "sequence_prefetch"), SequencePolicy),
 }
 """Base class of each family; eviction and admission policies are built for a tier (TierInfo comes first)."""
 
@@ -32,7 +36,7 @@ def policy_class(family: str, name: str, *, base_dir: Path, path: str) -> type:
 
     A relative file is looked for beside the scenario (`base_dir`). Raises InputError, naming the scenario's `path`.
     """
-    table = EVERY_FAMILY[family]
+    table = NAMED[family]
     if ":" not in name:
         if name not in table:
             if family == "eviction" and name == UNBOUNDED:
@@ -89,7 +93,7 @@ def build_policy(family: str, spec: Mapping[str, Any], *args: Any, base_dir: Pat
             )
     try:
         policy = cls(*args, **options)
-        return guard(family, policy) if ":" in name else policy
+        return guard(family, policy) if ":" in name and family in EVERY_FAMILY else policy
     except InputError as error:
         raise error.at(path=path) from None
     except (TypeError, ValueError) as error:

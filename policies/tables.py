@@ -184,11 +184,16 @@ FAMILIES: dict[str, dict[str, type]] = {
 EVERY_FAMILY: dict[str, dict[str, type]] = {**FAMILIES, "routing": dict(ROUTING)}
 """All policies by family: those of a tier, and routers, which a scenario names under `routing`."""
 
+WITHIN: dict[str, dict[str, type]] = {
+    "architecture": ARCHITECTURE,
+    **{name if name not in FAMILIES else f"sequence_{name}": table for name, table in SEQUENCE_FAMILIES.items()},
+}
+"""Policies of the model and of what happens within a sequence, by their key in a scenario's `policies`."""
+
+NAMED: dict[str, dict[str, type]] = {**EVERY_FAMILY, **WITHIN}
+"""Every policy that has a name."""
+
 LATER_FAMILIES: tuple[str, ...] = (
-    "retention",
-    "selection",
-    "kv_format",
-    "architecture",
     "scheduling",
     "reuse",
     "fleet",

@@ -7,6 +7,8 @@ from hw_profiles.units import format_bytes
 from policies.tables import EVICTION_BOUNDS
 from sim.cost.memory import HBMBudget
 from sim.cost.step import StepCost
+from sim.inputs import Inputs
+from sim.sequence import Planned
 from sim.spec import ScenarioSpec
 
 CLAIRVOYANT = (
@@ -25,9 +27,10 @@ def bounds(spec: ScenarioSpec) -> list[str]:
     return [f"{path}: {name}" for path, name in named if name in EVICTION_BOUNDS]
 
 
-def assumptions(spec: ScenarioSpec, cost: StepCost, budget: HBMBudget, model: ModelSpec) -> list[str]:
+def assumptions(spec: ScenarioSpec, cost: StepCost, inputs: Inputs) -> list[str]:
     """The assumptions of a run of `spec` with step times from `cost`, one paragraph each."""
-    ahead = spec.engine.l2_prefetch
+    planned, budget, model = inputs.planned, inputs.budget, inputs.model
+    ahead = spec.engine.l2_prefetch or (0 if planned is None else planned.plan.l2_lookahead)
     prefetch = f" but for {format_bytes(ahead)} of KV per layer that are prefetched into it" if ahead else ""
     return [
         "Modelled: arrivals, lengths and prefix sharing of the trace; vLLM v1 scheduling (token budget, chunked "
@@ -42,6 +45,7 @@ def assumptions(spec: ScenarioSpec, cost: StepCost, budget: HBMBudget, model: Mo
         *_parallel(spec),
         *_windows(cost, budget),
         *_prefetch(ahead),
+        *_within(planned),
         *([CLAIRVOYANT] if bounds(spec) else []),
         "Output tokens are private to their request: they hold HBM, stay cached until evicted, and are neither hit by "
         "another request nor offloaded.",
@@ -50,6 +54,17 @@ def assumptions(spec: ScenarioSpec, cost: StepCost, budget: HBMBudget, model: Mo
         f"Not modelled in this version: L2 residency{' (but for that prefetch)' if ahead else ''}, bandwidth that GPUs "
         "of a host share (unless `links:` gives it), speculation, tokenisation, client network.",
     ]
+
+
+def _within(planned: Planned | None) -> list[str]:
+    if planned is None:
+        return []
+    lines = [
+        "Policies within a sequence: bytes, kernels and copies as each of them plans per layer, at their means per "
+        "step; copies of a step at the resolution of layers over the GPU's own link. No claim on the quality of output.",
+        *planned.plan.assumptions,
+    ]
+    return [*lines, f"Token importance: {planned.importance}"] if planned.importance else lines
 
 
 def _prefetch(ahead: int) -> list[str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hw_profiles.errors import InputError
 from sim.arrivals import Arrivals
 from sim.cache_state import Identity, check_alike, restore
 from sim.clock import Clock
 from sim.cost.framework import FRAMEWORKS
 from sim.cost.graphs import captured_sizes
+from sim.cost.planned import PlannedStep
 from sim.cost.step import StepCost
 from sim.engine.batch import Batch, EngineLimits
 from sim.engine.footprint import PlannedMemory
@@ -15,6 +18,7 @@ from sim.engine.replica import Replica
 from sim.engine.sequence import Preemption, Sequence
 from sim.engine.static import StaticBatch
 from sim.inputs import Inputs
+from sim.link_inputs import copy_method
 from sim.recorder import Recorder
 from sim.routing import Routing
 from sim.scenario import Scenario
@@ -135,21 +139,25 @@ class Cluster:
 
 def step_cost(spec: ScenarioSpec, inputs: Inputs) -> StepCost:
     """The prices of a replica's steps."""
-    engine = spec.engine
+    engine, planned = spec.engine, inputs.planned
     framework = FRAMEWORKS[engine.framework]
     slots = (engine.max_num_seqs,) if framework.slots else None
     sizes = engine.graph_batch_sizes or slots or captured_sizes(engine.max_num_seqs, engine.max_num_batched_tokens)
-    return StepCost(
-        inputs.model,
-        inputs.profile,
-        engine.host_time + framework.sync_s * inputs.model.layers,
-        engine.l2_prefetch,
-        parallel=spec.hardware.parallel,
-        expert_skew=engine.expert_skew,
-        graphs=engine.graphs,
-        eager_launch_s=engine.eager_launch,
-        launches_per_layer=framework.launches_per_layer,
-        graph_sizes=sizes,
+    lookahead = engine.l2_prefetch or (0 if planned is None else planned.plan.l2_lookahead)
+    host_time_s = engine.host_time + framework.sync_s * inputs.model.layers
+    options: dict[str, Any] = {
+        "parallel": spec.hardware.parallel,
+        "expert_skew": engine.expert_skew,
+        "graphs": engine.graphs,
+        "eager_launch_s": engine.eager_launch,
+        "launches_per_layer": framework.launches_per_layer,
+        "graph_sizes": sizes,
+    }
+    if planned is None or planned.plan.plain:
+        return StepCost(inputs.model, inputs.profile, host_time_s, lookahead, **options)
+    copy = {way: inputs.profile.copy_model(f"pcie_{way}", copy_method(spec, f"pcie_{way}")) for way in ("h2d", "d2h")}
+    return PlannedStep(
+        inputs.model, inputs.profile, host_time_s, lookahead, plan=planned.plan, copy=copy, **options
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -15,6 +15,8 @@ from hw_profiles.loader import load_profile
 from hw_profiles.models import ModelSpec, load_model
 from hw_profiles.profile import Profile
 from hw_profiles.sampling import Draw, sampled_device, sampled_profile
+from policies.architecture.base import Architecture
+from policies.build import build_policy
 from sim.block_sizes import block_sizes
 from sim.cache_state import CacheState, read_state
 from sim.cost.framework import FRAMEWORKS, framework_footprint, framework_limits
@@ -23,6 +25,7 @@ from sim.cost.memory import HBMBudget, Limits, better_layout, hbm_budget
 from sim.engine.footprint import Footprint
 from sim.link_inputs import Link, check_pinned, link_models, load_tier_device, of_replicas, with_links
 from sim.scenario import Scenario
+from sim.sequence import Planned, plan_sequence
 from sim.spec import ScenarioSpec
 from sim.spec_base import resolved_path
 from traces.request import Trace
@@ -59,6 +62,8 @@ class Inputs:
     """What a sequence holds in HBM and in host memory, where that is not one block per so many tokens."""
     host_limit: float | None = None
     """Host memory of a replica for the KV that sequences keep there, bytes; None: nobody says."""
+    planned: Planned | None = None
+    """What policies within a sequence make of it."""
 
     @property
     def token_bytes(self) -> int:
@@ -83,6 +88,7 @@ def load_inputs(
     spec, base = scenario.spec, scenario.base_dir
     model = _named(scenario, "model", lambda: load_model(resolved_path(spec.model, base)))
     model = model.with_dtypes(spec.engine.weights_dtype, spec.engine.kv_dtype)
+    model = _transformed(scenario, model)
     profile = _named(scenario, "hardware.profile", lambda: load_profile(resolved_path(spec.hardware.profile, base)))
     devices = {
         t.name: _named(scenario, None, partial(load_tier_device, spec, t, base)) for t in spec.tiers if t.device_name
@@ -94,7 +100,8 @@ def load_inputs(
             for name, device in devices.items()
         }
     profile, caps = _named(scenario, None, lambda: with_links(profile, devices, spec))
-    _check_l2(scenario, profile)
+    planned = _named(scenario, None, lambda: plan_sequence(scenario, model))
+    _check_l2(scenario, profile, planned)
     _named(scenario, None, lambda: check_pinned(profile, spec))
     parallel = spec.hardware.parallel
     _named(scenario, "hardware", lambda: parallel.check_model(model))
@@ -102,7 +109,7 @@ def load_inputs(
     layout = _layout(spec, model, profile)
     links = _named(scenario, None, lambda: link_models(profile, devices, spec, layout.lanes))
     caps = of_replicas(caps, spec, layout.lanes)
-    budget = _named(scenario, None, lambda: _budget(spec, model, profile, layout))
+    budget = _named(scenario, None, lambda: _budget(spec, model, profile, layout, planned))
     trace = _named(scenario, "trace", lambda: read(spec.trace, spec.seed, base, strict=strict))
     if trace.block_tokens % spec.engine.block_tokens:
         raise InputError(
@@ -119,16 +126,35 @@ def load_inputs(
     warm = None
     if spec.warm_start is not None:
         warm = read_state((base / Path(spec.warm_start.path).expanduser()).resolve())
-    footprint = _footprint(spec, model, layout, trace)
-    return Inputs(trace, model, profile, budget, layout, hbm_bytes, caps, links, blocks, warm, devices, footprint)
+    return Inputs(
+        trace,
+        model,
+        profile,
+        budget,
+        layout,
+        hbm_bytes,
+        caps,
+        links,
+        blocks,
+        warm,
+        devices,
+        footprint=_footprint(spec, model, layout, trace, planned),
+        host_limit=spec.engine.host_kv_memory,
+        planned=planned,
+    )
 
 
-def _footprint(spec: ScenarioSpec, model: ModelSpec, layout: KVLayout, trace: Trace) -> Footprint | None:
+def _footprint(
+    spec: ScenarioSpec, model: ModelSpec, layout: KVLayout, trace: Trace, planned: Planned | None
+) -> Footprint | None:
     """What a sequence holds; None if that is one block per so many tokens."""
     engine = spec.engine
     framework, static = FRAMEWORKS[engine.framework], engine.scheduling == "static"
     slot = (engine.slot_tokens or longest(trace)) if framework.slots else None
-    return framework_footprint(framework, model, spec.hardware.parallel, layout, static=static, slot_tokens=slot)
+    own = None if planned is None else Footprint(planned.decoding, planned.prefilling, planned.host)
+    if own == Footprint():
+        own = None
+    return framework_footprint(framework, model, spec.hardware.parallel, layout, own, static=static, slot_tokens=slot)
 
 
 def longest(trace: Trace) -> int:
@@ -136,14 +162,33 @@ def longest(trace: Trace) -> int:
     return int((trace.input_tokens + trace.output_tokens).max(initial=1))
 
 
-def _check_l2(scenario: Scenario, profile: Profile) -> None:
+def _transformed(scenario: Scenario, model: ModelSpec) -> ModelSpec:
+    """The model as the scenario's architecture policy makes it."""
+    named = scenario.spec.policies.architecture
+    if named is None:
+        return model
+    path = "policies.architecture"
+
+    def apply() -> ModelSpec:
+        policy: Architecture = build_policy("architecture", named.model_dump(), base_dir=scenario.base_dir, path=path)
+        return policy.apply(model)
+
+    return _named(scenario, path, apply)
+
+
+def _check_l2(scenario: Scenario, profile: Profile, planned: Planned | None) -> None:
     """InputError if KV is to be prefetched into an L2 that the profile says too little of."""
+    if planned is not None and planned.plan.l2_lookahead and not planned.plan.plain:
+        problem = "prefetch into L2 goes with no other policy within a sequence in this version"
+        raise InputError(problem, where=scenario.where, path="policies.sequence_prefetch")
     needed = ("tiers.l2.read", "tiers.l2.full_hit_bytes", "tiers.l2.full_miss_bytes", "tiers.hbm.latency")
     missing = [path for path in needed if path not in profile.entries]
-    if scenario.spec.engine.l2_prefetch and missing:
+    wanted = scenario.spec.engine.l2_prefetch or (planned is not None and planned.plan.l2_lookahead)
+    if wanted and missing:
+        path = "engine.l2_prefetch" if scenario.spec.engine.l2_prefetch else "policies.sequence_prefetch"
         problem = f"profile {profile.name} does not say how its L2 behaves: it has no {' and no '.join(missing)}"
-        raise InputError(problem, where=scenario.where, path="engine.l2_prefetch")
-    if scenario.spec.engine.l2_prefetch:
+        raise InputError(problem, where=scenario.where, path=path)
+    if wanted:
         l2_model(profile)
 
 
@@ -174,14 +219,20 @@ def _layout(spec: ScenarioSpec, model: ModelSpec, profile: Profile) -> KVLayout:
     return better_layout(model, profile, parallel, _limits(spec))
 
 
-def _budget(spec: ScenarioSpec, model: ModelSpec, profile: Profile, layout: KVLayout) -> HBMBudget:
+def _budget(
+    spec: ScenarioSpec, model: ModelSpec, profile: Profile, layout: KVLayout, planned: Planned | None
+) -> HBMBudget:
     """HBM of one GPU: with the engine's block count, or the HBM tier's capacity, if the scenario sets one."""
     blocks, hbm = spec.engine.num_gpu_blocks, spec.tiers[0]
     if hbm.capacity is not None:
         if blocks is not None:
             raise InputError("set either engine.num_gpu_blocks or tiers.hbm.capacity", path="tiers.hbm.capacity")
         blocks = hbm.capacity // (spec.engine.block_tokens * layout.token_bytes)
-    return hbm_budget(model, profile, spec.hardware.parallel, _limits(spec), layout, blocks)
+    limits = _limits(spec)
+    if planned is not None:
+        fixed = round(planned.fixed / spec.hardware.tp)
+        limits = replace(limits, weights_on_host=planned.plan.weights_on_host, fixed_bytes=fixed)
+    return hbm_budget(model, profile, spec.hardware.parallel, limits, layout, blocks)
 
 
 def _named(scenario: Scenario, path: str | None, load: Callable[[], T]) -> T:

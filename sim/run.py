@@ -22,7 +22,7 @@ from hw_profiles.errors import InputError
 from hw_profiles.files import write_atomic
 from hw_profiles.sampling import Draw
 from policies.build import policy_source
-from policies.tables import EVERY_FAMILY
+from policies.tables import NAMED
 from sim import checks
 from sim.attribution import attribute
 from sim.cache_state import FILE, state_table
@@ -221,13 +221,17 @@ def config_sha256(scenario: Scenario, inputs: Inputs) -> str:
     for section, keys in named.items():
         plain[section] = {k: v for k, v in plain[section].items() if k not in keys}
     del plain["model"]
+    if "path" in plain.get("importance", {}):
+        plain["importance"]["path"] = hashlib.sha256(
+            (scenario.base_dir / Path(plain["importance"]["path"]).expanduser()).read_bytes()
+        ).hexdigest()
     if "warm_start" in plain:
         plain["warm_start"]["path"] = inputs.warm_start.content_sha256 if inputs.warm_start else None
     sources = b""
     for section in ({"routing": plain["routing"]}, plain["policies"], *plain["tiers"]):
-        for family in EVERY_FAMILY:
-            policy = section.get(family)
-            if policy is not None:
+        for family in NAMED:
+            named = section.get(family)
+            for policy in (named if isinstance(named, list) else [named]) if named else ():
                 sources += hashlib.sha256(policy_source(policy["name"], base_dir=scenario.base_dir)).digest()
                 policy["name"] = policy["name"].rpartition(":")[2]
     digest = hashlib.sha256()

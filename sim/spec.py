@@ -9,12 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from hw_profiles.errors import InputError
 from hw_profiles.formats import KV_FORMATS, WEIGHT_FORMATS
 from hw_profiles.units import Bytes, Rate, Seconds
-from policies.tables import FAMILIES, LATER_FAMILIES
+from policies.systems import expand
+from policies.tables import FAMILIES, LATER_FAMILIES, SEQUENCE_OFFLOAD, SEQUENCE_PREFETCH, WITHIN
 from sim.cost.framework import FrameworkName
 from sim.cost.parallel import Parallel
 from sim.cost.step import EAGER_LAUNCH_S
@@ -148,24 +149,44 @@ class EngineSpec(Spec):
         return self
 
 
+def _several(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else [value]
+
+
 class PoliciesSpec(Spec):
-    """Policies by family, for every tier that does not name its own."""
+    """Policies by family, for every tier that does not name its own; those within a sequence (`policies.sequence`).
+
+    An offload or prefetch policy of what happens within a sequence goes by `sequence_offload`, `sequence_prefetch` once
+    the scenario is resolved. kv_format: one policy or several, applied in this order.
+    """
 
     eviction: PolicySpec = PolicySpec(name="lru")
     admission: PolicySpec | None = None
     prefetch: PolicySpec | None = None
     offload: PolicySpec = PolicySpec(name="write_through")
+    architecture: PolicySpec | None = None
+    kv_format: Annotated[tuple[PolicySpec, ...], BeforeValidator(_several)] = ()
+    retention: PolicySpec | None = None
+    selection: PolicySpec | None = None
+    sequence_offload: PolicySpec | None = None
+    sequence_prefetch: PolicySpec | None = None
+
+    @property
+    def within(self) -> tuple[str, ...]:
+        """Families that have a policy of what happens within a sequence."""
+        return tuple(family for family in WITHIN if family != "architecture" and getattr(self, family))
 
     @model_validator(mode="before")
     @classmethod
     def _families(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            raise refuse(
-                value, None, "naming a system", ("a mapping by family such as {eviction: lru, offload: none}",)
-            )
-        if isinstance(value, list):
-            raise refuse(value, None, "a list of policies", ("a mapping by family such as {eviction: lru}",))
+        if isinstance(value, str | list) or (isinstance(value, dict) and {"name", "system"} & value.keys()):
+            value, _ = expand(value)
         if isinstance(value, dict):
+            value = dict(value)
+            for family, table in (("offload", SEQUENCE_OFFLOAD), ("prefetch", SEQUENCE_PREFETCH)):
+                named = value.get(family)
+                if (named.get("name") if isinstance(named, dict) else named) in table:
+                    value[f"sequence_{family}"] = value.pop(family)
             if "routing" in value:
                 text = "a router is named beside `policies`, as `routing: least_loaded`"
                 raise InputError(text, path="routing", found=value["routing"])
@@ -199,9 +220,49 @@ class ScenarioSpec(Spec):
     tiers: tuple[TierSpec, ...] = (TierSpec(name="hbm"),)
     links: dict[str, LinkSpec] = Field(default_factory=dict)
     policies: PoliciesSpec = PoliciesSpec()
+    importance: PolicySpec | None = None
     warm_start: WarmStartSpec | None = None
     slo: dict[str, Seconds] = Field(default_factory=dict)
     seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _systems(cls, value: Any) -> Any:
+        """What systems need of the engine, in the place of its defaults."""
+        if not isinstance(value, dict) or "policies" not in value:
+            return value
+        try:
+            policies, settings = expand(value["policies"])
+        except InputError as error:
+            raise error.at(path="policies") from None
+        engine = value.get("engine")
+        if settings and (engine is None or isinstance(engine, dict)):
+            given = engine or {}
+            for key, setting in settings.items():
+                if given.get(key, setting) != setting:
+                    problem = f"the system under `policies` needs {key}: {setting}"
+                    raise InputError(problem, path=f"engine.{key}", found=given[key])
+            value = {**value, "engine": {**settings, **given}}
+        return {**value, "policies": policies}
+
+    @model_validator(mode="after")
+    def _within(self) -> ScenarioSpec:
+        """What happens within a sequence leaves nothing that others could share, and has the host link for itself."""
+        families = self.policies.within
+        if not families:
+            return self
+        path = f"policies.{families[0]}"
+        shown = getattr(self.policies, families[0])
+        name = shown[0].name if isinstance(shown, tuple) else shown.name
+        if self.engine.prefix_caching:
+            problem = "a sequence that keeps its KV in another way leaves no blocks for other requests"
+            raise InputError(problem, path=path, found=name, allowed="it together with `engine.prefix_caching: false`")
+        if any(tier.capacity != 0 for tier in self.tiers[1:]):
+            problem = "tiers behind HBM hold blocks of prefixes, and a sequence with a policy of its own has none"
+            raise InputError(problem, path=path, found=name, allowed="it with the tier hbm alone")
+        if self.hardware.pp > 1:
+            raise InputError("not with pipeline stages in this version", path=path, found=name)
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> ScenarioSpec:
@@ -252,10 +313,15 @@ class ScenarioSpec(Spec):
             data["warm_start"]["path"] = str((base_dir / Path(self.warm_start.path).expanduser()).resolve())
         families = ("eviction", "admission", "prefetch", "offload")
         data["policies"] = {
-            family: policy.resolved(base_dir)
-            for family in families
-            if (policy := getattr(self.policies, family)) is not None
+            family: [p.resolved(base_dir) for p in policy] if isinstance(policy, tuple) else policy.resolved(base_dir)
+            for family in (*families, *WITHIN)
+            if (policy := getattr(self.policies, family))
         }
+        if self.importance is not None:
+            data["importance"] = self.importance.resolved(base_dir)
+            if "path" in data["importance"]:
+                file = Path(str(data["importance"]["path"])).expanduser()
+                data["importance"]["path"] = str((base_dir / file).resolve())
         for tier, shown in zip(self.tiers, data["tiers"], strict=True):
             if tier.device_name is not None:
                 shown["device"] = resolved_path(tier.device_name, base_dir)

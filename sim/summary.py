@@ -24,6 +24,7 @@ from sim.queues import queue_lengths
 from sim.tables import numbers
 from sim.time_split import time_split
 from sim.turns import by_turn
+from sim.within_summary import add_to_links, within
 
 SCHEMA = "kvsim-summary/1"
 
@@ -63,6 +64,9 @@ def summarize(
         "queue": queue_lengths(requests, cluster.preemptions, span),
         "preemptions": sum(len(r.batch.preemptions) for r in cluster.replicas),
     }
+    if (of_sequences := within(cluster)) is not None:
+        summary["within"] = of_sequences
+        add_to_links(cluster, summary["links"], duration)
     prefetch = spec.policies.prefetch
     if prefetch is not None and prefetch.name != "none":
         summary["prefetch"] = _prefetch(prefetch.name, summary["tiers"].values())
@@ -96,7 +100,7 @@ def summarize(
         }
     summary["metrics"] = metrics.rows(summary)
     summary["definitions"] = definitions()
-    summary["assumptions"] = assumptions(spec, cluster.cost, inputs.budget, inputs.model)
+    summary["assumptions"] = assumptions(spec, cluster.cost, inputs)
     summary["warnings"] = caveats(cluster, summary)
     return summary
 

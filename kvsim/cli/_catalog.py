@@ -31,11 +31,11 @@ def first_line(thing: object) -> str:
 
 
 def _policies() -> list[Entry]:
-    from policies.tables import EVERY_FAMILY
+    from policies.tables import NAMED
 
     return [
         Entry(name, family, first_line(cls), f"{cls.__module__.replace('.', '/')}.py")
-        for family, table in EVERY_FAMILY.items()
+        for family, table in NAMED.items()
         for name, cls in table.items()
     ]
 

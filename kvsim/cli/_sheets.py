@@ -35,11 +35,11 @@ FACTS = (Column("what"), Column("value", fold=True))
 def of_policy(name: str) -> Sheet | None:
     """A policy's docstring, and its options with their defaults. `eviction.lru` names the family too."""
     from policies.build import policy_options
-    from policies.tables import EVERY_FAMILY
+    from policies.tables import NAMED
 
     found = [
         (family, key, cls)
-        for family, table in EVERY_FAMILY.items()
+        for family, table in NAMED.items()
         for key, cls in table.items()
         if name in (key, f"{family}.{key}")
     ]

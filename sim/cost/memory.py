@@ -45,6 +45,10 @@ class Limits:
     utilization: float
     max_tokens: int
     max_seqs: int
+    weights_on_host: float = 0.0
+    """Share of the layers' weights that is not in HBM."""
+    fixed_bytes: int = 0
+    """What policies within a sequence keep on each GPU, whatever the sequences."""
 
 
 def hbm_budget(
@@ -106,15 +110,19 @@ def _rank(
     total = profile.hbm_bytes
     usable = int(total * limits.utilization)
     weights = model.weight_bytes_at(tp, expert_parallel=split, stage=stage)
-    layers = [layer for _, layer in model.layer_kinds(tp, expert_parallel=split, stage=stage)]
+    kinds = model.layer_kinds(tp, expert_parallel=split, stage=stage)
+    if limits.weights_on_host:
+        weights -= round(limits.weights_on_host * sum(count * layer.weight_bytes for count, layer in kinds))
+    layers = [layer for _, layer in kinds]
     width = max(mlp_width(layer) for layer in layers) + 2 * model.hidden
     activations = round(limits.max_tokens * width) * model.dtype_bytes
     if stage.samples:
         activations += limits.max_seqs * model.vocab * LOGIT_BYTES
     windows = share.window_bytes(limits.block_tokens, limits.max_seqs, limits.max_tokens)
     block_bytes = limits.block_tokens * share.token_bytes
-    fitting = (usable - weights - activations - profile.reserved_bytes - windows) // block_bytes
-    return HBMBudget(total, usable, weights, activations, profile.reserved_bytes, windows, 0, fitting, block_bytes)
+    reserved = profile.reserved_bytes + limits.fixed_bytes
+    fitting = (usable - weights - activations - reserved - windows) // block_bytes
+    return HBMBudget(total, usable, weights, activations, reserved, windows, 0, fitting, block_bytes)
 
 
 def mlp_width(layer: LayerSpec) -> float:

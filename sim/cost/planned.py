@@ -98,7 +98,10 @@ class PlannedStep(StepCost):
         for n, g in zip(self._counts, self._groups, strict=True):
             host = host + n * g.beside_s(*batch)
         floor = None if replayed else self._floor(False)
-        return self._together(linear, exchange, attended, extra, loads, rows, floor, host)
+        times = self._together(linear, exchange, attended, extra, loads, rows, floor, host)
+        if steps > 1 and not isinstance(times.seconds, np.ndarray):  # nothing grows: all steps are alike
+            times = times._replace(seconds=np.full(steps, times.seconds))
+        return times
 
     def mixed_step(
         self,

@@ -16,7 +16,7 @@ from typing import Any
 
 from hw_profiles.errors import InputError
 from hw_profiles.yaml_io import load_yaml
-from policies.tables import EVERY_FAMILY
+from policies.tables import NAMED
 from sim.scenario import Scenario
 from sim.whatif.runs import Job
 from traces.catalog import CATALOG, locate
@@ -100,15 +100,19 @@ def _named(scenario: Scenario) -> Iterator[tuple[str, Path]]:
     if profile.is_absolute():
         paths += _profile_files(profile)
     paths += [Path(tier["device"]) for tier in document["tiers"] if str(tier.get("device", "")).startswith("/")]
+    if "path" in document.get("importance", {}):
+        paths.append(Path(document["importance"]["path"]))
     if "warm_start" in document:
         paths.append(Path(document["warm_start"]["path"]))
     for section in ({"routing": document["routing"]}, document["policies"], *document["tiers"]):
-        for family in EVERY_FAMILY:
-            source, colon, _ = str((section.get(family) or {}).get("name", "")).rpartition(":")
-            if colon and source.endswith(".py"):
-                paths.append(Path(source))
-            elif colon:
-                yield from _module_files(source)
+        for family in NAMED:
+            named = section.get(family) or {}
+            for policy in named if isinstance(named, list) else [named]:
+                source, colon, _ = str(policy.get("name", "")).rpartition(":")
+                if colon and source.endswith(".py"):
+                    paths.append(Path(source))
+                elif colon:
+                    yield from _module_files(source)
     yield from ((f"{FILES}/{str(path).lstrip('/')}", path) for path in paths)
 
 

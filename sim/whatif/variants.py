@@ -11,7 +11,7 @@ import yaml
 
 from hw_profiles.errors import InputError
 from policies.build import policy_class
-from policies.tables import FAMILIES
+from policies.tables import FAMILIES, WITHIN
 from sim.scenario import Scenario
 
 EXAMPLE = "PATH=VALUE,VALUE, such as policies.eviction=lru,s3fifo"
@@ -94,9 +94,9 @@ def check_policies(scenario: Scenario) -> None:
     """Look every policy of the scenario up. Raises InputError for one that there is not."""
     spec = scenario.spec
     for section, prefix in ((spec.policies, "policies"), *((tier, f"tiers.{tier.name}") for tier in spec.tiers)):
-        for family in FAMILIES:
-            policy = getattr(section, family, None)
-            if policy is not None:
+        for family in (*FAMILIES, *WITHIN):
+            named = getattr(section, family, None)
+            for policy in (named if isinstance(named, tuple) else [named]) if named else ():
                 try:
                     policy_class(family, policy.name, base_dir=scenario.base_dir, path=f"{prefix}.{family}")
                 except InputError as error:

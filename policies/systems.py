@@ -1,0 +1,114 @@
+"""Systems of the field by name: what each is made of, by policy family, and what of the engine comes with it.
+
+A scenario names them under `policies`: `arkvale`, `[think, kivi]`, `{name: arkvale, budget: 4096}` (options of one), or
+`{system: arkvale, eviction: lru}` beside families. The resolved scenario has what they expand to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hw_profiles.errors import InputError
+from policies.build import policy_options
+from policies.tables import ARCHITECTURE, SEQUENCE_FAMILIES
+
+SEVERAL = ("kv_format",)
+"""Families of which several policies apply one after the other."""
+
+
+@dataclass(frozen=True)
+class System:
+    """One row: what it does in a line, where that is published, policies by family, settings of the engine."""
+
+    about: str
+    source: str
+    policies: Mapping[str, Any] = field(default_factory=dict)
+    engine: Mapping[str, Any] = field(default_factory=dict)
+
+
+SYSTEMS: dict[str, System] = {
+    "full": System("everything stays in HBM and every step reads all of it: the baseline", "vLLM"),
+}
+
+
+def expand(value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Policies by family and settings of the engine that `policies: value` stands for.
+
+    `value` is a system's name, {name: system, option: value}, a list of these, or a mapping by family that may have
+    `system` (one of the former) beside families. Raises InputError for unknown names, options that no policy of the
+    system has, and two systems (or a system and a family) that contradict each other.
+    """
+    policies: dict[str, Any] = {}
+    engine: dict[str, Any] = {}
+    if isinstance(value, Mapping) and "name" not in value:
+        named = value.get("system", [])
+        own = {family: given for family, given in value.items() if family != "system"}
+    else:
+        named, own = value, {}
+    for item in named if isinstance(named, list) else [named]:
+        name, options = _named(item)
+        system = SYSTEMS[name]
+        _merge(policies, _with_options(name, system, options), name)
+        for key, setting in system.engine.items():
+            if engine.setdefault(key, setting) != setting:
+                raise InputError(f"{name} needs engine.{key}: {setting}", found=f"another system has {engine[key]}")
+    for family, given in own.items():
+        if family in SEVERAL and family in policies:
+            policies[family] = [*policies[family], *(given if isinstance(given, list) else [given])]
+        elif family in policies and policies[family] != given:
+            raise InputError("the system has a policy of this family already", path=family, found=given)
+        else:
+            policies[family] = given
+    return policies, engine
+
+
+def _named(item: Any) -> tuple[str, dict[str, Any]]:
+    if isinstance(item, str):
+        name, options = item, {}
+    elif isinstance(item, Mapping) and isinstance(item.get("name"), str):
+        name, options = item["name"], {key: given for key, given in item.items() if key != "name"}
+    else:
+        raise InputError("", found=item, allowed="a system, {name: a system, option: value}, or a mapping by family")
+    if name not in SYSTEMS:
+        raise InputError("unknown system", found=name, allowed=SYSTEMS, near=SYSTEMS)
+    return name, options
+
+
+def _with_options(name: str, system: System, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The system's policies, with each option given to the policy that has it."""
+    policies = {family: _listed(given) for family, given in system.policies.items()}
+    for option, setting in options.items():
+        takers = [
+            (family, i)
+            for family, given in policies.items()
+            for i, policy in enumerate(given)
+            if option in _options(family, policy["name"])
+        ]
+        if not takers:
+            allowed = sorted({o for f, given in policies.items() for p in given for o in _options(f, p["name"])})
+            raise InputError(f"{name} has no such option", path=option, found=setting, allowed=allowed, near=allowed)
+        for family, i in takers:
+            policies[family][i] = {**policies[family][i], option: setting}
+    return {family: given if family in SEVERAL else given[0] for family, given in policies.items()}
+
+
+def _listed(given: Any) -> list[dict[str, Any]]:
+    return [{"name": p} if isinstance(p, str) else dict(p) for p in (given if isinstance(given, list) else [given])]
+
+
+def _options(family: str, name: str) -> dict[str, Any]:
+    table = {**SEQUENCE_FAMILIES, "architecture": ARCHITECTURE}[family]
+    return policy_options(table[name])
+
+
+def _merge(policies: dict[str, Any], more: Mapping[str, Any], name: str) -> None:
+    for family, given in more.items():
+        if family in SEVERAL:
+            policies[family] = [*policies.get(family, []), *given]
+        elif policies.setdefault(family, given) != given:
+            other = policies[family]
+            other = other["name"] if isinstance(other, Mapping) else other
+            problem = f"{name} cannot be combined with that system: both decide {family}"
+            raise InputError(problem, found=f"{other} and {given['name']}")

@@ -1,0 +1,129 @@
+"""From the policies of a scenario to the plan of a sequence: what each layer keeps, reads, runs and moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+from hw_profiles.errors import InputError
+from hw_profiles.lines import CONTEXT, NOTHING, Line, upto
+from hw_profiles.models import ModelSpec
+from policies.build import build_policy
+from policies.sequence.plan import FULL, Importance, LayerPlan, LayerView, SequencePlan, SequencePolicy
+from sim.scenario import Scenario
+from sim.spec import ScenarioSpec
+from sim.spec_base import PolicySpec
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan, and what it comes to for memory: tokens' worth of the engine's KV, and bytes of the host.
+
+    decoding    what a sequence has in HBM while it decodes; prefilling: while its prompt is computed
+    host        bytes of host memory
+    fixed       HBM bytes whatever the sequences
+    importance  line of the report on what token importance comes from; None if no policy asked
+    """
+
+    plan: SequencePlan
+    decoding: Line
+    prefilling: Line
+    host: Line
+    fixed: float
+    importance: str | None
+
+
+class _Asked:
+    """The importance data of a run, read when a policy first asks."""
+
+    def __init__(self, read: Callable[[], Importance]) -> None:
+        self._read = read
+        self.data: Importance | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if self.data is None:
+            self.data = self._read()
+        return getattr(self.data, name)
+
+
+def policies_of(scenario: Scenario) -> Iterator[tuple[str, PolicySpec]]:
+    """(family, policy) of everything that plans within a sequence, in the order in which it does."""
+    chosen = scenario.spec.policies
+    yield from (("kv_format", policy) for policy in chosen.kv_format)
+    for family in ("retention", "selection", "sequence_offload", "sequence_prefetch"):
+        policy: PolicySpec | None = getattr(chosen, family)
+        if policy is not None:
+            yield family, policy
+
+
+def plan_sequence(scenario: Scenario, model: ModelSpec) -> Planned | None:
+    """The plan that the scenario's policies make for the model; None if there are none. Raises InputError."""
+    policies = list(policies_of(scenario))
+    if not policies:
+        return None
+    spec = scenario.spec
+    importance = _Asked(lambda: _importance(scenario))
+    built: list[tuple[str, SequencePolicy]] = []
+    for family, named in policies:
+        path = f"policies.{family}"
+        policy = build_policy(family, named.model_dump(), base_dir=scenario.base_dir, path=path)
+        built.append((path, policy))
+    layers = []
+    for index in range(model.layers):
+        view = layer_view(model, index, spec, cast("Importance", importance))
+        plan = FULL if view.window is None else LayerPlan(kept=CONTEXT, attended=upto(view.window))
+        for path, policy in built:
+            try:
+                plan = policy.plan(view, plan)
+            except InputError as error:
+                raise error.at(path=path) from None
+        layers.append(plan)
+    plan_of_all = SequencePlan(
+        tuple(layers),
+        max((policy.weights_on_host for _, policy in built), default=0.0),
+        tuple(dict.fromkeys(line for _, policy in built for line in policy.assumptions)),
+    )
+    return measured(plan_of_all, model, getattr(importance.data, "about", None))
+
+
+def _importance(scenario: Scenario) -> Importance:
+    from traces.importance.spec import build  # needs numpy tables that few runs ask for
+
+    wanted = scenario.spec.importance or PolicySpec(name="synthetic")
+    found: Importance = build(wanted.model_dump(), scenario.base_dir)
+    return found
+
+
+def layer_view(model: ModelSpec, index: int, spec: ScenarioSpec, importance: Importance) -> LayerView:
+    """What policies may see of a layer."""
+    layer = model.specs[model.pattern[index]]
+    return LayerView(
+        index=index,
+        layers=model.layers,
+        hidden=model.hidden,
+        heads=model.heads,
+        kv_heads=model.kv_heads,
+        head_dim=model.head_dim,
+        token_bytes=layer.kv_bytes_per_token,
+        element_bytes=layer.act_bytes,
+        latent=model.attention.startswith("MLA"),
+        window=layer.window,
+        max_context=model.max_context,
+        max_seqs=spec.engine.max_num_seqs,
+        importance=importance,
+    )
+
+
+def measured(plan: SequencePlan, model: ModelSpec, importance: str | None = None) -> Planned:
+    """What a plan comes to for memory."""
+    sizes = [model.specs[place].kv_bytes_per_token for place in model.pattern]
+    whole = sum(sizes)
+    decoding = prefilling = host = NOTHING
+    for layer, size in zip(plan.layers, sizes, strict=True):
+        extra = layer.extra * (1.0 / whole)
+        decoding = decoding + layer.form.of(layer.kept) * (size / whole) + extra
+        while_computed = CONTEXT if layer.kept_in_prefill is None else layer.form.of(layer.kept_in_prefill)
+        prefilling = prefilling + while_computed * (size / whole) + extra
+        host = host + layer.host
+    return Planned(plan, decoding, prefilling, host, sum(layer.fixed_extra for layer in plan.layers), importance)

@@ -1,0 +1,45 @@
+"""Policies within a sequence for tests, as a user would write them."""
+
+from dataclasses import replace
+
+from hw_profiles.lines import CONTEXT, Line, upto
+from policies.sequence.plan import LayerPlan, LayerView, Move, SequencePolicy, Work
+
+
+class Budget(SequencePolicy):
+    """The newest `tokens` are kept and read."""
+
+    def __init__(self, tokens: int = 1024) -> None:
+        self.tokens = tokens
+
+    def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
+        return replace(before, kept=upto(self.tokens), attended=upto(self.tokens))
+
+
+class Share(SequencePolicy):
+    """A share of the prompt is kept."""
+
+    def __init__(self, share: float = 0.2) -> None:
+        self.share = share
+
+    def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
+        kept = Line(prompt=self.share)
+        return replace(before, kept=kept, attended=kept)
+
+
+class Host(SequencePolicy):
+    """Everything is in host memory and is loaded by every step; `ahead` of the layer or when it begins."""
+
+    def __init__(self, ahead: bool = True, works: int = 0) -> None:
+        self.when = "ahead" if ahead else "critical"
+        self.works = works
+
+    def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
+        size = layer.token_bytes
+        moves = (
+            Move("h2d", CONTEXT * size, when=self.when),
+            Move("d2h", Line(base=size), when="async"),
+        )
+        works = tuple(Work("score", CONTEXT * size, launches=2) for _ in range(self.works))
+        stores = (Move("d2h", CONTEXT * size, when="async"),)
+        return replace(before, moves=moves, works=works, host=CONTEXT * size, prompt_moves=stores)
