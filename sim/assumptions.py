@@ -61,7 +61,7 @@ def _within(planned: Planned | None) -> list[str]:
         return []
     lines = [
         "Policies within a sequence: bytes, kernels and copies as each of them plans per layer, at their means per "
-        "step; copies of a step at the resolution of layers over the GPU's own link. No claim on the quality of output.",
+        "step; copies of a step at the resolution of layers over the GPU's own link. No claim on the quality of text.",
         *planned.plan.assumptions,
     ]
     return [*lines, f"Token importance: {planned.importance}"] if planned.importance else lines

@@ -96,6 +96,7 @@ class EngineSpec(Spec):
     eager_launch     host time per kernel without graphs: of any step if there are none, of decode steps above the
                      largest if there are
     slot_tokens      with slots (framework: static_graph): tokens of each; None: those of the longest request
+    host_kv_memory   bytes of host memory per replica for KV that policies within a sequence keep there; None: no limit
     expert_skew      Zipf exponent of the popularity of experts (sim.cost.experts); 0: all alike
     """
 
@@ -119,6 +120,7 @@ class EngineSpec(Spec):
     graph_batch_sizes: tuple[Count, ...] | None = None
     eager_launch: Seconds = EAGER_LAUNCH_S
     slot_tokens: Count | None = None
+    host_kv_memory: Annotated[Bytes, Field(gt=0)] | None = None
     expert_skew: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 0.0
 
     @model_validator(mode="before")

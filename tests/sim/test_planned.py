@@ -48,10 +48,11 @@ def test_a_budget_of_the_whole_context_is_no_budget() -> None:
     assert times(run({"retention": own("Budget", tokens=131_072)})) == times(run())
 
 
-def test_a_smaller_budget_is_faster() -> None:
+def test_a_smaller_budget_is_faster_and_takes_less_memory() -> None:
     long = {"generate": {**BASE["trace"]["generate"], "requests": 12, "first_tokens": {"mean": 20000}}}
     results = [run(p, trace=long).summary for p in (None, {"retention": own("Budget", tokens=4096)})]
     assert results[1]["tpot_ms"]["mean"] < 0.97 * results[0]["tpot_ms"]["mean"]
+    assert results[1]["tiers"]["hbm"]["peak_bytes"] < results[0]["tiers"]["hbm"]["peak_bytes"]
 
 
 @pytest.mark.parametrize(
