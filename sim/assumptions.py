@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hw_profiles.models import ModelSpec
 from hw_profiles.units import format_bytes
 from policies.tables import EVICTION_BOUNDS
 from sim.cost.memory import HBMBudget

@@ -11,6 +11,7 @@ from hw_profiles.lines import CONTEXT, NOTHING, Line, upto
 from hw_profiles.models import ModelSpec
 from policies.build import build_policy
 from policies.sequence.plan import FULL, Importance, LayerPlan, LayerView, SequencePlan, SequencePolicy
+from sim.cost.framework import FRAMEWORKS, framework_plan
 from sim.scenario import Scenario
 from sim.spec import ScenarioSpec
 from sim.spec_base import PolicySpec
@@ -59,10 +60,10 @@ def policies_of(scenario: Scenario) -> Iterator[tuple[str, PolicySpec]]:
 
 def plan_sequence(scenario: Scenario, model: ModelSpec) -> Planned | None:
     """The plan that the scenario's policies make for the model; None if there are none. Raises InputError."""
-    policies = list(policies_of(scenario))
-    if not policies:
+    policies, spec = list(policies_of(scenario)), scenario.spec
+    framework = FRAMEWORKS[spec.engine.framework]
+    if not policies and not framework.concat:
         return None
-    spec = scenario.spec
     importance = _Asked(lambda: _importance(scenario))
     built: list[tuple[str, SequencePolicy]] = []
     for family, named in policies:
@@ -78,7 +79,7 @@ def plan_sequence(scenario: Scenario, model: ModelSpec) -> Planned | None:
                 plan = policy.plan(view, plan)
             except InputError as error:
                 raise error.at(path=path) from None
-        layers.append(plan)
+        layers.append(framework_plan(framework, plan, view.token_bytes))
     plan_of_all = SequencePlan(
         tuple(layers),
         max((policy.weights_on_host for _, policy in built), default=0.0),
@@ -88,7 +89,7 @@ def plan_sequence(scenario: Scenario, model: ModelSpec) -> Planned | None:
 
 
 def _importance(scenario: Scenario) -> Importance:
-    from traces.importance.spec import build  # needs numpy tables that few runs ask for
+    from traces.importance.spec import build  # type: ignore[import-not-found,unused-ignore]  # needs numpy tables that few runs ask for
 
     wanted = scenario.spec.importance or PolicySpec(name="synthetic")
     found: Importance = build(wanted.model_dump(), scenario.base_dir)

@@ -155,6 +155,12 @@ def _several(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
 
+def _names(chosen: PolicySpec | tuple[PolicySpec, ...] | None) -> list[str]:
+    """Names of policies that do something."""
+    policies = chosen if isinstance(chosen, tuple) else () if chosen is None else (chosen,)
+    return [policy.name for policy in policies if policy.name != "none"]
+
+
 class PoliciesSpec(Spec):
     """Policies by family, for every tier that does not name its own; those within a sequence (`policies.sequence`).
 
@@ -176,7 +182,7 @@ class PoliciesSpec(Spec):
     @property
     def within(self) -> tuple[str, ...]:
         """Families that have a policy of what happens within a sequence."""
-        return tuple(family for family in WITHIN if family != "architecture" and getattr(self, family))
+        return tuple(family for family in WITHIN if family != "architecture" and _names(getattr(self, family)))
 
     @model_validator(mode="before")
     @classmethod
@@ -254,8 +260,9 @@ class ScenarioSpec(Spec):
         if not families:
             return self
         path = f"policies.{families[0]}"
-        shown = getattr(self.policies, families[0])
-        name = shown[0].name if isinstance(shown, tuple) else shown.name
+        name = _names(getattr(self.policies, families[0]))[0]
+        if ":" not in name and name not in WITHIN[families[0]]:
+            return self  # that there is no such policy is told when it is looked up
         if self.engine.prefix_caching:
             problem = "a sequence that keeps its KV in another way leaves no blocks for other requests"
             raise InputError(problem, path=path, found=name, allowed="it together with `engine.prefix_caching: false`")

@@ -127,11 +127,15 @@ BAD = [
     ("tiers.0.inclusive", False, "tiers.hbm.inclusive: HBM holds what the GPU uses"),
     ("tiers.1.block_tokens", 24, "tiers.dram.block_tokens: .*tier before, found 24, expected a multiple of 16"),
     ("tiers.1.offload", "write_back", "tiers.dram.offload: there is no tier behind this one"),
-    ("policies", "arkvale", f"policies: naming a system {LATER}, found 'arkvale'"),
-    ("policies", ["lru", "arkvale"], f"policies: a list of policies {LATER}"),
+    ("policies", "arkval", "policies: unknown system, found 'arkval', .*; did you mean 'arkvale'?"),
+    ("policies", ["kivi", "lru"], "policies: unknown system, found 'lru'"),
+    ("policies", ["quest", "arkvale"], "policies: arkvale cannot be combined with that system: both decide selection"),
+    ("policies", {"name": "kivi", "bit": 4}, "policies.bit: kivi has no such option, found 4, .*bits"),
+    ("policies", "arkvale", "policies.selection: .*no blocks for other requests, found 'arkvale', .*prefix_caching"),
     ("policies", {"prefetch": "lookahead"}, "policies.prefetch: unknown prefetch policy, found 'lookahead'"),
     ("policies", {"routing": "least_loaded"}, "policies.routing: a router is named beside `policies`, as `routing: "),
-    ("policies", {"selection": "quest"}, f"policies.selection: this policy family {LATER}, found 'quest'"),
+    ("policies", {"scheduling": "x"}, f"policies.scheduling: this policy family {LATER}, found 'x'"),
+    ("policies", {"selection": "qest"}, "policies.selection: unknown selection policy, found 'qest', .*'quest'?"),
     ("trace", {"clients": 8}, "trace.clients: found 8, expected a mapping"),
 ]
 
