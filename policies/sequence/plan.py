@@ -205,7 +205,9 @@ class LayerView:
 class Importance(Protocol):
     """What is known of which tokens matter (`traces.importance`), per layer; all sizes in pages or tokens as named."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """As in the scenario, with its setting or file."""
 
     def recalls(self, selected: int, cached: int, page_tokens: int) -> Line:
         """Pages per layer and step that are selected and not cached, in a cache of `cached` pages that keeps what it
