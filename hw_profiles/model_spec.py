@@ -144,6 +144,11 @@ class ModelSpec:
         return all(spec.cadence.plain for spec in self.specs)
 
     @property
+    def prompt_rows(self) -> float:
+        """Rows that a layer computes at once per token of a prompt, the most of any."""
+        return max(0.0 if s.cadence.skips_prompt else 1 / s.cadence.period for s in self.specs)
+
+    @property
     def period(self) -> int:
         """Tokens that share an entry of the cache, the most of any layer."""
         return max(spec.cadence.period for spec in self.specs)

@@ -195,7 +195,7 @@ def _check_l2(scenario: Scenario, profile: Profile, planned: Planned | None) -> 
 def _check_period(scenario: Scenario, model: ModelSpec) -> None:
     """InputError unless blocks of the engine hold whole entries of a cache that has one for several tokens."""
     block = scenario.spec.engine.block_tokens
-    if block % model.period:
+    if scenario.spec.engine.prefix_caching and block % model.period:
         problem = f"{model.name} keeps one entry for {model.period} tokens, so a block must hold a multiple of them"
         raise InputError(problem, where=scenario.where, path="engine.block_tokens", found=block)
 

@@ -148,7 +148,7 @@ def framework_plan(framework: Framework, layer: LayerPlan, token_bytes: float) -
         moves = [replace(m, when="critical") if m.when == "ahead" else m for m in layer.moves]
         prompt = [replace(m, when="critical") if m.when == "ahead" else m for m in layer.prompt_moves]
         layer = replace(layer, moves=tuple(moves), prompt_moves=tuple(prompt))
-    if framework.concat:
+    if framework.concat and token_bytes:  # not where a layer reads the cache of another
         copied = layer.form.of(layer.kept) * (2 * token_bytes)
         source = "torch.cat: what is kept is read and written once more, keys and values"
         layer = layer.plus(works=[Work("concat", nbytes=copied, launches=2, source=source)])
@@ -188,15 +188,18 @@ def framework_footprint(
 def _activations(framework: Framework, model: ModelSpec, parallel: Parallel, layout: KVLayout) -> tuple[float, float]:
     """Tokens' worth of KV that activations take per token of a prompt, and per decoding sequence; on the fullest rank.
 
-    As in `sim.cost.memory`: the widest moment of an MLP, the residual stream and a hidden copy, and logits.
+    As in `sim.cost.memory`: the widest moment of an MLP, the residual stream and a hidden copy, and logits. Prompts
+    take as many rows of them as layers have that see them, and logits only if the last layer does; what a sequence
+    keeps whatever its length counts as its activations.
     """
+    seeing, head = model.prompt_rows, not model.specs[model.pattern[-1]].cadence.skips_prompt
     prompts, rows = [], []
     for stage, share in zip(model.stages(parallel.pp), layout.shares, strict=True):
         kinds = model.layer_kinds(parallel.tp, expert_parallel=parallel.expert_parallel, stage=stage)
         token = (max(mlp_width(layer) for _, layer in kinds) + 2 * model.hidden) * model.dtype_bytes
         logits = model.vocab if stage.samples else 0
-        prompts.append((token + logits * framework.prompt_logit_bytes) / share.token_bytes)
-        rows.append((token + logits * LOGIT_BYTES) / share.token_bytes)
+        prompts.append((seeing * token + head * logits * framework.prompt_logit_bytes) / share.token_bytes)
+        rows.append((token + logits * LOGIT_BYTES + framework.kv_copies * share.scratch) / share.token_bytes)
     return max(prompts), max(rows)
 
 

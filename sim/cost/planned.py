@@ -16,9 +16,10 @@ import numpy as np
 
 from hw_profiles.cost_models import CopyModel
 from hw_profiles.errors import InputError
+from hw_profiles.lines import CONTEXT
 from hw_profiles.models import ModelSpec
 from hw_profiles.profile import Profile
-from policies.sequence.plan import LayerPlan, SequencePlan
+from policies.sequence.plan import FULL, LayerPlan, SequencePlan
 from sim.cost.bound import Bound
 from sim.cost.layer import Chunk, LayerCost
 from sim.cost.overlap import Run, finish, later
@@ -48,9 +49,7 @@ class PlannedStep(StepCost):
         parallel: Parallel,
         **options: Any,
     ) -> None:
-        if any(spec.cadence.period > 1 or spec.cadence.skips_prompt for spec in model.specs):
-            reason = "not all of its layers see every token"
-            raise InputError(f"policies within a sequence cannot be combined with {model.name}: {reason}")
+        _check_layers(model, plan)
         super().__init__(model, profile, host_time_s, l2_prefetch_bytes, parallel=parallel, **options)
         lines = [line for layer in plan.layers for line in lines_of(layer)]
         self.terms = Terms.of(self.windows, lines)
@@ -78,7 +77,8 @@ class PlannedStep(StepCost):
         self._hbm = profile.hbm_bandwidth
         self._launch_s = profile.launch.graph
         self._eager_s = options.get("eager_launch_s", 0.0)
-        self._works = sum(n * g.launches for n, g in zip(self._counts, self._groups, strict=True))
+        groups = zip(self._counts, self._groups, strict=True)
+        self._works = sum(n * g.kind.decodes * g.launches for n, g in groups)
 
     # ---- whole steps
 
@@ -91,12 +91,15 @@ class PlannedStep(StepCost):
         stage = self._stage
         linear, exchange = stage.linear(rows, seqs), stage.exchange(rows, seqs)
         batch = seqs, context, windowed, steps
-        attended = [g.attention(*batch, longest) for g in self._groups]
-        extra = [g.works_s(*batch) + (g.launches * self._launch_s if replayed else 0.0) for g in self._groups]
+        attended = [g.kind.decodes * g.attention(*batch, longest) for g in self._groups]
+        extra = [
+            g.kind.decodes * (g.works_s(*batch) + (g.launches * self._launch_s if replayed else 0.0))
+            for g in self._groups
+        ]
         loads = [g.moves_s(*batch) for g in self._groups]
         host: Seconds = 0.0
         for n, g in zip(self._counts, self._groups, strict=True):
-            host = host + n * g.beside_s(*batch)
+            host = host + n * g.kind.decodes * g.beside_s(*batch)
         floor = None if replayed else self._floor(False)
         times = self._together(linear, exchange, attended, extra, loads, rows, floor, host)
         if steps > 1 and not isinstance(times.seconds, np.ndarray):  # nothing grows: all steps are alike
@@ -128,10 +131,11 @@ class PlannedStep(StepCost):
             works, beside = g.prompt_works_s(chunks, ended)
             host += n * beside
             if seqs:
-                own = float(g.attention(seqs, context, windowed, 1, longest))
-                attention = g.kind.together(attention, own, seqs, max(g.attended.now(seqs, context, windowed), 1.0))
-                works += float(g.works_s(seqs, context, windowed, 1))
-                host += n * float(g.beside_s(seqs, context, windowed, 1))
+                own, often = float(g.attention(seqs, context, windowed, 1, longest)), g.kind.decodes
+                both = g.kind.together(attention, own, seqs, max(g.attended.now(seqs, context, windowed), 1.0))
+                attention = both if often == 1 else often * both + (1 - often) * attention
+                works += often * float(g.works_s(seqs, context, windowed, 1))
+                host += n * often * float(g.beside_s(seqs, context, windowed, 1))
                 moves = [a + b for a, b in zip(moves, g.moves_s(seqs, context, windowed, 1), strict=True)]
             attended.append(attention)
             extra.append(works)
@@ -217,7 +221,8 @@ class PlannedStep(StepCost):
                 attended = g.attended.now(seqs, context, windowed)
                 hbm, compute = g.kind.decode_bound(seqs, attended)
                 works = float(g.works_s(seqs, context, windowed, 1))
-                hbm_s, compute_s = hbm_s + n * (hbm + works), compute_s + n * compute
+                often = n * g.kind.decodes
+                hbm_s, compute_s = hbm_s + often * (hbm + works), compute_s + often * compute
             if chunks:
                 hbm, compute = g.kind.prefill_bound(chunks, arithmetic=arithmetic)
                 hbm_s, compute_s = hbm_s + n * hbm, compute_s + n * compute
@@ -226,7 +231,18 @@ class PlannedStep(StepCost):
     def decode(self, seqs: int, context: int, tokens: int | None = None, windowed: Sequence[Attended] = ()) -> float:
         """Decode attention alone, as StepCost.decode."""
         groups = zip(self._counts, self._groups, strict=True)
-        return sum(n * float(g.attention(seqs, context, windowed, 1)) for n, g in groups)
+        return sum(n * g.kind.decodes * float(g.attention(seqs, context, windowed, 1)) for n, g in groups)
+
+
+def _check_layers(model: ModelSpec, plan: SequencePlan) -> None:
+    """Raise InputError for policies that choose among tokens in layers that do not see every token: what is a token to
+    them, a block or a window, is not defined. Kernels beside the attention (a framework's) are."""
+    for place, layer in zip(model.pattern, plan.layers, strict=True):
+        cadence = model.specs[place].cadence
+        rest = replace(layer, works=(), attended=CONTEXT)
+        if (cadence.period > 1 or cadence.skips_prompt) and rest != FULL:
+            reason = "not all of its layers see every token"
+            raise InputError(f"policies within a sequence cannot be combined with {model.name}: {reason}")
 
 
 def without_moves(plan: SequencePlan) -> SequencePlan:

@@ -5,15 +5,19 @@ import pytest
 
 from hw_profiles.cadence import EVERY_TOKEN, Cadence
 from hw_profiles.errors import InputError
+from hw_profiles.lines import CONTEXT, upto
 from hw_profiles.loader import load_profile
 from hw_profiles.models import load_model
 from policies.architecture.base import layers_of
 from policies.architecture.cross_layer import PARTITIONS, POSITIONS
+from policies.sequence.plan import LayerPlan, SequencePlan
 from policies.tables import ARCHITECTURE
+from sim.cost.framework import FRAMEWORKS, framework_footprint, framework_plan, max_batch
 from sim.cost.kv import hybrid_layout, kv_layout
 from sim.cost.layer import LayerCost
-from sim.cost.memory import Limits, hbm_budget
+from sim.cost.memory import LOGIT_BYTES, Limits, hbm_budget
 from sim.cost.parallel import Parallel
+from sim.cost.planned import PlannedStep
 from sim.cost.stage import Attended
 from sim.cost.step import StepCost
 
@@ -176,6 +180,66 @@ def test_yoco_keeps_windows_apart():
     assert StepCost(model, H100).recompute_s(8192, 0) < 0.62 * StepCost(LLAMA, H100).recompute_s(8192, 0)
 
 
+# ---- frameworks and policies within a sequence
+
+
+def planned(model, *, change=None):
+    """Steps of a cache that is concatenated, of layers whose plan is otherwise `change`."""
+    framework = FRAMEWORKS["hf_concat"]
+    layers = []
+    for layer in layers_of(model):
+        plan = LayerPlan(attended=CONTEXT if layer.window is None else upto(layer.window))
+        layers.append(framework_plan(framework, change or plan, layer.kv_bytes_per_token))
+    plan = SequencePlan(tuple(layers))
+    return PlannedStep(model, H100, plan=plan, copy=H100.links, parallel=ONE, graphs=False, eager_launch_s=0.0)
+
+
+@pytest.mark.parametrize(("name", "options", "share"), [("cla", {}, 2), ("lckv", {"warmup": 3}, 8), ("mqa", {}, 32)])
+def test_only_what_is_stored_is_concatenated(name, options, share):
+    """Read and written once more: twice the KV of the layers that have one."""
+    model = changed(name, **options)
+    times = planned(model).decode_steps(8, 32_000, (), 1)
+    assert times.works == pytest.approx(2 * 32_000 * LLAMA.kv_bytes_per_token / share / H100.hbm_bandwidth, rel=1e-9)
+    assert times.attention == pytest.approx(StepCost(model, H100, graphs=False).decode(8, 32_000), rel=1e-9)
+
+
+def test_a_block_decoder_concatenates_once_a_block():
+    """A quarter of the steps copy n / 4 entries of half of the layers."""
+    whole = load_model("pythia-410m")
+    cost = planned(changed("block_transformer", whole))
+    windowed = [Attended(64 * (window if window == 6 else 2000), 0) for window in cost.windows]
+    times = cost.decode_steps(64, 64 * 2000, windowed, 1)
+    plain = StepCost(changed("block_transformer", whole), H100, graphs=False, eager_launch_s=0.0)
+    expected = 2 * 64 * 2000 * (whole.kv_bytes_per_token / 2 / 4) / 4 / H100.hbm_bandwidth
+    assert times.works == pytest.approx(expected, rel=1e-9)
+    assert times.attention == pytest.approx(plain.decode(64, 64 * 2000, 64, [Attended(64 * 6, 0)]), rel=1e-9)
+    assert times.linear == plain.linear(64, 64)
+    beside = cost.mixed_step(64, 64 * 2000, windowed, [(512, 0)], 576, 65)
+    alone = plain.mixed_step(64, 64 * 2000, [Attended(64 * 6, 0)], [(512, 0)], 576, 65)
+    assert beside.attention == pytest.approx(alone.attention, rel=1e-9)
+    assert beside.works == pytest.approx(expected, rel=1e-9)
+
+
+def test_choosing_among_tokens_of_blocks_is_refused():
+    with pytest.raises(InputError, match="not all of its layers see every token"):
+        planned(changed("block_transformer"), change=LayerPlan(kept=upto(512), attended=upto(512)))
+    planned(changed("lckv"), change=LayerPlan(kept=upto(512), attended=upto(512)))
+
+
+def test_prompts_of_a_block_transformer_have_no_logits():
+    """2,048 tokens: the block decoder's activations of 512 entries, and logits of what is sampled."""
+    whole = load_model("pythia-410m")
+    model = changed("block_transformer", whole)
+    framework, layout = FRAMEWORKS["hf_concat"], kv_layout(model, ONE)
+    found = framework_footprint(framework, model, ONE, layout)
+    widest = (2 * 4096 + 2 * 1024) * 2
+    assert found.prefilling.prompt * layout.token_bytes == pytest.approx(widest / 4)
+    scratch = 2 * model.scratch_bytes_at(1)
+    assert found.decoding.base * layout.token_bytes == pytest.approx(widest + 50_304 * LOGIT_BYTES + scratch)
+    batches = [max_batch(m, H100, 2048, 128, framework="hf_concat") for m in (whole, model)]
+    assert batches[1] > 10 * batches[0]
+
+
 # ---- all of it together
 
 
@@ -236,6 +300,7 @@ def test_assumptions_of_a_transformed_model(transformed, rows):
 def test_engine_blocks_hold_whole_entries(transformed, rows):
     with pytest.raises(InputError, match=r"engine.block_tokens: .*keeps one entry for 32 tokens.*found 16"):
         transformed("block_transformer", rows, options={"block": 32, "prefix": 2}, engine={"block_tokens": 16})
+    transformed("block_transformer", rows, options={"block": 32}, engine={"prefix_caching": False})
 
 
 @pytest.mark.parametrize("name", ["cla", "lckv", "yoco", "block_transformer"])
