@@ -15,7 +15,7 @@ import kvsim
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("kvsim", "reports", "calibration", "sim", "policies", "traces", "hw_profiles")
-DATA = (".yaml", ".json", ".jsonl.gz", ".j2", ".css", ".js", "py.typed")
+DATA = (".yaml", ".json", ".npz", ".jsonl.gz", ".j2", ".css", ".js", "py.typed")
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -44,7 +44,7 @@ def test_the_wheel_carries_every_data_file_and_nothing_else_but_code(wheel: Path
     names = set(zipfile.ZipFile(wheel).namelist())
     data = shipped_data()
     assert {suffix for suffix in DATA if any(name.endswith(suffix) for name in data)} >= {
-        ".yaml", ".json", ".jsonl.gz", ".j2", ".css", "py.typed",
+        ".yaml", ".json", ".npz", ".jsonl.gz", ".j2", ".css", "py.typed",
     }  # fmt: skip
     assert data <= names
     assert {f"{package}/py.typed" for package in PACKAGES} <= names
