@@ -63,7 +63,8 @@ def _within(planned: Planned | None) -> list[str]:
         "step; copies of a step at the resolution of layers over the GPU's own link. No claim on the quality of text.",
         *planned.plan.assumptions,
     ]
-    return [*lines, f"Token importance: {planned.importance}"] if planned.importance else lines
+    about = planned.importance()
+    return [*lines, f"Token importance: {about}"] if about else lines
 
 
 def _prefetch(ahead: int) -> list[str]:

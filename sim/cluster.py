@@ -152,13 +152,12 @@ def step_cost(spec: ScenarioSpec, inputs: Inputs) -> StepCost:
         "eager_launch_s": engine.eager_launch,
         "launches_per_layer": framework.launches_per_layer,
         "graph_sizes": sizes,
+        "attention_share": None if planned is None else planned.plan.attention_share,
     }
     if planned is None or planned.plan.plain:
         return StepCost(inputs.model, inputs.profile, host_time_s, lookahead, **options)
     copy = {way: inputs.profile.copy_model(f"pcie_{way}", copy_method(spec, f"pcie_{way}")) for way in ("h2d", "d2h")}
-    return PlannedStep(
-        inputs.model, inputs.profile, host_time_s, lookahead, plan=planned.plan, copy=copy, **options
-    )
+    return PlannedStep(inputs.model, inputs.profile, host_time_s, lookahead, plan=planned.plan, copy=copy, **options)
 
 
 def too_long(request: Request, inputs: Inputs, block_tokens: int) -> str | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 from hw_profiles.errors import InputError
@@ -24,7 +25,8 @@ class Planned:
     decoding    what a sequence has in HBM while it decodes; prefilling: while its prompt is computed
     host        bytes of host memory
     fixed       HBM bytes whatever the sequences
-    importance  line of the report on what token importance comes from; None if no policy asked
+    importance  line of the report on what token importance comes from; None if no policy has asked
+    covers      by policy that drops tokens: share of the attention mass that it keeps, of (context, prompt)
     """
 
     plan: SequencePlan
@@ -32,7 +34,8 @@ class Planned:
     prefilling: Line
     host: Line
     fixed: float
-    importance: str | None
+    importance: Callable[[], str | None] = lambda: None
+    covers: tuple[tuple[str, Callable[[float, float], float]], ...] = ()
 
 
 class _Asked:
@@ -85,7 +88,12 @@ def plan_sequence(scenario: Scenario, model: ModelSpec) -> Planned | None:
         max((policy.weights_on_host for _, policy in built), default=0.0),
         tuple(dict.fromkeys(line for _, policy in built for line in policy.assumptions)),
     )
-    return measured(plan_of_all, model, getattr(importance.data, "about", None))
+    middle = layer_view(model, model.layers // 2, spec, cast("Importance", importance))
+    covers = tuple(
+        (type(policy).__name__, partial(policy.coverage, middle)) for _, policy in built if hasattr(policy, "coverage")
+    )
+    found = measured(plan_of_all, model)
+    return replace(found, importance=lambda: getattr(importance.data, "about", None), covers=covers)
 
 
 def _importance(scenario: Scenario) -> Importance:
@@ -116,7 +124,7 @@ def layer_view(model: ModelSpec, index: int, spec: ScenarioSpec, importance: Imp
     )
 
 
-def measured(plan: SequencePlan, model: ModelSpec, importance: str | None = None) -> Planned:
+def measured(plan: SequencePlan, model: ModelSpec) -> Planned:
     """What a plan comes to for memory."""
     sizes = [model.specs[place].kv_bytes_per_token for place in model.pattern]
     whole = sum(sizes)
@@ -127,4 +135,4 @@ def measured(plan: SequencePlan, model: ModelSpec, importance: str | None = None
         while_computed = CONTEXT if layer.kept_in_prefill is None else layer.form.of(layer.kept_in_prefill)
         prefilling = prefilling + while_computed * (size / whole) + extra
         host = host + layer.host
-    return Planned(plan, decoding, prefilling, host, sum(layer.fixed_extra for layer in plan.layers), importance)
+    return Planned(plan, decoding, prefilling, host, sum(layer.fixed_extra for layer in plan.layers))

@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from sim.cluster import Cluster
 from sim.sequence import policies_of
+
+SAMPLE = 64
+"""Requests whose attention coverage is looked at, evenly over the trace."""
 
 
 def within(cluster: Cluster) -> dict[str, Any] | None:
     """`summary["within"]`: the policies, what steps moved over the host links, what token importance comes from.
 
     h2d_bytes, d2h_bytes: over all replicas, toward the GPUs and away from them. move_wait_s: what layers waited for
-    them. None if there are no such policies.
+    them. coverage: by policy that drops tokens, the share of the attention mass that it keeps at the end of a request,
+    the mean of up to SAMPLE requests, in a layer half way up; says nothing of the quality of answers. None if there are
+    no such policies.
     """
     planned = cluster.inputs.planned
-    if planned is None:
+    if planned is None or not cluster.scenario.spec.policies.within:
         return None
+    coverage = {name: _mean_coverage(cluster, covers) for name, covers in planned.covers}
     accounts = [replica.accounts for replica in cluster.replicas]
     return {
         "policies": [{"family": family, **named.model_dump()} for family, named in policies_of(cluster.scenario)],
         "h2d_bytes": round(sum(a.moved_h2d for a in accounts)),
         "d2h_bytes": round(sum(a.moved_d2h for a in accounts)),
         "move_wait_s": sum(a.times.kv_move_s for a in accounts),
-        "importance": planned.importance,
+        "coverage": coverage,
+        "importance": planned.importance(),
         "assumptions": list(planned.plan.assumptions),
     }
+
+
+def _mean_coverage(cluster: Cluster, covers: Callable[[float, float], float]) -> float:
+    trace = cluster.trace
+    rows = np.unique(np.linspace(0, len(trace) - 1, SAMPLE).round().astype(int))
+    prompts, outputs = trace.input_tokens[rows], trace.output_tokens[rows]
+    return float(np.mean([covers(float(p + o), float(p)) for p, o in zip(prompts, outputs, strict=True)]))
 
 
 def add_to_links(cluster: Cluster, links: dict[str, Any], duration: float) -> None:
