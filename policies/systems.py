@@ -104,8 +104,8 @@ SYSTEMS: dict[str, System] = {
     "quarot": System(
         "4-bit weights, activations and KV behind Hadamard rotations",
         "Ashkboos et al., NeurIPS 2024 (arXiv 2404.00456)",
-        {"kv_format": ["quarot"]},
-        {"weights_dtype": "int4"},
+        {"kv_format": [{"name": "quarot", "activations": True}]},
+        {"weights_dtype": "w4a4"},
     ),
     "zipcache": System(
         "salient tokens in 4 bits, others in 2",

@@ -40,6 +40,15 @@ def _policies() -> list[Entry]:
     ]
 
 
+def _systems() -> list[Entry]:
+    from policies.systems import SYSTEMS
+
+    return [
+        Entry(name, ", ".join(system.policies) or "none", system.about, system.source)
+        for name, system in SYSTEMS.items()
+    ]
+
+
 def _profiles() -> list[Entry]:
     from hw_profiles.loader import list_profiles, load_profile
 
@@ -96,6 +105,7 @@ def _metrics() -> list[Entry]:
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "policies": Kind("what orders, moves and drops KV blocks", "family", _policies),
+        "systems": Kind("the field's systems, each a set of policies", "families", _systems),
         "profiles": Kind("hardware: every number with its source", "kind", _profiles),
         "devices": Kind("what tiers behind host memory are made of", "kind", _devices),
         "models": Kind("model geometry and KV size", "attention", _models),

@@ -61,6 +61,30 @@ def of_policy(name: str) -> Sheet | None:
     return Sheet(f"{key}: {family} policy\n\n{text}", (Column("option"), "default"), rows, data)
 
 
+def of_system(name: str) -> Sheet | None:
+    """What a system is made of, with the docstrings and options of its policies."""
+    from policies.systems import SYSTEMS, expand
+
+    system = SYSTEMS.get(name)
+    if system is None:
+        return None
+    made, engine = expand(name)
+    parts = [p for given in made.values() for p in (given if isinstance(given, list) else [given])]
+    sheets = [sheet for family, given in made.items() for sheet in _parts(family, given)]
+    settings = "".join(f"\nengine.{key}: {value}" for key, value in engine.items())
+    text = f"{name}: system\n\n{system.about}. Source: {system.source}.{settings}"
+    rows = [row for sheet in sheets for row in sheet.rows]
+    data = {"name": name, "about": system.about, "source": system.source, "policies": made, "engine": engine}
+    data["made_of"] = parts
+    return Sheet("\n\n".join([text, *(sheet.text for sheet in sheets)]), (Column("option"), "default"), rows, data)
+
+
+def _parts(family: str, given: Any) -> list[Sheet]:
+    key = f"sequence_{family}" if family in ("offload", "prefetch") else family
+    names = [p["name"] for p in (given if isinstance(given, list) else [given])]
+    return [sheet for name in names if (sheet := of_policy(f"{key}.{name}")) is not None]
+
+
 def of_profile(name: str) -> Sheet | None:
     """Every value of a hardware profile with its interval and its source. A YAML file works too."""
     from hw_profiles.loader import list_profiles, load_profile
@@ -169,6 +193,7 @@ def of_metric(name: str) -> Sheet | None:
 
 READERS: Mapping[str, Callable[[str], Sheet | None]] = MappingProxyType(
     {
+        "systems": of_system,
         "policies": of_policy,
         "devices": of_device,
         "profiles": of_profile,

@@ -15,8 +15,12 @@ from kvsim.cli._options import AsJson
 def list_names(
     kind: Annotated[str | None, typer.Argument(metavar="KIND", help=f"One of {', '.join(KINDS)}.")] = None,
     as_json: AsJson = False,
+    tree: Annotated[bool, typer.Option("--tree", help="Policies and systems by what they do.")] = False,
 ) -> None:
-    """List policies, profiles, devices, models, traces or metrics, one line each."""
+    """List policies, systems, profiles, devices, models, traces or metrics, one line each."""
+    if tree:
+        _list_tree(kind, as_json)
+        return
     if kind is None:
         _list_kinds(as_json)
         return
@@ -29,6 +33,26 @@ def list_names(
         return
     source = "definition" if kind == "metrics" else "source"
     _print.table(["name", group, _print.Column("what", fold=True), _print.Column(source, fold=True)], entries)
+
+
+def _list_tree(kind: str | None, as_json: bool) -> None:
+    from policies.systems import SYSTEMS
+    from policies.tables import EVERY_FAMILY
+    from policies.taxonomy import TREE
+
+    if kind not in (None, "policies", "systems"):
+        raise InputError("only policies and systems make a tree", where="kvsim list", found=kind)
+    if as_json:
+        _print.document({branch: {leaf: [*names] for leaf, names in leaves.items()} for branch, leaves in TREE.items()})
+        return
+    rows = []
+    for branch, leaves in TREE.items():
+        for i, (leaf, names) in enumerate(leaves.items()):
+            for j, name in enumerate(names or ("(none in this version)",)):
+                what = SYSTEMS[name].about if name in SYSTEMS else ", ".join(EVERY_FAMILY.get(name, ()))
+                rows.append(("" if i or j else branch, "" if j else leaf, name, what))
+    _print.table(["branch", "leaf", "name", _print.Column("what", fold=True)], rows)
+    _print.line("`kvsim show NAME`: mechanism, bytes and options of each. They are combined under `policies`.")
 
 
 def _list_kinds(as_json: bool) -> None:
