@@ -120,16 +120,16 @@ def _model_file(setting: Setting, folder: Path) -> str:
 
 
 def _profile_file(setting: Setting, folder: Path) -> str:
-    """The profile; with `attention_rate` a copy whose attention kernel has that rate and no table of ratios."""
-    if setting.attention_rate is None:
+    """The profile; with `attention` a copy whose attention kernel has these values and no table of ratios."""
+    if not setting.attention:
         return setting.profile
     document = load_yaml(Path(str(resources.files("hw_profiles") / "profiles" / f"{setting.profile}.yaml")))
     kernels = document["kernels"]
-    kept = {key: kernels["decode_attn"][key] for key in ("floor", "t0", "per_seq")}
-    value, unit = setting.attention_rate.split()
-    source = kernels["decode_attn"]["bandwidth"]["src"]
-    rate = {"v": float(value), "unit": unit, "src": source, "rel": 0}
-    document["kernels"] = {**kernels, "decode_attn": {**kept, "bandwidth": rate}}
+    kernel = {key: kernels["decode_attn"][key] for key in ("floor", "t0", "per_seq", "bandwidth")}
+    for name, text in setting.attention:
+        value, unit = text.split()
+        kernel[name] = {"v": float(value), "unit": unit, "src": kernel[name]["src"], "rel": 0}
+    document["kernels"] = {**kernels, "decode_attn": kernel}
     file = folder / "profile.yaml"
     file.write_text(dump_yaml(document))
     return str(file)

@@ -12,6 +12,8 @@ from sim.reproduce.setting import Setting
 
 PROMPT, OUTPUT = 32_000, 256
 QUEST = {"name": "quest", "budget": 2048}
+SPARSE = {**QUEST, "full_layers": 0}
+"""A layer that selects: the first two read everything."""
 
 
 def setting(policies: object, weights: str | None = None) -> Setting:
@@ -36,7 +38,7 @@ TABLES = (
                 "self-attention",
                 7.03,
                 "x",
-                (setting("full"), setting(QUEST)),
+                (setting("full"), setting(SPARSE)),
                 lambda a, b: _attention(a) / _attention(b),
             ),
             Figure(

@@ -23,8 +23,8 @@ class Setting:
     engine, hardware, tiers, importance, more   further parts of the scenario, as they are
     other_ms         calibrated: matrix products, elementwise kernels and host time of a decode step take this together,
                      as the paper measured; None: whatever the profile and the framework say
-    attention_rate   calibrated: HBM rate of the decode attention kernel, as the paper measured its own; None: that of
-                     the profile's
+    attention        calibrated: values of the decode attention kernel in place of the profile's, as (name, text) pairs:
+                     bandwidth (HBM rate), t0 (fixed time of a launch); its table of ratios then goes. (): the profile's
     kv_pool          memory for KV on the GPU; None: all that is left
     at_most          with MOST: the largest batch that is tried
     """
@@ -41,7 +41,7 @@ class Setting:
     tiers: tuple[Mapping[str, Any], ...] = ()
     more: Mapping[str, Any] = field(default_factory=dict)
     other_ms: float | None = None
-    attention_rate: str | None = None
+    attention: tuple[tuple[str, str], ...] = ()
     kv_pool: str | None = None
     at_most: int = 4096
 
