@@ -54,7 +54,7 @@ def setting(prompt: str, budget: int | None, batch: int = BATCH) -> Setting:
     tokens = PROMPTS[prompt]
     return Setting(
         "longchat-7b-32k",
-        "a100-80",
+        "a100-80-pcie",
         batch,
         tokens,
         OUTPUT,

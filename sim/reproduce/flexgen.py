@@ -18,16 +18,16 @@ def setting(model: str, batch: int, policies: object, framework: str = "flexgen_
     return Setting(model, "t4", batch, PROMPT, OUTPUT, policies, framework)
 
 
-HOST = {"name": "flexgen", "weights_gpu": 0, "weights_cpu": 100, "kv_cpu": 100, "act_gpu": 0, "act_cpu": 100}
+HOST = {"name": "flexgen", "weights": 1.0, "kv": 1.0, "activations": 1.0}
 INT4 = {"name": "int4", "fused": False}
 """`--compress-cache`: unpacked into fp16 before attention."""
 SMALL = setting("opt-6.7b", 2, "full", "flexgen_sync")
-ON_GPU = {"name": "flexgen", "kv_gpu": 100, "kv_cpu": 0, "compress_weights": True, "overlap": False}
+ON_GPU = {"name": "flexgen", "kv": 0.0, "compress_weights": True, "overlap": False}
 SMALL_INT4 = setting("opt-6.7b", 72, [INT4, ON_GPU], "flexgen_sync")
-MIDDLE = setting("opt-30b", 144, {**HOST, "weights_gpu": 20, "weights_cpu": 80, "batches": 3, "cpu_attention": True})
+MIDDLE = setting("opt-30b", 144, {**HOST, "weights": 0.8, "batches": 3, "cpu_attention": True})
 MIDDLE_INT4 = setting("opt-30b", 512, [INT4, {**HOST, "batches": 8}])
 LARGE_INT4 = setting("opt-175b", 144, [INT4, {**HOST, "batches": 3, "compress_weights": True}])
-DISK = {"weights_cpu": 50, "kv_gpu": 0, "kv_cpu": 0, "act_cpu": 0, "batches": 8, "cpu_attention": True}
+DISK = {"weights": 0.5, "weights_disk": 0.5, "kv": 0.0, "kv_disk": 1.0, "batches": 8, "cpu_attention": True}
 LARGE = setting("opt-175b", 256, {**HOST, **DISK})
 
 ROWS = (

@@ -15,7 +15,7 @@ PCIE3 = {"links": {"pcie_h2d": {"bandwidth": "12 GB/s"}, "pcie_d2h": {"bandwidth
 12.0 GB/s (derived)."""
 LAYERS = 40
 OUTPUT = 128
-KV_ON_HOST = {"name": "flexgen", "kv_cpu": 100, "overlap": False}
+KV_ON_HOST = {"name": "flexgen", "kv": 1.0, "overlap": False}
 H2O = {"name": "h2o", "heavy": 0.1, "recent": 0.1}
 SYSTEMS = {
     "FlexGen": KV_ON_HOST,

@@ -31,7 +31,7 @@ def setting(gpu: str, model: str, prompt: int, output: int, warm: int | None) ->
     """As many sequences as fit; `warm` layers keep a cache of their own (None: all do)."""
     policies: list[object] = [] if warm is None else [{"name": "lckv", "warmup": warm}]
     if f"{model} on {gpu}" == OFFLOADED:
-        policies.append({"name": "flexgen", "weights_gpu": 0, "weights_cpu": 100, "kv_gpu": 100, "kv_cpu": 0})
+        policies.append({"name": "flexgen", "weights": 1.0, "kv": 0.0})
     return Setting(model, gpu, MOST, prompt, output, policies or "full", "hf_concat")
 
 

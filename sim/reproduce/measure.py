@@ -124,12 +124,13 @@ def _profile_file(setting: Setting, folder: Path) -> str:
     if not setting.attention:
         return setting.profile
     document = load_yaml(Path(str(resources.files("hw_profiles") / "profiles" / f"{setting.profile}.yaml")))
-    kernels = document["kernels"]
-    kernel = {key: kernels["decode_attn"][key] for key in ("floor", "t0", "per_seq", "bandwidth")}
-    for name, text in setting.attention:
-        value, unit = text.split()
-        kernel[name] = {"v": float(value), "unit": unit, "src": kernel[name]["src"], "rel": 0}
-    document["kernels"] = {**kernels, "decode_attn": kernel}
+    for name, kernel in document["kernels"].items():
+        if name.startswith("decode_attn"):
+            kept = {key: kernel[key] for key in ("floor", "t0", "per_seq", "bandwidth")}
+            for key, text in setting.attention:
+                value, unit = text.split()
+                kept[key] = {"v": float(value), "unit": unit, "src": kernel[key]["src"], "rel": 0}
+            document["kernels"][name] = kept
     file = folder / "profile.yaml"
     file.write_text(dump_yaml(document))
     return str(file)

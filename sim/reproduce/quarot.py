@@ -11,7 +11,7 @@ from sim.reproduce.rows import Figure, Table
 from sim.reproduce.setting import Setting
 
 PROMPT, STEPS = 2048, 50
-INT4 = {"weights_dtype": "int4"}
+INT4 = {"weights_dtype": "w4a4"}
 
 
 def setting(model: str, batch: int, *, quarot: bool, output: int = 1) -> Setting:
