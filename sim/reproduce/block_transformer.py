@@ -33,7 +33,7 @@ EQUAL_LOSS = (("block 1.0B", "pythia-1b"), ("block 1.4B", "pythia-1.4b"))
 def setting(model: str, lengths: tuple[int, int], *, block: bool) -> Setting:
     """As many samples as fit an H100."""
     policies: object = {"name": "block_transformer", "block": 4} if block else "full"
-    return Setting(model, "h100-sxm", MOST, *lengths, policies, "hf_concat")
+    return Setting(model, "h100-sxm", MOST, *lengths, policies, "hf_concat", engine={"block_tokens": 4})
 
 
 def _cells() -> list[tuple[str, Setting, float, float]]:

@@ -27,7 +27,7 @@ SMALL_INT4 = setting("opt-6.7b", 72, [INT4, ON_GPU], "flexgen_sync")
 MIDDLE = setting("opt-30b", 144, {**HOST, "weights": 0.8, "batches": 3, "cpu_attention": True})
 MIDDLE_INT4 = setting("opt-30b", 512, [INT4, {**HOST, "batches": 8}])
 LARGE_INT4 = setting("opt-175b", 144, [INT4, {**HOST, "batches": 3, "compress_weights": True}])
-DISK = {"weights": 0.5, "weights_disk": 0.5, "kv": 0.0, "kv_disk": 1.0, "batches": 8, "cpu_attention": True}
+DISK = {"weights": 1.0, "weights_disk": 0.5, "kv": 1.0, "kv_disk": 1.0, "batches": 8, "cpu_attention": True}
 LARGE = setting("opt-175b", 256, {**HOST, **DISK})
 
 ROWS = (

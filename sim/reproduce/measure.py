@@ -39,6 +39,7 @@ class Measured:
     parts          ms of a decode step by part: columns of the table of steps
     summary        of the run
     context        tokens of a sequence at its end
+    held_tokens    tokens' worth of plain KV that the plan keeps of them in HBM
     """
 
     batch: int
@@ -52,6 +53,7 @@ class Measured:
     parts: Mapping[str, float]
     summary: Mapping[str, Any]
     context: int
+    held_tokens: float
 
     @property
     def token_bytes(self) -> float:
@@ -60,8 +62,9 @@ class Measured:
 
     @property
     def kv_per_sequence(self) -> float:
-        """KV bytes of a sequence at its peak."""
-        return self.kv_bytes / self.batch
+        """Bytes that a plan keeps of a sequence in HBM at its end: KV and what belongs to it, without what frameworks
+        add."""
+        return self.held_tokens * self.token_bytes
 
     @property
     def per_sequence_bytes(self) -> float:
@@ -103,7 +106,7 @@ def _measure(setting: Setting, folder: Path) -> Measured:
         plain = _read(_run(setting, named, batch, 0.0), batch, setting)
         kernels = sum(plain.parts.get(name, 0.0) for name in ("linear", "launch"))
         host_time = max(0.0, setting.other_ms - kernels) / 1e3
-    return _read(_run(setting, named, batch, host_time), batch, setting)
+    return _read(_run(setting, named, batch, host_time), batch, setting, _held_tokens(setting, named))
 
 
 class _Named(NamedTuple):
@@ -173,11 +176,23 @@ def _room(setting: Setting, named: _Named, batch: int) -> int:
         if batch == 1:
             raise
         return 0
-    memory = PlannedMemory(inputs.footprint or Footprint(), scenario.spec.engine.block_tokens)
-    return inputs.budget.blocks // memory.whole_blocks(setting.prompt, setting.prompt + setting.output - 1)
+    footprint, final = inputs.footprint or Footprint(), setting.prompt + setting.output - 1
+    memory = PlannedMemory(footprint, scenario.spec.engine.block_tokens)
+    most = memory.whole_blocks(setting.prompt, final)
+    if footprint.at_once:
+        return inputs.budget.blocks // most
+    # prompts are computed one after the other, so one sequence at a time holds what its prompt needs
+    last = memory.decode_blocks(setting.prompt, final)
+    return (inputs.budget.blocks - (most - last)) // last
 
 
-def _read(result: Result, batch: int, setting: Setting) -> Measured:
+def _held_tokens(setting: Setting, named: _Named) -> float:
+    planned = load_inputs(Scenario.from_dict(setting.document(*named, 1), where=_name(setting))).planned
+    final = setting.prompt + setting.output
+    return float(final) if planned is None else planned.decoding.at(final, setting.prompt)
+
+
+def _read(result: Result, batch: int, setting: Setting, held_tokens: float = math.nan) -> Measured:
     steps = result.tables["steps"]
     count = numbers(steps, "count")
     whole = (numbers(steps, "prefill_seqs") == 0) & (numbers(steps, "decode_seqs") == batch)
@@ -202,6 +217,7 @@ def _read(result: Result, batch: int, setting: Setting) -> Measured:
         parts={name[:-2]: 1e3 * _sum(steps, name, whole) / many for name in names} if many else {},
         summary=summary,
         context=setting.prompt + setting.output,
+        held_tokens=held_tokens,
     )
 
 

@@ -11,13 +11,12 @@ from sim.reproduce.rows import Figure, Table
 from sim.reproduce.setting import Setting
 
 PROMPT, STEPS = 2048, 50
-INT4 = {"weights_dtype": "w4a4"}
 
 
 def setting(model: str, batch: int, *, quarot: bool, output: int = 1) -> Setting:
     """One block; weights, activations and KV in 4 bits with `quarot`."""
     policies: object = "quarot" if quarot else "full"
-    return Setting(model, "rtx-3090", batch, PROMPT, output, policies, engine=INT4 if quarot else {})
+    return Setting(model, "rtx-3090", batch, PROMPT, output, policies)
 
 
 def pair(model: str, batch: int, output: int = 1) -> tuple[Setting, Setting]:

@@ -20,7 +20,7 @@ def setting(scheduling: str, spread: bool) -> Setting:
         BATCH,
         512,
         256,
-        engine={"scheduling": scheduling},
+        engine={"scheduling": scheduling, "max_num_batched_tokens": BATCH * 512},
         more={
             "trace": {
                 "clients": {
