@@ -17,6 +17,11 @@ from sim.scenario import Scenario
 from sim.spec import ScenarioSpec
 from sim.spec_base import PolicySpec
 
+SHARED = (
+    "Layers that read the KV of another layer attend what policies within a sequence keep and choose for that layer: "
+    "the kernels, copies and metadata for it are those of the layer that stores it."
+)
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -67,13 +72,14 @@ def plan_sequence(scenario: Scenario, model: ModelSpec) -> Planned | None:
     framework = FRAMEWORKS[spec.engine.framework]
     if not policies and not framework.concat:
         return None
+    _check_banks(model, [f"policies.{family}" for family, _ in policies])
     importance = _Asked(lambda: _importance(scenario))
     built: list[tuple[str, SequencePolicy]] = []
     for family, named in policies:
         path = f"policies.{family}"
         policy = build_policy(family, named.model_dump(), base_dir=scenario.base_dir, path=path)
         built.append((path, policy))
-    layers = []
+    layers: list[LayerPlan] = []
     for index in range(model.layers):
         view = layer_view(model, index, spec, cast("Importance", importance))
         plan = FULL if view.window is None else LayerPlan(kept=CONTEXT, attended=upto(view.window))
@@ -82,11 +88,14 @@ def plan_sequence(scenario: Scenario, model: ModelSpec) -> Planned | None:
                 plan = policy.plan(view, plan)
             except InputError as error:
                 raise error.at(path=path) from None
-        layers.append(framework_plan(framework, plan, view.token_bytes))
+        layers.append(framework_plan(framework, plan, model.specs[model.pattern[index]].kv_bytes_per_token))
+    assumed = [line for _, policy in built for line in policy.assumptions]
+    if policies and model.kv_sources:
+        assumed.append(SHARED)
     plan_of_all = SequencePlan(
-        tuple(layers),
+        tuple(_reading(layers[source], layers[i]) for i, source in enumerate(model.kv_sources)) or tuple(layers),
         max((policy.weights_on_host for _, policy in built), default=0.0),
-        tuple(dict.fromkeys(line for _, policy in built for line in policy.assumptions)),
+        tuple(dict.fromkeys(assumed)),
     )
     middle = layer_view(model, model.layers // 2, spec, cast("Importance", importance))
     covers = tuple(
@@ -94,6 +103,30 @@ def plan_sequence(scenario: Scenario, model: ModelSpec) -> Planned | None:
     )
     found = measured(plan_of_all, model)
     return replace(found, importance=lambda: getattr(importance.data, "about", None), covers=covers)
+
+
+def _reading(source: LayerPlan, own: LayerPlan) -> LayerPlan:
+    """The plan of a layer that reads the KV of the layer with the plan `source`; of that layer itself: its own.
+
+    Of its own plan what is not about KV in HBM: copies and kernels for weights, and host threads.
+    """
+    if own is source:
+        return own
+    return LayerPlan(
+        source.kept,
+        source.attended,
+        source.form,
+        works=tuple(work for work in own.works if work.fixed or not work.host_seconds.zero),
+        moves=tuple(replace(move, nbytes=NOTHING, copies=NOTHING) for move in own.moves if move.fixed),
+        kept_in_prefill=source.kept_in_prefill,
+    )
+
+
+def _check_banks(model: ModelSpec, paths: list[str]) -> None:
+    """Raise InputError for policies in a model that keeps something else than a token's KV."""
+    if paths and any(spec.cadence.period > 1 or spec.scratch_bytes for spec in model.specs):
+        reason = "not all of its layers keep the KV of every token"
+        raise InputError(f"policies within a sequence are not defined for {model.name}: {reason}", path=paths[0])
 
 
 def _importance(scenario: Scenario) -> Importance:
@@ -114,7 +147,7 @@ def layer_view(model: ModelSpec, index: int, spec: ScenarioSpec, importance: Imp
         heads=model.heads,
         kv_heads=model.kv_heads,
         head_dim=model.head_dim,
-        token_bytes=layer.kv_bytes_per_token,
+        token_bytes=layer.kv_bytes_per_token or layer.entry_bytes,
         element_bytes=layer.act_bytes,
         latent=model.attention.startswith("MLA"),
         window=layer.window,

@@ -235,14 +235,13 @@ class PlannedStep(StepCost):
 
 
 def _check_layers(model: ModelSpec, plan: SequencePlan) -> None:
-    """Raise InputError for policies that choose among tokens in layers that do not see every token: what is a token to
-    them, a block or a window, is not defined. Kernels beside the attention (a framework's) are."""
+    """Raise InputError for policies that choose among tokens in layers that keep blocks, or a window of their own: what
+    is a token to them is not defined. Kernels beside the attention (a framework's) are."""
     for place, layer in zip(model.pattern, plan.layers, strict=True):
-        cadence = model.specs[place].cadence
-        rest = replace(layer, works=(), attended=CONTEXT)
-        if (cadence.period > 1 or cadence.skips_prompt) and rest != FULL:
-            reason = "not all of its layers see every token"
-            raise InputError(f"policies within a sequence cannot be combined with {model.name}: {reason}")
+        spec, rest = model.specs[place], replace(layer, works=(), attended=CONTEXT)
+        if (spec.cadence.period > 1 or spec.scratch_bytes) and rest != FULL:
+            reason = "not all of its layers keep the KV of every token"
+            raise InputError(f"policies within a sequence are not defined for {model.name}: {reason}")
 
 
 def without_moves(plan: SequencePlan) -> SequencePlan:

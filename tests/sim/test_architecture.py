@@ -20,6 +20,7 @@ from sim.cost.parallel import Parallel
 from sim.cost.planned import PlannedStep
 from sim.cost.stage import Attended
 from sim.cost.step import StepCost
+from sim.sequence import plan_sequence
 
 H100 = load_profile("h100-sxm")
 ONE = Parallel()
@@ -221,9 +222,50 @@ def test_a_block_decoder_concatenates_once_a_block():
 
 
 def test_choosing_among_tokens_of_blocks_is_refused():
-    with pytest.raises(InputError, match="not all of its layers see every token"):
+    with pytest.raises(InputError, match="not all of its layers keep the KV of every token"):
         planned(changed("block_transformer"), change=LayerPlan(kept=upto(512), attended=upto(512)))
     planned(changed("lckv"), change=LayerPlan(kept=upto(512), attended=upto(512)))
+
+
+def plan_of(scenario, *names):
+    """The model and the plans of its layers."""
+    made = scenario([], model="llama-2-7b", policies=list(names), engine={"prefix_caching": False})
+    model = LLAMA
+    if made.spec.policies.architecture is not None:
+        model = changed(**made.spec.policies.architecture.model_dump())
+    return model, plan_sequence(made, model)
+
+
+@pytest.mark.parametrize("policy", ["quest", "arkvale", "streaming_llm", "kivi", "host_kv", "h2o"])
+def test_policies_act_on_what_is_stored(scenario, policy):
+    """Layers that read a cache attend what is kept and chosen there; kernels, copies and metadata are of the others."""
+    model, planned = plan_of(scenario, "cla", policy)
+    _, alone = plan_of(scenario, policy)
+    for i, (source, layer) in enumerate(zip(model.kv_sources, planned.plan.layers, strict=True)):
+        stored = planned.plan.layers[source]
+        assert (layer.kept, layer.attended, layer.form) == (stored.kept, stored.attended, stored.form)
+        if source == i:
+            assert layer == alone.plan.layers[i]
+        else:
+            assert layer.works == layer.moves == layer.prompt_moves == ()
+            assert layer.extra.zero
+    # in tokens' worth of KV, of which each is half as many bytes
+    assert planned.decoding.at(8192, 4096) == pytest.approx(alone.decoding.at(8192, 4096))
+    assert planned.host.at(8192, 4096) == pytest.approx(alone.host.at(8192, 4096) / 2)
+    assert any("read the KV of another layer" in line for line in planned.plan.assumptions)
+
+
+def test_weights_are_streamed_for_every_layer(scenario):
+    """LCKV with all weights in host memory: all 32 layers load theirs."""
+    model, planned = plan_of(scenario, "lckv", {"name": "flexgen", "weights": 1.0, "kv": 0.0})
+    loads = [sum(move.fixed for move in layer.moves) for layer in planned.plan.layers]
+    assert loads == [layer.weight_bytes for layer in layers_of(model)]
+    assert planned.plan.weights_on_host == 1.0
+
+
+def test_policies_of_tokens_in_a_block_transformer_are_refused(scenario):
+    with pytest.raises(InputError, match=r"policies\.retention: policies within a sequence are not defined for"):
+        plan_of(scenario, "block_transformer", "h2o")
 
 
 def test_prompts_of_a_block_transformer_have_no_logits():
@@ -253,13 +295,12 @@ def test_strides_are_single_steps(name):
 
 
 @pytest.fixture
-def transformed(run, monkeypatch):
+def transformed(run):
     def go(name, *args, options=None, **keywords):
-        with monkeypatch.context() as patch:
-            if name:
-                policy = ARCHITECTURE[name](**(options or {}))
-                patch.setattr("sim.inputs.load_model", lambda found: policy.apply(load_model(found)))
-            return run(*args, **keywords)
+        policies = {"offload": "write_through"}
+        if name:
+            policies["architecture"] = {"name": name, **(options or {})}
+        return run(*args, policies=policies, **keywords)
 
     return go
 
