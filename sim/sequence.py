@@ -148,6 +148,7 @@ def layer_view(model: ModelSpec, index: int, spec: ScenarioSpec, importance: Imp
         kv_heads=model.kv_heads,
         head_dim=model.head_dim,
         token_bytes=layer.kv_bytes_per_token or layer.entry_bytes,
+        weight_bytes=layer.weight_bytes,
         element_bytes=layer.act_bytes,
         latent=model.attention.startswith("MLA"),
         window=layer.window,
