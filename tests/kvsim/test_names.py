@@ -20,6 +20,7 @@ from traces.catalog import CATALOG
 Kvsim = Callable[..., Any]
 EXPECTED = {
     "policies": {"lru", "none", "write_through", "write_back"},
+    "systems": {"full", "arkvale", "kivi"},
     "profiles": {"h100-sxm", "a100-80"},
     "devices": {"nvme-gen4", "nvme-gen5-raid4", "rdma-200g", "cxl", "nvlink-c2c"},
     "models": {"llama-3.1-8b"},
@@ -49,8 +50,18 @@ def test_every_name_is_listed_with_a_line_and_shown(kind: str, kvsim: Kvsim) -> 
             shown = kvsim("show", name)
             assert (shown.code, shown.err) == (0, "")
             assert row["name"] in shown.out
-        document = json.loads(kvsim("show", name, "--json").out)
+        document = json.loads(kvsim("show", name, "--json", "--kind", kind).out)
         assert (document["kind"], document["name"]) == (kind, row["name"])
+
+
+def test_the_tree_has_every_system(kvsim: Kvsim) -> None:
+    tree = json.loads(kvsim("list", "policies", "--tree", "--json").out)
+    leaves = {name for branch in tree.values() for names in branch.values() for name in names}
+    assert leaves >= {row["name"] for row in json.loads(kvsim("list", "systems", "--json").out)}
+    shown = kvsim("list", "policies", "--tree")
+    assert (shown.code, shown.err) == (0, "")
+    assert all(branch in shown.out for branch in tree)
+    assert kvsim("list", "models", "--tree").code == 2
 
 
 def test_a_profile_shows_every_value_with_unit_and_source(kvsim: Kvsim) -> None:
