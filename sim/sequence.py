@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from hw_profiles.errors import InputError
 from hw_profiles.lines import CONTEXT, NOTHING, Line, upto
+from hw_profiles.mlp import MLP
 from hw_profiles.models import ModelSpec
 from policies.build import build_policy
 from policies.sequence.plan import FULL, Importance, LayerPlan, LayerView, SequencePlan, SequencePolicy
@@ -155,6 +156,8 @@ def layer_view(model: ModelSpec, index: int, spec: ScenarioSpec, importance: Imp
         max_context=model.max_context,
         max_seqs=spec.engine.max_num_seqs,
         importance=importance,
+        weight_bytes=layer.weight_bytes,
+        ffn_width=layer.mlp.intermediate if isinstance(layer.mlp, MLP) else 0,
     )
 
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from hw_profiles.lines import Line, constant
 from policies.options import number, seconds, whole
-from policies.sequence.plan import LayerPlan, LayerView, Move, SequencePolicy, Work
+from policies.selection.base import Selector
+from policies.sequence.plan import LayerPlan, LayerView, Move, Work
 from policies.sequence.shapes import above, context_of, longest, needs_all_tokens, needs_heads, whole_share
 
 MOST_SELECTED = 40 * 32
@@ -14,7 +15,7 @@ MOST_SELECTED = 40 * 32
 SOURCE = "ArkVale (NeurIPS 2024)"
 
 
-class ArkVale(SequencePolicy):
+class ArkVale(Selector):
     """Keeps the pages that matter in HBM and all pages in host memory; recalls those whose digests score high.
 
     Per sequence and layer, with p = page, c = budget (tokens in HBM) and k pages selected per step:
@@ -68,14 +69,23 @@ class ArkVale(SequencePolicy):
             selected = min(MOST_SELECTED, self.cached * self.page // 2)
         self.selected = min(max(whole("selected", selected, 1, 10**9) // self.page, least), self.cached)
 
+    def applies(self, layer: LayerView) -> bool:
+        """Not in the first layers, nor where the budget holds everything."""
+        return layer.index >= self.full_layers and self.cached * self.page < longest(layer)
+
+    def attended(self, layer: LayerView) -> Line:
+        """Everything up to the budget, the selected pages of more."""
+        budget = self.cached * self.page
+        dropped = above(constant(budget - self.selected * self.page), budget, self.page)
+        return context_of(layer).capped(budget) - dropped
+
     def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
         """The layer's plan."""
-        budget = self.cached * self.page
-        if layer.index < self.full_layers or budget >= longest(layer):
+        if not self.applies(layer):
             return before
         needs_heads("arkvale", layer)
         needs_all_tokens("arkvale", layer, before)
-        tokens = context_of(layer)
+        tokens, budget = context_of(layer), self.cached * self.page
         stored = layer.token_bytes * whole_share(before)
         digests = tokens * (layer.token_bytes / self.page)
         recalled = above(layer.importance.recalls(self.selected, self.cached, self.page), budget, self.page)
@@ -99,7 +109,7 @@ class ArkVale(SequencePolicy):
                 extra=digests,
             ),
             kept=tokens.capped(budget),
-            attended=tokens.capped(budget) - above(constant(budget - self.selected * self.page), budget, self.page),
+            attended=self.attended(layer),
             host=tokens * stored,
             prompt_works=(*before.prompt_works, Work("page_digest_build", self._built(layer))),
             prompt_moves=(

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from hw_profiles.lines import Line, constant
 from policies.options import number, rate, switch
-from policies.sequence.plan import LayerPlan, LayerView, Move, SequencePolicy, When, Work
+from policies.selection.base import Selector
+from policies.sequence.plan import LayerPlan, LayerView, Move, When, Work
 from policies.sequence.shapes import (
     GATHER_RATE,
     context_of,
@@ -24,7 +25,7 @@ LAUNCHES = 10
 """Kernels of a speculation in the same file: projection, product, maximum, threshold, comparison, counts, top-k."""
 
 
-class InfiniGen(SequencePolicy):
+class InfiniGen(Selector):
     """All KV in host memory; each layer guesses with the layer before which keys it needs, and only those are fetched.
 
     Per sequence and layer, with k(n) tokens fetched of n:
@@ -91,7 +92,7 @@ class InfiniGen(SequencePolicy):
         if layer.index == 0:
             load = Move("h2d", tokens * stored, constant(2), source=f"{SOURCE}: layer 0 loads all")
             return whole.plus(moves=(load,), extra=tokens * stored)
-        fetched = self.fetched(layer)
+        fetched = self.attended(layer)
         partial = tokens * (layer.token_bytes / 2 * self.partial_ratio)
         guess = Work(
             "speculation",
@@ -112,8 +113,8 @@ class InfiniGen(SequencePolicy):
             fixed_extra=before.fixed_extra + self._weights(layer),
         )
 
-    def fetched(self, layer: LayerView) -> Line:
-        """k(n): tokens fetched."""
+    def attended(self, layer: LayerView) -> Line:
+        """k(n): tokens fetched, of any layer but the first."""
         return lesser(layer.importance.keys_for(self.mass), context_of(layer) * self.max_share)
 
     def _width(self, layer: LayerView) -> float:

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from hw_profiles.lines import Line, constant, upto
 from policies.options import choice, rate, whole
-from policies.sequence.plan import LayerPlan, LayerView, Move, SequencePolicy, Work
+from policies.selection.base import Selector
+from policies.sequence.plan import LayerPlan, LayerView, Move, Work
 from policies.sequence.shapes import GATHER_RATE, context_of, longest, needs_all_tokens, needs_heads
 
 SOURCE = "KCache (arXiv 2404.18057)"
@@ -14,7 +15,7 @@ SCORE_PASSES = 4
 """Scores are written, read and written by the softmax, and read by the top-N: 4 passes in the format of the cache."""
 
 
-class KCache(SequencePolicy):
+class KCache(Selector):
     """Exact scores from the keys in HBM, then the values of the N best tokens of each head from host memory.
 
     Per sequence and layer:
@@ -44,16 +45,24 @@ class KCache(SequencePolicy):
         self.gathers = choice("via", via, ("zero_copy", "gather")) == "gather"
         self.rate = GATHER_RATE if rate is None and self.gathers else _rate(rate)
 
+    def applies(self, layer: LayerView) -> bool:
+        """Not in the first layers."""
+        return layer.index >= self.full_layers
+
+    def attended(self, layer: LayerView) -> Line:
+        """Tokens whose values are read; all keys are."""
+        return upto(min(self.selected, longest(layer)))
+
     def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
         """The layer's plan."""
-        if layer.index < self.full_layers:
+        if not self.applies(layer):
             return before
         needs_heads("kcache", layer)
         needs_all_tokens("kcache", layer, before)
         tokens = context_of(layer)
         half = layer.token_bytes / 2
         values = half * before.form.value
-        rows = upto(min(self.selected, longest(layer)))
+        rows = self.attended(layer)
         keys = replace(before.form, value=0.0, value_full=0, beside=before.form.beside / 2)
         scores = Work(
             "scores",
@@ -78,6 +87,8 @@ class KCache(SequencePolicy):
             form=keys,
             attended=rows,
             host=tokens * values,
+            # values of two layers are in HBM while they are computed and stored
+            kept_in_prefill=tokens * (1 + 2 / layer.layers),
             prompt_moves=(*before.prompt_moves, Move("d2h", Line(slope=values), Line(), "async", source=SOURCE)),
         )
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from hw_profiles.lines import Line, constant, upto
 from policies.options import number, rate, switch, whole
-from policies.sequence.plan import LayerPlan, LayerView, Move, SequencePolicy, When, Work
+from policies.selection.base import Selector
+from policies.sequence.plan import LayerPlan, LayerView, Move, When, Work
 from policies.sequence.shapes import (
     GATHER_RATE,
     context_of,
@@ -27,7 +28,7 @@ KNOTS = 4
 """Prompt lengths, each half of the next, at which the importance data is asked for a hit ratio."""
 
 
-class PQCache(SequencePolicy):
+class PQCache(Selector):
     """All KV in host memory; codes of the keys, fetched a layer ahead, say which tokens to load; a GPU cache has most.
 
     Per sequence and layer, with r = budget (share of the prompt P) of which a part `recent` is the newest tokens:
@@ -92,17 +93,25 @@ class PQCache(SequencePolicy):
         self.core_flops = number("core_flops", core_flops, 0.0, above=True)
         self.gather_rate = rate("gather_rate", gather_rate)
 
+    def applies(self, layer: LayerView) -> bool:
+        """Not in layers with a window, nor where everything is recent."""
+        return layer.window is None and not (self.budget == 1.0 and self.recent == 1.0)
+
+    def attended(self, layer: LayerView) -> Line:
+        """The first tokens, and the budget of the rest of the prompt."""
+        sinks = self._sinks()
+        return sinks + (Line(prompt=1.0) - sinks) * self.budget
+
     def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
         """The layer's plan."""
-        if layer.window is not None or (self.budget == 1.0 and self.recent == 1.0):
+        if not self.applies(layer):
             return before
         needs_heads("pqcache", layer)
         needs_all_tokens("pqcache", layer, before)
         stored = layer.token_bytes * whole_share(before)
         tokens = context_of(layer)
-        sinks = Line(prompt_caps=((self.sinks, 1.0),)) if self.sinks else Line()
-        middle = Line(prompt=1.0) - sinks
-        newest = sinks + middle * (self.budget * self.recent)
+        sinks = self._sinks()
+        newest = sinks + (Line(prompt=1.0) - sinks) * (self.budget * self.recent)
         codes = tokens * self.code_bytes(layer)
         ahead: When = "ahead" if self.prefetch and layer.index else "critical"
         missed = self.missed(layer)
@@ -119,7 +128,7 @@ class PQCache(SequencePolicy):
                 extra=(codes + constant(self.centroid_bytes(layer)) + missed * stored) * (2 / layer.layers),
             ),
             kept=held,
-            attended=sinks + middle * self.budget,
+            attended=self.attended(layer),
             host=tokens * stored + codes,
             prompt_works=(*before.prompt_works, self._clustering(layer)),
             prompt_moves=(*before.prompt_moves, Move("d2h", Line(slope=stored), Line(), "async", source=SOURCE)),
@@ -146,6 +155,9 @@ class PQCache(SequencePolicy):
                 selected = self.budget * (1 - self.recent) * (length - self.sinks)
                 points.append((length, (1 - self._hits(layer, round(selected))) * selected))
         return through(points).at_prompt()
+
+    def _sinks(self) -> Line:
+        return Line(prompt_caps=((self.sinks, 1.0),)) if self.sinks else Line()
 
     def _hits(self, layer: LayerView, selected: int) -> float:
         if not (self.cache and selected):

@@ -7,13 +7,14 @@ from dataclasses import replace
 from hw_profiles.errors import InputError
 from hw_profiles.lines import CONTEXT, Line
 from policies.options import number, seconds, whole
-from policies.sequence.plan import LayerPlan, LayerView, SequencePolicy, Work
+from policies.selection.base import Selector
+from policies.sequence.plan import LayerPlan, LayerView, Work
 from policies.sequence.shapes import as_prompt_grows, context_of, longest, needs_heads
 
 SOURCE = "Quest (ICML 2024, arXiv 2406.10774)"
 
 
-class Quest(SequencePolicy):
+class Quest(Selector):
     """Keeps everything in HBM, and each step reads the minima and maxima of all pages and then the best pages alone.
 
     Per sequence and layer, with S = page and K = budget / S pages: every step reads 1 / S of all KV (smallest and
@@ -51,9 +52,17 @@ class Quest(SequencePolicy):
         self.efficiency = number("efficiency", efficiency, 0.0, 1.0, above=True)
         self.select = seconds("select", select)
 
+    def applies(self, layer: LayerView) -> bool:
+        """Not in the first layers, nor where the budget holds everything."""
+        return layer.index >= self.full_layers and self.budget < longest(layer)
+
+    def attended(self, layer: LayerView) -> Line:
+        """The selected pages."""
+        return context_of(layer).capped(self.budget)
+
     def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
         """The layer's plan."""
-        if layer.index < self.full_layers or self.budget >= longest(layer):
+        if not self.applies(layer):
             return before
         needs_heads("quest", layer)
         tokens = context_of(layer) if before.kept == CONTEXT else before.kept

@@ -122,6 +122,16 @@ def test_host_memory_holds_all_kv(name: str) -> None:
     assert host == pytest.approx(share * 9000 * view.token_bytes + codes)
 
 
+@pytest.mark.parametrize("name", SELECTION)
+def test_coverage_is_that_of_the_tokens_read(name: str) -> None:
+    """The stub covers as much as it reads; a layer that is left alone covers all."""
+    policy, n = SELECTION[name](), 20_000
+    read = policy.plan(layer(), FULL).attended.at(n, n)
+    assert policy.coverage(layer(), n, n) == pytest.approx(read / n)
+    if name in ("arkvale", "quest"):
+        assert policy.coverage(layer(index=0), n, n) == 1.0
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -299,7 +309,7 @@ def test_infinigen_fetches_at_most_its_share() -> None:
     """Keys for the mass until they are 20 % of the context: below that share only."""
     keys = Line(base=60.0, slope=0.05)
     policy = InfiniGen(max_share=0.2)
-    fetched = policy.fetched(layer(importance=Stub(keys=keys)))
+    fetched = policy.attended(layer(importance=Stub(keys=keys)))
     for n in (1, 100, 399, 400, 401, 2000, 20_000):
         assert fetched.at(n, 0) == pytest.approx(min(60 + 0.05 * n, 0.2 * n))
     everything = InfiniGen(max_share=1.0).plan(layer(importance=Stub(keys=CONTEXT)), FULL)
