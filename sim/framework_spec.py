@@ -17,6 +17,7 @@ class Settings(Protocol):
 
     framework: FrameworkName
     scheduling: Scheduling
+    max_num_batched_tokens: int
     prefix_caching: bool
     slot_tokens: int | None
 
@@ -46,6 +47,12 @@ def check_framework(engine: Settings) -> None:
         raise InputError(
             f"{engine.framework} has no slots", path="slot_tokens", found=engine.slot_tokens, allowed=with_slots
         )
+
+
+def full_step(engine: Settings) -> int:
+    """Tokens of a full step: of one that runs prompts whole, which has no limit, as many as vLLM's by default."""
+    tokens = engine.max_num_batched_tokens
+    return 8192 if tokens == ANY_LENGTH else tokens
 
 
 def shares_nothing(engine: Settings) -> str | None:

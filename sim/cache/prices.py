@@ -42,7 +42,7 @@ def prices_of(costs: Costs, tiers: Sequence[str], *, chunk: int, longest: int, t
     A token's share of a long copy and of a full step, so that neither set-up time nor a batch that is too small is
     held against it: load_s = (seconds of one load of `chunk` tokens over an idle route) / `chunk`, compute_s[i] =
     (seconds of a step that computes `chunk` tokens after i x `chunk` others) / `chunk`, with `chunk` the tokens of a
-    full step (engine.max_num_batched_tokens). `token_bytes`: KV of a token on one GPU.
+    full step (`sim.framework_spec.full_step`). `token_bytes`: KV of a token on one GPU.
     """
     load_s = (0.0, *(costs.load_s(tier, chunk * token_bytes) / chunk for tier in tiers[1:]))
     chunks = max(1, -(-longest // chunk))

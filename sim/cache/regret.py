@@ -14,6 +14,7 @@ from sim.cache.bound import Bound, Visits, lower_bound, regret
 from sim.cache.policy_names import as_mapping, label
 from sim.cache.prices import Prices, prices_of, spent_s
 from sim.cache.still import Still
+from sim.framework_spec import full_step
 from sim.inputs import Inputs, load_inputs
 from sim.scenario import Scenario
 from sim.spec_base import PolicySpec
@@ -120,7 +121,7 @@ def regret_of(
     prices = prices_of(
         still.costs,
         names,
-        chunk=engine.max_num_batched_tokens,
+        chunk=full_step(engine),
         longest=int(lengths.max()),
         token_bytes=inputs.token_bytes,
     )

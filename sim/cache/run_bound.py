@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from sim.cache.bound import DEFINITION, Visits, lower_bound, regret
 from sim.cache.prices import prices_of, spent_s
 from sim.cluster import Cluster
+from sim.framework_spec import full_step
 
 IN_A_RUN = (
     "Of a run: the tokens are those of its requests, the lookups those of its admissions, in their order and at their "
@@ -36,7 +37,7 @@ def bound_of_run(cluster: Cluster, requests: pa.Table) -> dict[str, Any]:
     prices = prices_of(
         cluster.topology.costs(0),
         list(held),
-        chunk=spec.engine.max_num_batched_tokens,
+        chunk=full_step(spec.engine),
         longest=int(lengths.max(initial=1)),
         token_bytes=token_bytes,
     )

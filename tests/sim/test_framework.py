@@ -143,6 +143,12 @@ def test_prompts_run_whole(run, made):
     assert run(rows).frames["steps"].prefill_tokens.max() == 8192
 
 
+def test_a_prompt_costs_the_same_to_compute_whatever_the_framework(made):
+    """Of the bound of a run: a prompt that runs whole is priced like one that runs in full steps."""
+    whole, chunked = (simulate(made(f), bound=True).summary["bound"] for f in ("hf_concat", "vllm_paged"))
+    assert whole["compute_s"] == chunked["compute_s"] > 0
+
+
 def test_slots(run, scenario):
     """Rows as long as the longest request, left and taken as requests come; each step runs all of them."""
     rows = [(0, 400, 100 if i else 300, [i]) for i in range(6)]
