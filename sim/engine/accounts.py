@@ -48,7 +48,10 @@ class Accounts:
         seqs = stride.decode_seqs - stride.padding
         if seqs:
             # Every decoding sequence got its previous token when the step before this stride ended.
-            self._recorder.gap(stride.first_end - last_end, seqs)
+            waits = batch.taken_waits()
+            self._recorder.gap(stride.first_end - last_end, seqs - len(waits))
+            for wait in waits:
+                self._recorder.gap(stride.first_end - last_end + wait, 1)
             if stride.ends is not None:
                 self._recorder.gaps(stride.ends, seqs, grow=not stride.slowed)
         own = stride.own_s(now)

@@ -81,6 +81,10 @@ class Batch:
         """Requests that arrived and are not running."""
         return len(self.waiting) + len(self.loading) + len(self.loaded)
 
+    def taken_waits(self) -> list[float]:
+        """Seconds that rows had waited for their second token when they began to decode, told once (static batches)."""
+        return []
+
     def enqueue(self, seq: Sequence) -> None:
         """A new request comes to the queue."""
         self.waiting.arrive(seq)

@@ -1,7 +1,7 @@
 """Static batching: a batch is formed when nothing runs, and ends with the last of its sequences.
 
-What served models before continuous batching, and what most papers measure: Hugging Face `generate`, FlexGen. The
-prompts of a batch run together in one step; rows whose sequence has ended keep computing as padding and keep their
+What served models before continuous batching, and what most papers measure: Hugging Face `generate`, FlexGen. First the
+prompts of a batch run, then all rows decode; rows whose sequence has ended keep computing as padding and keep their
 memory until the last has ended. SOURCE: Yu et al., Orca (OSDI'22), section 3.1 (request-level scheduling: early
 finished requests cannot return their place, and are computed on); transformers `generate` (unfinished_sequences).
 """
@@ -16,15 +16,15 @@ from traces.request import Request
 
 FOR_EVER = 1 << 40
 """Tokens that a padding row has still to produce."""
+ANY_TOKENS = 1 << 40
 
 
 class StaticBatch(Batch):
     """Queue and batch of one replica under static batching, over planned memory that is taken at once.
 
-    A batch takes waiting requests in order of arrival while there are rows, memory for the lengths that they reach when
-    all go on to the longest output, and (unless whole prompts run whatever their length) tokens in a step for all of
-    their prompts. Only a prompt longer than a step runs in chunks, in a batch of its own. Answers are sent when
-    they are complete, before the batch is.
+    A batch takes waiting requests in order of arrival while there are rows, and memory for the lengths that they reach
+    when all go on to the longest output. Their prompts run in one step, or in steps of `max_num_batched_tokens`. Each
+    has its first token at the end of its own prompt, and answers end with their own last one, before the batch does.
     """
 
     def __init__(
@@ -44,20 +44,38 @@ class StaticBatch(Batch):
         """Sequences of the batch that have ended, whose memory is held."""
         self._rows: list[Sequence] = []
         """What computes on in their rows."""
+        self._prompted: list[Sequence] = []
+        """Rows that wait for the prompts of the others."""
+        self._waits: list[float] = []
+        """What those of them that decode waited, s, until it is asked for."""
 
     @property
     def padding(self) -> int:
         """Rows that only keep others company."""
-        return len(self._rows)
+        return len(self._rows) if self.decoding.count else 0
 
     def schedule(self, now: float) -> tuple[list[Chunk], bool]:
-        """The prompts of a new batch if nothing runs; else the batch goes on."""
+        """The prompts of a batch, a new one if nothing runs; once they are complete, all rows decode."""
         if not self.running:
             self._form(now)
-            return [(seq, self._next_chunk(seq)) for seq in self.running.values()], True
-        if self.prefilling is not None:
-            return [(self.prefilling, self._next_chunk(self.prefilling))], True
-        return [], True
+        elif not self._prompted and self.prefilling is None:
+            return [], True
+        chunks = self._prompts()
+        if not chunks:
+            self._waits = [now - seq.first_token_s for seq in self._prompted if now > seq.first_token_s]
+            for seq in self._prompted:
+                self.decoding.join(seq)
+            self._prompted = []
+        return chunks, True
+
+    def decode(self, seq: Sequence) -> None:
+        """The sequence has its first token, and decodes once the prompts of the others are complete."""
+        self._prompted.append(seq)
+
+    def taken_waits(self) -> list[float]:
+        """Seconds that rows waited, once, for the prompts of others since they had their first token."""
+        waits, self._waits = self._waits, []
+        return waits
 
     def finish(self, seq: Sequence) -> None:
         """The sequence has its last token; its row goes on, unless it was the last."""
@@ -67,30 +85,40 @@ class StaticBatch(Batch):
             row = Sequence(Request(-1 - seq.index, seq.arrival_s, seq.input_tokens, FOR_EVER), [], 0)
             row.computed = seq.computed
             self._rows.append(row)
-            self.decoding.join(row)
+            if seq.generated == 1:
+                self._prompted.append(row)
+            else:
+                self.decoding.join(row)
             return
         for row in self._rows:
-            self.decoding.leave(row)
+            if row in self.decoding:
+                self.decoding.leave(row)
         for ended in self._ended:
             self._release(ended)
-        self._rows, self._ended = [], []
+        self._rows, self._ended, self._prompted = [], [], []
 
     def _holders(self) -> list[Sequence]:
         return [*self.running.values(), *self._ended]
 
-    def _next_chunk(self, seq: Sequence) -> int:
-        left = seq.known - seq.computed
-        return left if self.limits.whole_prompts else min(left, self.limits.max_num_batched_tokens)
+    def _prompts(self) -> list[Chunk]:
+        """The next prompts of the batch, or parts of them, that run in one step."""
+        room = ANY_TOKENS if self.limits.whole_prompts else self.limits.max_num_batched_tokens
+        chunks = []
+        for seq in self.running.values():
+            tokens = min(seq.known - seq.computed, room)
+            if tokens:
+                chunks.append((seq, tokens))
+                room -= tokens
+        return chunks
 
     def _form(self, now: float) -> None:
         """Take the next batch from the queue."""
         cache = self.cache
         seqs: list[Sequence] = []
         needs: list[tuple[int, float]] = []
-        tokens = longest = 0
+        longest = 0
         for seq in self.waiting:
-            tokens += seq.known
-            if len(seqs) == self.limits.max_num_seqs or (seqs and not self._one_step(tokens)):
+            if len(seqs) == self.limits.max_num_seqs:
                 break
             if seq.output_tokens > longest:
                 longest, more = seq.output_tokens, [self._needs(s, seq.output_tokens) for s in (*seqs, seq)]
@@ -108,10 +136,6 @@ class StaticBatch(Batch):
             self.host.take(seq.index, host)
             seq.admit_s = seq.load_done_s = now
             self.running[seq.index] = seq
-
-    def _one_step(self, tokens: int) -> bool:
-        """True if as many prompt tokens can run in one step."""
-        return self.limits.whole_prompts or tokens <= self.limits.max_num_batched_tokens
 
     def _needs(self, seq: Sequence, outputs: int) -> tuple[int, float]:
         """Blocks of HBM and bytes of host memory of a row that goes on to as many output tokens."""

@@ -84,9 +84,8 @@ def test_batches_do_not_overlap_and_take_what_fits(run, case):
         head = following.iloc[:1]
         there = head.arrival_s.iloc[0] <= batch.admit_s.iloc[0]
         more = pd.concat([batch, head])
-        longest = more.output_tokens.max()
-        fits = needed(more, longest) <= capacity and len(more) <= engine["max_num_seqs"]
-        assert not (there and fits and more.input_tokens.sum() <= engine["max_num_batched_tokens"])
+        fits = needed(more, more.output_tokens.max()) <= capacity and len(more) <= engine["max_num_seqs"]
+        assert not (there and fits)
 
 
 def test_rows_that_ended_compute_on(run, hand):
@@ -118,11 +117,20 @@ def test_memory_of_a_batch_is_held_until_its_end(run):
     assert requests.admit_s.tolist() == [0, 0, 0, requests.finish_s[0]]
 
 
-def test_a_prompt_longer_than_a_step_is_a_batch_of_its_own(run):
-    rows = [(0, 100, 5, ids(0, 100)), (0, 1200, 5, ids(1, 1200)), (0, 100, 5, ids(2, 100))]
-    frames = run(rows, engine={**STATIC, "max_num_batched_tokens": 512}).frames
-    assert len(set(frames["requests"].admit_s)) == 3
-    assert frames["steps"].prefill_tokens.max() == 512
+def test_nobody_decodes_before_the_last_prompt(run, hand):
+    """1,400 tokens of prompts in steps of 512; each has its first token with its own prompt, and waits for the rest."""
+    rows = [(0, 100, 3, ids(0, 100)), (0, 1200, 3, ids(1, 1200)), (0, 100, 1, ids(2, 100))]
+    result = run(rows, engine={**STATIC, "max_num_batched_tokens": 512})
+    steps, requests = result.frames["steps"], result.frames["requests"]
+    assert steps.prefill_tokens.tolist() == [512, 512, 376, 0]
+    first = hand.mixed_step([(100, 0), (412, 0)], 1)
+    prompts = first + hand.mixed_step([(512, 412)], 0) + hand.mixed_step([(276, 924), (100, 0)], 2)
+    assert requests.first_token_s.tolist() == pytest.approx([first, prompts, prompts])
+    gaps = [hand.decode_step(3, 1400 + 3), hand.decode_step(3, 1400 + 6)]
+    assert requests.finish_s.tolist() == pytest.approx([prompts + sum(gaps)] * 2 + [prompts])
+    assert steps.padding_seqs.tolist() == [0, 0, 0, 1]
+    mean = (2 * sum(gaps) + prompts - first) / 4  # of two rows with two gaps, the first of which waited
+    assert result.summary["itl_ms"]["mean"] == pytest.approx(1e3 * mean, rel=1e-6)
 
 
 def test_static_batching_shares_nothing(scenario):
