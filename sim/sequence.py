@@ -156,7 +156,6 @@ def layer_view(model: ModelSpec, index: int, spec: ScenarioSpec, importance: Imp
         max_context=model.max_context,
         max_seqs=spec.engine.max_num_seqs,
         importance=importance,
-        weight_bytes=layer.weight_bytes,
         ffn_width=layer.mlp.intermediate if isinstance(layer.mlp, MLP) else 0,
     )
 
