@@ -18,15 +18,10 @@ def amount(name: str, value: float) -> float:
     raise ValueError(f"{name}: found {value!r}, expected a whole number of tokens, or a share such as 0.1")
 
 
-def applies(layer: LayerView) -> bool:
-    """False for layers with a sliding window: they keep no more than it as they are, and published policies leave them
-    alone."""
-    return layer.window is None
-
-
-def limited(layer: LayerView, line: Line, tokens: int) -> Line:
-    """At most `tokens` of them; the same line where no sequence is longer."""
-    return line if tokens >= layer.max_context else line.capped(tokens)
+def applies(layer: LayerView, tokens: float = 0) -> bool:
+    """False where a budget of `tokens` holds the longest sequence, so that nothing is ever dropped or need be scored;
+    and for layers with a sliding window, which published policies leave alone."""
+    return layer.window is None and tokens < layer.max_context
 
 
 def of_prompt(line: Line, share: float) -> Line:
@@ -49,6 +44,4 @@ def gather(layer: LayerView, plan: LayerPlan, launches: int, source: str) -> Wor
 
 def coverage(layer: LayerView, kept: Line, context: float, prompt: float) -> float:
     """Share of the attention mass that the best of as many tokens hold, which bounds what a policy keeps of it."""
-    if not applies(layer):
-        return 1.0
     return layer.importance.coverage(min(kept.at(context, prompt), context), context)

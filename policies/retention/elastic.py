@@ -44,30 +44,29 @@ class ElasticCache(SequencePolicy):
 
     def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
         """The layer's plan, with `budget` of its tokens."""
-        if not applies(layer):
-            return before
         budget, dropped = self._budget, 1.0 - self._budget
-        plan = before if budget == 1 else keeping(before, before.kept * budget, before.attended * budget)
+        if not dropped or not applies(layer):
+            return before
+        plan = keeping(before, before.kept * budget, before.attended * budget)
         calls = CALLS_PER_TOKEN / layer.layers + CALLS_PER_DROPPED * dropped
         rank = Work(
             "rank, find the nearest anchors", NOTHING, launches=2, host_seconds=CONTEXT * (calls * self._call_s),
             source=SOURCE,
         )  # fmt: skip
-        once, works = [rank], list(plan.works)
-        if dropped:
-            merged = plan.form.of(before.kept.at_prompt()) + plan.form.of(plan.kept.at_prompt())
-            once.append(Work("merge into anchors", merged * layer.token_bytes, launches=6, source=SOURCE))
-        if dropped and self._copies:
+        merged = plan.form.of(before.kept.at_prompt()) + plan.form.of(plan.kept.at_prompt())
+        merge = Work("merge into anchors", merged * layer.token_bytes, launches=6, source=SOURCE)
+        works = plan.works
+        if self._copies:
             copied = plan.form.of(plan.kept) * (2.0 * layer.token_bytes * dropped)
-            works.append(Work("copy without the dropped", copied, launches=2, source=SOURCE))
+            works = (*works, Work("copy without the dropped", copied, launches=2, source=SOURCE))
         return replace(
             plan,
-            works=tuple(works),
-            after_prompt=(*plan.after_prompt, *once),
+            works=works,
+            after_prompt=(*plan.after_prompt, rank, merge),
             pair_bytes=plan.pair_bytes + prompt_pair_bytes(layer),
             prefill_flops=plan.prefill_flops * prompt_flops(),
         )
 
     def coverage(self, layer: LayerView, context: float, prompt: float) -> float:
         """Share of the attention mass that as many tokens hold at best; what is merged into them is not counted."""
-        return coverage(layer, FULL.kept * self._budget, context, prompt)
+        return coverage(layer, FULL.kept * self._budget, context, prompt) if applies(layer) else 1.0

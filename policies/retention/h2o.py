@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from hw_profiles.errors import InputError
 from hw_profiles.lines import CONTEXT, Line
-from policies.retention.budget import amount, applies, coverage, gather, keeping, limited, of_prompt
+from policies.retention.budget import amount, applies, coverage, gather, keeping, of_prompt
 from policies.sequence.plan import FULL, LayerPlan, LayerView, SequencePolicy, Work
 from policies.sequence.scores import ACTIVATION_BYTES, prompt_flops, prompt_pair_bytes, row_bytes
 
@@ -23,7 +23,8 @@ class H2O(SequencePolicy):
     scores are summed over queries, the best tokens are chosen per head, and what is kept is gathered. A step adds its
     scores to the sums, finds the smallest outside of the newest, and the new token takes that place.
 
-    heavy, recent   tokens kept of either kind: shares of the prompt as in the paper (0.1), or tokens (204)
+    heavy, recent   tokens kept of either kind: shares of the prompt as in the paper (0.1), or tokens (204); if these
+                    hold the longest sequence, nothing is dropped and nothing scored
 
     Source: Z. Zhang et al., "H2O", NeurIPS 2023 (arXiv 2306.14048), section 4 (10 % and 10 %); repository
     FMInference/H2O, h2o_flexgen (hh_ratio: heavy tokens, and as many recent ones, as a share of the prompt; the A100
@@ -46,14 +47,14 @@ class H2O(SequencePolicy):
         """The layer's plan, with its budget of tokens."""
         if layer.latent:
             raise InputError("h2o cannot be used with latent attention (MLA): it keeps other tokens for each head")
-        if not applies(layer):
+        if not self._applies(layer):
             return before
-        plan = keeping(before, self._kept(layer, before.kept), self._kept(layer, before.attended))
+        plan = keeping(before, self._kept(before.kept), self._kept(before.attended))
         sums = SUM_BYTES * layer.kv_heads
         step = row_bytes(layer) + ACTIVATION_BYTES * layer.heads + 3 * sums
         works = [Work("scores, sums, place to reuse", plan.attended * step, launches=5, source=SOURCE)]
         chosen = Work("choose heavy hitters", CONTEXT * (2 * sums), launches=3, source=SOURCE)
-        once = (chosen,) if plan.kept == before.kept else (chosen, gather(layer, plan, 4, SOURCE))
+        once = (chosen, gather(layer, plan, 4, SOURCE))
         return replace(
             plan,
             extra=plan.extra + plan.kept * sums,
@@ -65,8 +66,10 @@ class H2O(SequencePolicy):
 
     def coverage(self, layer: LayerView, context: float, prompt: float) -> float:
         """Share of the attention mass that as many tokens hold at best."""
-        return coverage(layer, self._kept(layer, FULL.kept), context, prompt)
+        return coverage(layer, self._kept(FULL.kept), context, prompt) if self._applies(layer) else 1.0
 
-    def _kept(self, layer: LayerView, line: Line) -> Line:
-        budget = self._budget
-        return limited(layer, line, budget) if isinstance(budget, int) else of_prompt(line, budget)
+    def _applies(self, layer: LayerView) -> bool:
+        return applies(layer, self._budget if isinstance(self._budget, int) else 0)
+
+    def _kept(self, line: Line) -> Line:
+        return line.capped(self._budget) if isinstance(self._budget, int) else of_prompt(line, self._budget)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hw_profiles.errors import InputError
 from hw_profiles.lines import Line, constant
 from policies.options import choice, whole
-from policies.retention.budget import amount, applies, coverage, limited
+from policies.retention.budget import amount, applies, coverage
 from policies.retention.h2o import H2O
 from policies.retention.streaming_llm import StreamingLLM
 from policies.sequence.plan import FULL, LayerPlan, LayerView, SequencePolicy, Work
@@ -59,9 +59,9 @@ class LESS(SequencePolicy):
             raise InputError(
                 "less cannot be used with latent attention (MLA): it keeps tokens and a state for each head"
             )
-        if not applies(layer):
-            return before
         heavy, recent = self._tokens(layer)
+        if not applies(layer, heavy + recent):
+            return before
         sparse: SequencePolicy = StreamingLLM(sinks=heavy, window=recent, fused_rope=True)
         if self._h2o:
             sparse = H2O(heavy=heavy, recent=recent)
@@ -83,8 +83,7 @@ class LESS(SequencePolicy):
             fixed_extra=plan.fixed_extra + weights,
             works=(*plan.works, step),
         )
-        dropped = before.kept.at_prompt() - plan.kept.at_prompt()
-        return plan if dropped.zero else self._fold(layer, plan, dropped)
+        return self._fold(layer, plan, before.kept.at_prompt() - plan.kept.at_prompt())
 
     def _fold(self, layer: LayerView, plan: LayerPlan, dropped: Line) -> LayerPlan:
         """What the prompt drops is mapped and added, once."""
@@ -97,7 +96,8 @@ class LESS(SequencePolicy):
 
     def coverage(self, layer: LayerView, context: float, prompt: float) -> float:
         """Share of the attention mass that as many tokens hold at best, without what the state remembers."""
-        return coverage(layer, limited(layer, FULL.kept, sum(self._tokens(layer))), context, prompt)
+        tokens = sum(self._tokens(layer))
+        return coverage(layer, FULL.kept.capped(tokens), context, prompt) if applies(layer, tokens) else 1.0
 
     def _tokens(self, layer: LayerView) -> tuple[int, int]:
         """(heavy, recent) tokens."""

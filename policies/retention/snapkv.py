@@ -39,23 +39,22 @@ class SnapKV(SequencePolicy):
         """The layer's plan, with part of the prompt and all that follows."""
         if layer.latent:
             raise InputError("snapkv cannot be used with latent attention (MLA): it keeps other tokens for each head")
-        if not applies(layer):
+        if not applies(layer, self._budget):
             return before
-        plan = keeping(before, self._kept(layer, before.kept), self._kept(layer, before.attended))
+        plan = keeping(before, self._kept(before.kept), self._kept(before.attended))
         keys = layer.token_bytes / 2
         scores = self._window * (PASSES + SUM_PASSES) * ACTIVATION_BYTES * layer.heads
         flops = 2.0 * self._window * layer.heads * layer.head_dim
         vote = Work("votes of the last queries", CONTEXT * (keys + scores), CONTEXT * flops, launches=6, source=SOURCE)
-        once = (vote,) if plan.kept == before.kept else (vote, gather(layer, plan, 4, SOURCE))
-        return replace(plan, after_prompt=(*plan.after_prompt, *once))
+        return replace(plan, after_prompt=(*plan.after_prompt, vote, gather(layer, plan, 4, SOURCE)))
 
     def coverage(self, layer: LayerView, context: float, prompt: float) -> float:
         """Share of the attention mass that as many tokens hold at best."""
-        return coverage(layer, self._kept(layer, FULL.kept), context, prompt)
+        if not applies(layer, self._budget):
+            return 1.0
+        return coverage(layer, self._kept(FULL.kept), context, prompt)
 
-    def _kept(self, layer: LayerView, line: Line) -> Line:
-        if self._budget >= layer.max_context:
-            return line
+    def _kept(self, line: Line) -> Line:
         if line != CONTEXT:
             raise InputError("snapkv keeps part of a whole prompt, and another policy has dropped some of it")
         return Line(slope=1.0, prompt=-1.0, prompt_caps=((self._budget, 1.0),))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from policies.options import switch, whole
-from policies.retention.budget import applies, gather, keeping, limited
+from policies.retention.budget import applies, gather, keeping
 from policies.sequence.plan import LayerPlan, LayerView, SequencePolicy, Work
 
 SOURCE = "mit-han-lab/streaming-llm, streaming_llm/pos_shift/modify_llama.py"
@@ -28,20 +28,19 @@ class StreamingLLM(SequencePolicy):
     the tokens are not chosen by it.
     """
 
-    def __init__(self, *, sinks: int = 4, window: int = 2000, fused_rope: bool = False) -> None:
+    def __init__(self, *, sinks: int = 4, window: int = 2000, fused_rope: bool = True) -> None:
         self._sinks = whole("sinks", sinks, 0, 1 << 30)
         self._window = whole("window", window, 1, 1 << 30)
         self._fused = switch("fused_rope", fused_rope)
 
     def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
         """The layer's plan, with sinks and window."""
-        if not applies(layer):
-            return before
         tokens = self._sinks + self._window
-        plan = keeping(before, limited(layer, before.kept, tokens), limited(layer, before.attended, tokens))
-        works, once = plan.works, plan.after_prompt
+        if not applies(layer, tokens):
+            return before
+        plan = keeping(before, before.kept.capped(tokens), before.attended.capped(tokens))
+        works = plan.works
         if not self._fused and not layer.latent:  # of a latent, positions are a small part
             works = (*works, Work("positions of keys", plan.attended * layer.token_bytes, source=SOURCE))
-        if plan.kept != before.kept:
-            once = (*once, gather(layer, plan, 2, "mit-han-lab/streaming-llm, streaming_llm/kv_cache.py"))
-        return replace(plan, works=works, after_prompt=once)
+        cut = gather(layer, plan, 2, "mit-han-lab/streaming-llm, streaming_llm/kv_cache.py")
+        return replace(plan, works=works, after_prompt=(*plan.after_prompt, cut))
