@@ -13,6 +13,7 @@ from hw_profiles.mlp import MLP
 from hw_profiles.models import ModelSpec
 from policies.build import build_policy
 from policies.sequence.plan import FULL, Importance, LayerPlan, LayerView, SequencePlan, SequencePolicy
+from policies.sequence.shapes import as_prompt_grows
 from sim.cost.framework import FRAMEWORKS, framework_plan
 from sim.scenario import Scenario
 from sim.spec import ScenarioSpec
@@ -102,7 +103,7 @@ def plan_sequence(scenario: Scenario, model: ModelSpec) -> Planned | None:
     covers = tuple(
         (type(policy).__name__, partial(policy.coverage, middle)) for _, policy in built if hasattr(policy, "coverage")
     )
-    found = measured(plan_of_all, model)
+    found = measured(plan_of_all, model, whole_prompts=framework.whole_prompts)
     return replace(found, importance=lambda: getattr(importance.data, "about", None), covers=covers)
 
 
@@ -150,25 +151,33 @@ def layer_view(model: ModelSpec, index: int, spec: ScenarioSpec, importance: Imp
         head_dim=model.head_dim,
         token_bytes=layer.kv_bytes_per_token or layer.entry_bytes,
         weight_bytes=layer.weight_bytes,
-        element_bytes=layer.act_bytes,
+        element_bytes=layer.kv.bits / 8,
         latent=model.attention.startswith("MLA"),
         window=layer.window,
         max_context=model.max_context,
         max_seqs=spec.engine.max_num_seqs,
         importance=importance,
         ffn_width=layer.mlp.intermediate if isinstance(layer.mlp, MLP) else 0,
+        stores=layer.stores,
     )
 
 
-def measured(plan: SequencePlan, model: ModelSpec) -> Planned:
-    """What a plan comes to for memory."""
+def measured(plan: SequencePlan, model: ModelSpec, *, whole_prompts: bool = False) -> Planned:
+    """What a plan comes to for memory.
+
+    whole_prompts: prompts are computed in one piece, so a layer packs and drops before the next one has its KV.
+    Without, what is dropped when a prompt is complete stays until then, in all layers.
+    """
     sizes = [model.specs[place].kv_bytes_per_token for place in model.pattern]
     whole = sum(sizes)
     decoding = prefilling = host = NOTHING
     for layer, size in zip(plan.layers, sizes, strict=True):
         extra = layer.extra * (1.0 / whole)
         decoding = decoding + layer.form.of(layer.kept) * (size / whole) + extra
-        while_computed = CONTEXT if layer.kept_in_prefill is None else layer.form.of(layer.kept_in_prefill)
-        prefilling = prefilling + while_computed * (size / whole) + extra
+        while_computed = layer.kept_in_prefill
+        if while_computed is None and whole_prompts:
+            while_computed = as_prompt_grows(layer.kept)
+        held = CONTEXT if while_computed is None else layer.form.of(while_computed)
+        prefilling = prefilling + held * (size / whole) + extra
         host = host + layer.host
     return Planned(plan, decoding, prefilling, host, sum(layer.fixed_extra for layer in plan.layers))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from hw_profiles.formats import Format
-from policies.kv_format.stored import FUSED, UNPACKED, as_it_goes, kernel_share, pack_work, quantised, vector_share
+from policies.kv_format.stored import FUSED, UNPACKED, as_it_goes, kernel_share, packing, quantised, vector_share
 from policies.options import switch, whole
 from policies.sequence.plan import LayerPlan, LayerView, SequencePolicy
 
@@ -44,5 +42,4 @@ class Int4(SequencePolicy):
         plan = as_it_goes(before, form)
         if self._fused:
             return plan
-        step, prompt = pack_work(layer, share, 4, "FlexGen, compression.py: minimum and maximum, scaling, packing")
-        return replace(plan, works=(*plan.works, step), prompt_works=(*plan.prompt_works, prompt))
+        return packing(layer, plan, share, 4, "FlexGen, compression.py: minimum and maximum, scaling, packing")

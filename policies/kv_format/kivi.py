@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from policies.kv_format.stored import FUSED, as_it_goes, kernel_share, needs_heads, pack_work, quantised
+from policies.kv_format.stored import FUSED, as_it_goes, kernel_share, needs_heads, packing, quantised
 from policies.options import whole
 from policies.sequence.plan import LayerPlan, LayerView, SequencePolicy, Work
 from policies.sequence.scores import row_bytes
@@ -72,10 +70,9 @@ class KIVI(SequencePolicy):
             beside=row_bytes(layer) / layer.token_bytes,
             efficiency=self._efficiency,
         )
-        step, prompt = pack_work(layer, (key + value) / 2, 3, f"{SOURCE}: one token per step, keys in bursts")
-        products = Work("products and softmax apart", launches=5, source=SOURCE)
-        plan = as_it_goes(before, form)
-        return replace(plan, works=(*plan.works, step, products), prompt_works=(*plan.prompt_works, prompt))
+        source = f"{SOURCE}: one token per step, keys in bursts"
+        plan = packing(layer, as_it_goes(before, form), (key + value) / 2, 3, source)
+        return plan.plus(works=[Work("products and softmax apart", launches=4, source=SOURCE)])
 
     def _share(self, layer: LayerView, bits: int) -> float:
         return (bits + SCALE_BITS / self._group) / (8 * layer.element_bytes) if bits < 16 else 1.0

@@ -79,8 +79,12 @@ def needs_heads(layer: LayerView, name: str, why: str) -> None:
         raise InputError(f"{name} cannot be used with latent attention (MLA): {why}")
 
 
-def pack_work(layer: LayerView, share: float, launches: int, source: str) -> tuple[Work, Work]:
-    """Kernels that read new tokens' keys and values and write them packed: of a decode step, and of a prompt."""
+def packing(layer: LayerView, plan: LayerPlan, share: float, launches: int, source: str) -> LayerPlan:
+    """With kernels that read new tokens' keys and values and write them packed, in decode steps and of prompts; a layer
+    that reads another's KV has none."""
+    if not layer.stores:
+        return plan
     each = layer.token_bytes * (1.0 + share)
     step = Work("quantise", constant(each), launches=launches, source=source)
-    return step, replace(step, nbytes=CONTEXT * each)
+    prompt = replace(step, nbytes=CONTEXT * each)
+    return replace(plan, works=(*plan.works, step), prompt_works=(*plan.prompt_works, prompt))

@@ -96,6 +96,6 @@ class ZipCache(SequencePolicy):
             extra=before.extra + constant(channels) + CONTEXT * (SALIENT_BIT / 8),
             works=(*before.works, step),
             after_prompt=(*before.after_prompt, prompt),
-            pair_bytes=before.pair_bytes + prompt_pair_bytes(layer, self._probes),
-            prefill_flops=before.prefill_flops * prompt_flops(self._probes),
+            pair_bytes=max(before.pair_bytes, prompt_pair_bytes(layer, self._probes)),
+            prefill_flops=max(before.prefill_flops, prompt_flops(self._probes)),
         )

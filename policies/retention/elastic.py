@@ -63,8 +63,8 @@ class ElasticCache(SequencePolicy):
             plan,
             works=works,
             after_prompt=(*plan.after_prompt, rank, merge),
-            pair_bytes=plan.pair_bytes + prompt_pair_bytes(layer),
-            prefill_flops=plan.prefill_flops * prompt_flops(),
+            pair_bytes=max(plan.pair_bytes, prompt_pair_bytes(layer)),
+            prefill_flops=max(plan.prefill_flops, prompt_flops()),
         )
 
     def coverage(self, layer: LayerView, context: float, prompt: float) -> float:

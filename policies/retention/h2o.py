@@ -52,7 +52,7 @@ class H2O(SequencePolicy):
         plan = keeping(before, self._kept(before.kept), self._kept(before.attended))
         sums = SUM_BYTES * layer.kv_heads
         step = row_bytes(layer) + ACTIVATION_BYTES * layer.heads + 3 * sums
-        works = [Work("scores, sums, place to reuse", plan.attended * step, launches=5, source=SOURCE)]
+        works = [Work("scores, sums, place to reuse", plan.attended * step, launches=3, source=SOURCE)]
         chosen = Work("choose heavy hitters", CONTEXT * (2 * sums), launches=3, source=SOURCE)
         once = (chosen, gather(layer, plan, 4, SOURCE))
         return replace(
@@ -60,8 +60,8 @@ class H2O(SequencePolicy):
             extra=plan.extra + plan.kept * sums,
             works=(*plan.works, *works),
             after_prompt=(*plan.after_prompt, *once),
-            pair_bytes=plan.pair_bytes + prompt_pair_bytes(layer),
-            prefill_flops=plan.prefill_flops * prompt_flops(),
+            pair_bytes=max(plan.pair_bytes, prompt_pair_bytes(layer)),
+            prefill_flops=max(plan.prefill_flops, prompt_flops()),
         )
 
     def coverage(self, layer: LayerView, context: float, prompt: float) -> float:

@@ -73,7 +73,7 @@ class LESS(SequencePolicy):
             "map, read and update the state",
             constant(3.0 * state),
             constant(2.0 * (layer.heads + layer.kv_heads) * network),
-            launches=10,
+            launches=4,
             fixed=weights,
             source=SOURCE,
         )
