@@ -52,7 +52,7 @@ class H2O(SequencePolicy):
         plan = keeping(before, self._kept(before.kept), self._kept(before.attended))
         sums = SUM_BYTES * layer.kv_heads
         step = row_bytes(layer) + ACTIVATION_BYTES * layer.heads + 3 * sums
-        works = [Work("scores, sums, place to reuse", plan.attended * step, launches=3, source=SOURCE)]
+        works = [Work("scores, sums, place to reuse", plan.attended * step, launches=6, source=SOURCE)]
         chosen = Work("choose heavy hitters", CONTEXT * (2 * sums), launches=3, source=SOURCE)
         once = (chosen, gather(layer, plan, 4, SOURCE))
         return replace(

@@ -97,7 +97,7 @@ def test_quarot_stores_68_bytes_for_256() -> None:
 
 def test_flexgen_stores_four_and_a_half_bits() -> None:
     assert Int4().plan(layer(), FULL).form.key * 16 == 4.5
-    assert Int4(group=128).plan(layer(), FULL).form == QuaRot().plan(layer(), FULL).form
+    assert Int4(group=128).plan(layer(), FULL).form == QuaRot(efficiency=1.0).plan(layer(), FULL).form
 
 
 def test_eight_bits() -> None:
@@ -235,12 +235,12 @@ PACKED = [FP8, Int8, Int4, KIVI, QuaRot, ZipCache]
 
 @pytest.mark.parametrize("policy", PACKED)
 def test_slower_attention_kernels_take_longer_and_store_no_more(policy: type) -> None:
-    full, half = policy().plan(layer(), FULL), policy(efficiency=0.5).plan(layer(), FULL)
+    full, half = policy(efficiency=1.0).plan(layer(), FULL), policy(efficiency=0.5).plan(layer(), FULL)
     assert half.form.of(CONTEXT) == full.form.of(CONTEXT)
     beside = 5000 * full.form.beside
     reading = full.form.read(CONTEXT).at(5000, 0) - beside
     assert half.form.read(CONTEXT).at(5000, 0) - beside == pytest.approx(2 * reading)
-    assert any("BitDecoding" in line or "16-bit" in line for line in full_assumptions(policy))
+    assert any("BitDecoding" in line or "16-bit" in line or "RTX 3090" in line for line in full_assumptions(policy))
 
 
 def full_assumptions(policy: type) -> tuple[str, ...]:
@@ -315,8 +315,8 @@ def test_quarot_rotates_queries_and_keys_of_every_token() -> None:
     assert plan.works[0].flops.at(5000, 10) == rotated * 7
     assert plan.prompt_works[0].nbytes.at(300, 0) == pytest.approx(300 * expected)
     inputs = QuaRot(activations=True).plan(view, FULL).works[1]
-    widths = 3 * 4096 + 11008
-    assert inputs.nbytes.at(5000, 10) == pytest.approx(2.5 * widths + 4 * (4096 + 11008))
+    widths, outputs = 3 * 4096 + 11008, (32 + 2 * 8) * 128 + 2 * (4096 + 11008)
+    assert inputs.nbytes.at(5000, 10) == pytest.approx(2.5 * widths + 4 * (4096 + 11008) + 8 * outputs)
     with pytest.raises(InputError, match="dense feed-forward"):
         QuaRot(activations=True).plan(replace(view, ffn_width=0), FULL)
 
