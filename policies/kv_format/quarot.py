@@ -18,7 +18,7 @@ SCALE_BITS = 32
 PACKED_BYTES = 0.5
 """Per value of a 4-bit activation; its scale, one per token, is too small to count."""
 UNPACKED_BYTES = 8
-"""Per value of a product's output: written as int32 and not as 16-bit, read, and written as 16-bit by another kernel."""
+"""Per value of a product's output: written in int32 instead of 16 bits, read, and written in 16 bits by a kernel."""
 SOURCE = "spcl/QuaRot, quarot/transformers/kv_cache.py"
 
 
