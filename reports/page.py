@@ -26,6 +26,7 @@ from reports.tables import (
 )
 from reports.text import NBSP, NO_VALUE, is_number, metric_value, number, percent, seconds
 from reports.verdict import verdict
+from reports.within import within_table
 
 NO_METRICS = "The summary of this run lists no metrics."
 
@@ -35,12 +36,13 @@ def render(run: RunData) -> str:
     summary = run.summary
     axis = time_axis(time_bins(run.start_s, run.end_s, len(run.arrivals)))
     values, sources = provenance(run.profile)
-    prefetches = prefetch_table(run)
+    prefetches, inside = prefetch_table(run), within_table(run)
     sections = [
         Section("latency", "Latency", latency_figures(run, axis), [*part_tables(run), *priority_tables(run)]),
         Section("load", "Load", load_figures(run, axis)),
         Section("time", "Replica time", [replica_time(run), engine_time(run, axis)], [time_table(run)]),
         Section("cache", "Cache", cache_figures(run, axis), [tier_table(run), *bound_tables(run)]),
+        *([Section("within", "Within a sequence", [], [inside])] if inside else []),
         *([Section("prefetch", "Prefetch", prefetch_figures(run, axis), [prefetches])] if prefetches else []),
         Section("links", "Links", link_figures(run, axis), link_tables(run)),
     ]
