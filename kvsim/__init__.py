@@ -10,7 +10,8 @@
 
 A policy of your own subclasses `kvsim.EvictionPolicy`, `AdmissionPolicy`, `OffloadPolicy`, `PrefetchPolicy` or `Router`
 (`kvsim new policy` writes one to start from); `kvsim.check_policy` tests whether it keeps the contract of its family,
-and raises `kvsim.ContractError`.
+and raises `kvsim.ContractError`. One of what happens within a sequence subclasses `kvsim.SequencePolicy` and returns
+`LayerPlan`s (docs/systems.md).
 
 The names below are the public ones; they load on first use, so `import kvsim` itself costs nothing.
 """
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hw_profiles.errors import InputError
+    from hw_profiles.lines import CONTEXT, Line, constant, upto
+    from policies.architecture.base import Architecture
     from policies.base import (
         AdmissionPolicy,
         Block,
@@ -42,18 +45,25 @@ if TYPE_CHECKING:
     )
     from policies.contract import ContractError, check_policy
     from policies.routing.base import ReplicaView, Router
+    from policies.sequence.plan import Form, LayerPlan, LayerView, SequencePolicy, StepMove, Work
     from sim.run import Result
     from sim.scenario import Scenario
 
 __all__ = [
+    "CONTEXT",
     "AdmissionPolicy",
+    "Architecture",
     "Block",
     "CacheView",
     "ContractError",
     "Event",
     "EvictionPolicy",
     "Fetch",
+    "Form",
     "InputError",
+    "LayerPlan",
+    "LayerView",
+    "Line",
     "Move",
     "OffloadPolicy",
     "PrefetchPolicy",
@@ -62,12 +72,17 @@ __all__ = [
     "Result",
     "Router",
     "Scenario",
+    "SequencePolicy",
+    "StepMove",
     "TierInfo",
     "TierView",
     "Trigger",
+    "Work",
     "__version__",
     "check_policy",
+    "constant",
     "load",
+    "upto",
 ]
 
 _HOMES: Mapping[str, str] = MappingProxyType(
@@ -81,6 +96,9 @@ _HOMES: Mapping[str, str] = MappingProxyType(
     )
     | dict.fromkeys(("ContractError", "check_policy"), "policies.contract")
     | dict.fromkeys(("ReplicaView", "Router"), "policies.routing.base")
+    | dict.fromkeys(("CONTEXT", "Line", "constant", "upto"), "hw_profiles.lines")
+    | dict.fromkeys(("Form", "LayerPlan", "LayerView", "SequencePolicy", "StepMove", "Work"), "policies.sequence.plan")
+    | {"Architecture": "policies.architecture.base"}
 )
 
 

@@ -30,10 +30,14 @@ def within_table(run: RunData) -> TextTable | None:
     if "host_kv" in run.summary:
         held = run.summary["host_kv"]
         rows.append(("host memory, peak", binary_bytes(held["peak_bytes"]), "KV of sequences, all replicas"))
-    notes = [*([did["importance"]] if did.get("importance") else []), *did["assumptions"]]
+    if did.get("importance"):
+        kind, _, about = str(did["importance"]).partition(";")
+        rows.append(("token importance", kind.removeprefix("token importance: "), about.strip()))
     read = "Formats, budgets, selection and offload of each sequence's own KV, as their policies plan them per layer."
-    terms = [(f"assumed ({i})", note) for i, note in enumerate(notes, start=1)]
-    return TextTable("within", "Within a sequence", read, ("what", "value", "meaning"), rows, (), terms)
+    terms = [(f"assumed ({i})", note) for i, note in enumerate(did["assumptions"], start=1)]
+    return TextTable(
+        "within", "What policies did with the KV of sequences", read, ("what", "value", "meaning"), rows, (), terms
+    )
 
 
 def _named(policy: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import yaml
 
 from hw_profiles.devices import list_devices, load_device
 from hw_profiles.errors import InputError
+from policies.systems import SYSTEMS
 from policies.tables import FAMILIES
 from sim.scenario import Scenario
 from sim.spec import EngineSpec, LoadingSpec
@@ -128,3 +129,15 @@ def test_the_example_of_tiers_is_what_comes_out(label, settings):
     assert close(row[1], 100 * summary["prefix"]["hit_ratio"], 0.02)
     assert close(row[3], summary["ttft_ms"]["mean"], 0.1)
     assert close(row[5], summary["ttft_ms"]["p99"], 0.1)
+
+
+def test_every_system_is_in_the_table_and_the_example_is_a_policy(tmp_path, monkeypatch):
+    text = (ROOT / "docs" / "systems.md").read_text()
+    assert [row[0].strip("`") for row in rows(text, "| system | families |")] == list(SYSTEMS)
+    [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "my_policy.py").write_text(code)
+    plain = yaml.safe_load((ROOT / "examples" / "long_context.yaml").read_text())
+    plain["policies"] = {"retention": {"name": "my_policy.py:Recent", "tokens": 512}}
+    plain["trace"]["clients"] |= {"clients": 1, "conversations": 1}
+    summary = Scenario.from_dict(plain, base_dir=tmp_path).run().summary
+    assert summary["within"]["policies"][0]["tokens"] == 512

@@ -73,6 +73,10 @@ class Move:
     source: str = ""
 
 
+StepMove = Move
+"""Its public name: `kvsim.Move` is that of blocks between tiers."""
+
+
 @dataclass(frozen=True)
 class Form:
     """How a kept token is stored: bytes of its keys and values as shares of what the engine's own format takes.
