@@ -7,6 +7,7 @@ Attention is asked for in decode steps alone, one query each: memory grows with 
 
 from __future__ import annotations
 
+import importlib
 import math
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,37 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from calibration.suite.preflight import require
 from hw_profiles.errors import InputError
 from traces.importance.recorded import save
 
 NO_MASS = 1e-30
 """A page that gets less is recorded as that: -inf is for pages that are not there yet."""
+TINY = "tiny"
+"""The name of `calibration.tiny_decoder`, whose tokens are bytes."""
+
+
+def load_model(name: str, text: str) -> tuple[Any, list[int]]:
+    """A model and the tokens of `text`: `tiny`, or a Hugging Face model by name or folder, on its GPU if there is one.
+
+    Raises InputError if torch or transformers is not installed, or for a model that cannot be loaded.
+    """
+    require("torch")
+    if name == TINY:
+        from calibration.tiny_decoder import TinyDecoder
+
+        return TinyDecoder(vocabulary=256), list(text.encode())
+    try:
+        hub = importlib.import_module("transformers")
+    except ImportError:
+        raise InputError("transformers is not installed (pip install transformers accelerate)", found=name) from None
+    try:
+        tokens = hub.AutoTokenizer.from_pretrained(name)(text)["input_ids"]
+        kind = hub.AutoModelForCausalLM
+        model = kind.from_pretrained(name, attn_implementation="eager", device_map="auto", torch_dtype="auto")
+    except (OSError, ValueError, ImportError) as error:
+        raise InputError(f"cannot be loaded: {error}", where=name) from None
+    return model, list(tokens)
 
 
 def record(

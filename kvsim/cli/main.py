@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 import kvsim
 from hw_profiles.errors import InputError
-from kvsim.cli import _print, calibrate, calibrate_fit, calibrate_run, calibrate_validate, new, trace
+from kvsim.cli import _print, calibrate, calibrate_fit, calibrate_record, calibrate_run, calibrate_validate, new, trace
 from kvsim.cli.cache import cache
 from kvsim.cli.compare import compare
 from kvsim.cli.list import list_names
@@ -72,6 +72,7 @@ def make_app() -> typer.Typer:
     profiles.command("import")(calibrate.import_profile)
     profiles.command("show")(calibrate.show_profiles)
     profiles.command("check")(calibrate.check_profile)
+    profiles.command("record-importance")(calibrate_record.record_importance)
     app.add_typer(profiles, name="calibrate")
     return app
 

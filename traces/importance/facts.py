@@ -62,4 +62,18 @@ FRESH = Fact(
     "fitted",
     "dsa",
 )
+LAYERS = Fact(
+    "layer_overlap",
+    "0.36 of selected tokens are selected by the layer before too",
+    FRESH.source,
+    "fitted",
+    "dsa",
+)
+GUESS = Fact(
+    "guessed",
+    "0.9 of the keys that hold 0.9 of attention are found when 20 % are fetched on a guess",
+    "kv-systems.md section 2.1.2, assumption (b), after InfiniGen's limit of 20 %",
+    "assumed",
+    "infinigen",
+)
 REGION = Fact("hit_ratio", "relevance is alike over 128 tokens", "nobody has published it", "assumed")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from traces.importance.pages import PINNED, SETTINGS, page_scores
+from traces.importance.pages import PINNED, SETTINGS, STEPS, page_scores
 from traces.importance.replay import recalls
 from traces.random import stream
 
@@ -24,7 +24,6 @@ PAGES = (*(2**power * part // 2 for power in range(3, 15) for part in (2, 3)), 2
 """Pages of the context, 8 to 32768: a million tokens in pages of 32."""
 PATH = Path(__file__).with_name("recalls.npz")
 SEED = 8
-STEPS = 200
 SMALLEST = 1e-5
 """Recalls per layer and step below which nothing is told apart: one in 500 answers of 200 tokens."""
 
@@ -37,19 +36,16 @@ class Grid:
 
     values: Floats
 
-    def recalls(self, selected: float, cached: float, pages: float) -> float | None:
-        """Recalls per layer and step; None if the grid does not reach there.
+    def reaches(self, selected: int, cached: int) -> bool:
+        """Whether the grid has such sizes."""
+        low = max(selected, SELECTED[0])
+        return low <= SELECTED[-1] and cached / low * SELECTED[_between(SELECTED, low)[1]] <= CACHED[-1]
 
-        Contexts beyond the last are taken for the last: recalls grow with the logarithm of the context at most.
-        """
+    def recalls(self, selected: int, cached: int, pages: float) -> float:
+        """Recalls per layer and step of sizes that the grid `reaches`; longer contexts count as its longest."""
         if cached >= pages or selected <= PINNED:
             return 0.0
-        if selected < SELECTED[0]:  # from none at the pinned pages, all of which any cache has
-            first = self.recalls(SELECTED[0], cached * SELECTED[0] / selected, pages * SELECTED[0] / selected)
-            return None if first is None else first * (selected - PINNED) / (SELECTED[0] - PINNED)
         low, high, part = _between(SELECTED, selected)
-        if selected > SELECTED[-1] or cached / selected * SELECTED[high] > CACHED[-1]:
-            return None
         shares = [self._at(row, cached / selected, pages / selected) / SELECTED[row] for row in (low, high)]
         return selected * _log_mean(shares[0], shares[1], part)
 

@@ -9,7 +9,7 @@ from hw_profiles.errors import InputError
 from hw_profiles.lines import Line
 from traces.importance import coverage, grid, tokens
 from traces.importance.curves import thinned, through
-from traces.importance.facts import FRESH, HITS, KEYS, MASS, RECALLS, REGION, TAIL, Fact
+from traces.importance.facts import FRESH, GUESS, HITS, KEYS, LAYERS, MASS, RECALLS, REGION, TAIL, Fact
 from traces.importance.pages import PAGE_TOKENS, SETTINGS, page_scores
 from traces.importance.provider import check_sizes
 from traces.importance.replay import recalls
@@ -22,8 +22,8 @@ RATIOS = (1, 1.125, 1.25, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, *(2**power for pow
 MOST_PAGES = grid.PAGES[-1]
 ERROR, LEAST = 0.05, 2e-3
 """How far a line may be from the points it leaves out: a share of their value, or recalls that nobody notices."""
-ON_DEMAND = (1.5, 2.0, 4.0)
-DEMAND_LAYERS, DEMAND_STEPS = 2, 100
+ON_DEMAND, LARGE, FEWER_STEPS = (1.5, 2.0, 4.0), 8192, 100
+"""Contexts that are simulated on demand, of caches up to LARGE pages; twice the cache alone for larger ones."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Synthetic:
     @property
     def kinds(self) -> tuple[Fact, ...]:
         """All that was fitted."""
-        return (RECALLS, MASS, KEYS, TAIL, HITS, FRESH, REGION)
+        return (RECALLS, MASS, KEYS, TAIL, HITS, FRESH, LAYERS, GUESS, REGION)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -85,6 +85,14 @@ class Synthetic:
         """Share of the selected tokens that were not selected a step before."""
         return tokens.new_fraction(selected_tokens, context)
 
+    def layer_overlap(self, selected_tokens: float, context: float) -> float:
+        """Share of the tokens that a layer selects that the layer before selects too."""
+        return tokens.layer_overlap(selected_tokens, context)
+
+    def guessed(self, needed_tokens: float, fetched_tokens: float, context: float) -> float:
+        """Share of the tokens that a layer needs among those fetched on a guess made a layer earlier."""
+        return tokens.guessed(needed_tokens, fetched_tokens, context)
+
     def coverage(self, kept: float, context: float) -> float:
         """In pages of 32 tokens."""
         return coverage.shipped(self.setting).of(kept / PAGE_TOKENS, context / PAGE_TOKENS)
@@ -95,19 +103,18 @@ def recall_points(setting: str, selected: int, cached: int) -> tuple[tuple[float
     """(pages of the context, recalls per layer and step), rising from none at `cached`; as few points as will do.
 
     From the shipped table; sizes that it does not reach (more than 160 selected, large caches) are simulated, in a
-    second or two. Raises InputError for a cache of 65536 pages or more, which is not simulated.
+    second or two. Raises InputError for a cache of more than 32768 pages, which is not simulated.
     """
-    if cached >= 2 * MOST_PAGES:
-        raise InputError("a page cache this large is not simulated", found=cached, allowed=f"< {2 * MOST_PAGES} pages")
+    if cached > MOST_PAGES:
+        raise InputError("a page cache this large is not simulated", found=cached, allowed=f"<= {MOST_PAGES} pages")
     table = grid.shipped(setting)
+    if not table.reaches(selected, cached):
+        return _simulated(setting, selected, cached)
     points: list[tuple[float, float]] = []
     highest = 0.0
     for ratio in RATIOS:
-        pages = min(cached * ratio, max(MOST_PAGES, cached))
-        value = table.recalls(selected, cached, pages)
-        if value is None:
-            return _simulated(setting, selected, cached)
-        highest = max(highest, value)  # a longer context recalls no less: what falls is noise of the table
+        pages = min(cached * ratio, MOST_PAGES)
+        highest = max(highest, table.recalls(selected, cached, pages))  # what falls is noise of the table
         if not points or pages > points[-1][0]:
             points.append((pages, highest))
     return tuple(thinned(points, ERROR, LEAST))
@@ -115,10 +122,10 @@ def recall_points(setting: str, selected: int, cached: int) -> tuple[tuple[float
 
 def _simulated(setting: str, selected: int, cached: int) -> tuple[tuple[float, float], ...]:
     points = [(float(cached), 0.0)]
-    for ratio in ON_DEMAND:
-        pages = min(int(cached * ratio), 2 * MOST_PAGES)
-        if pages > points[-1][0]:
-            draws = stream(grid.SEED, f"importance.{setting}", pages)
-            scores = page_scores(SETTINGS[setting], pages, draws, steps=DEMAND_STEPS, layers=DEMAND_LAYERS)
-            points.append((float(pages), max(points[-1][1], recalls(scores, selected, [cached])[0])))
+    ratios, layers = (ON_DEMAND, 2) if cached <= LARGE else ((2.0,), 1)
+    for ratio in ratios:
+        pages = int(cached * ratio)
+        draws = stream(grid.SEED, f"importance.{setting}", pages)
+        scores = page_scores(SETTINGS[setting], pages, draws, steps=FEWER_STEPS, layers=layers)
+        points.append((float(pages), max(points[-1][1], recalls(scores, selected, [cached])[0])))
     return tuple(points)

@@ -33,6 +33,10 @@ STEADY = 0.34045
 """w. Fitted: hit_ratio(4096, 1600, 128) = 0.6 (`facts.HITS`)."""
 TAU = 1.4968
 """Steps. Fitted: new_fraction(1600, 16000) = 0.55 (`facts.FRESH`)."""
+LAYERS = 0.5562
+"""Correlation of the scores of neighbouring layers. Fitted: layer_overlap(1600, 16000) = 0.36 (`facts.LAYERS`)."""
+GUESS = 0.8652
+"""Correlation of a layer's scores with the guess of them. Assumed: guessed(164, 400, 2000) = 0.9 (`facts.GUESS`)."""
 
 _NORMAL = NormalDist()
 
@@ -69,14 +73,28 @@ def hit_ratio(cached_tokens: int, selected_tokens: int, block_tokens: int, conte
 
 def new_fraction(selected_tokens: float, context: float) -> float:
     """Share of the selected tokens that were not selected a step before."""
-    share = selected_tokens / context
-    if not 0 < share < 1:
-        return 0.0
     again = STEADY + (1 - STEADY) * math.exp(-1 / TAU)
-    common = np.linspace(-8, 8, 1601)
-    chosen = above((_NORMAL.inv_cdf(1 - share) - math.sqrt(again) * common) / math.sqrt(1 - again))
+    return 1 - _found(selected_tokens / context, selected_tokens / context, again)
+
+
+def layer_overlap(selected_tokens: float, context: float) -> float:
+    """Share of the tokens that a layer selects that the layer before selects too, at the same step."""
+    return _found(selected_tokens / context, selected_tokens / context, LAYERS)
+
+
+def guessed(needed_tokens: float, fetched_tokens: float, context: float) -> float:
+    """Share of the tokens that a layer needs among those fetched on a guess made a layer earlier (InfiniGen)."""
+    return _found(needed_tokens / context, fetched_tokens / context, GUESS)
+
+
+def _found(wanted: float, taken: float, correlation: float) -> float:
+    """P(in the best `taken` of one score | in the best `wanted` of another), normal scores of this correlation."""
+    if not 0 < wanted < 1 or not 0 < taken < 1:
+        return min(max(taken, 0.0), 1.0)
+    common, rest = np.linspace(-8, 8, 1601), math.sqrt(1 - correlation)
+    shares = [above((_NORMAL.inv_cdf(1 - share) - math.sqrt(correlation) * common) / rest) for share in (wanted, taken)]
     weight = density(common)
-    return 1 - float((chosen * chosen * weight).sum() / (chosen * weight).sum())
+    return float((shares[0] * shares[1] * weight).sum() / (shares[0] * weight).sum())
 
 
 def _alike(tokens: float) -> float:

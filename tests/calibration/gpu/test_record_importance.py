@@ -85,3 +85,17 @@ def test_what_cannot_be_recorded_is_refused(gpu_python, tmp_path):
     assert lines[0].startswith("silent: the model gives no attention")
     assert lines[1].startswith("nothing to record, found '0 tokens")
     assert not (tmp_path / "scores.npz").exists()
+
+
+def test_the_verb_records_and_says_what_to_write_into_a_scenario(gpu_python, tmp_path):
+    (tmp_path / "text.txt").write_text("Tokens of the tiny decoder are bytes: 42 of them." * 3)
+    command = ["-m", "kvsim", "calibrate", "record-importance", "tiny", "--prompt", str(tmp_path / "text.txt")]
+    process = gpu_python(*command, "--steps", "5", "--page-tokens", "8", "--out", str(tmp_path / "a.npz"))
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.splitlines()[-1] == f"importance: {{name: recorded, path: {tmp_path / 'a.npz'}}}"
+    recorded = Recorded.load(tmp_path / "a.npz")
+    assert (recorded.context, recorded.page_tokens, recorded.scores.shape[1]) == (3 * 49 + 5, 8, 5)
+    assert recorded.metadata["source"] == "text.txt, greedy"
+    wrong = gpu_python(*command[:-1], str(tmp_path / "none.txt"))
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith(f"error: {tmp_path / 'none.txt'}: cannot be read as text")

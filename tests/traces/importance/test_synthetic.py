@@ -12,7 +12,7 @@ import pytest
 from hw_profiles.errors import InputError
 from hw_profiles.lines import NOTHING
 from traces.importance import coverage, grid
-from traces.importance.pages import PAGE_TOKENS, PINNED_SCORE, SETTINGS, Setting, page_scores
+from traces.importance.pages import PAGE_TOKENS, PINNED_SCORE, SETTINGS, STEPS, Setting, page_scores
 from traces.importance.published import cells, recalls_at
 from traces.importance.replay import recalls
 from traces.importance.synthetic import ERROR, LEAST, Synthetic, recall_points
@@ -64,7 +64,7 @@ def test_the_shipped_recalls_are_what_the_command_makes(pages):
         made = grid.make_grid(setting, pages=(pages,))[:, :, 0]
         shipped = grid.shipped(setting).values[:, :, place]
         assert np.array_equal(np.isnan(made), np.isnan(shipped))
-        one = 2 / grid.layers_for(pages) / grid.STEPS  # a page or two: the last digit of a logarithm may differ
+        one = 2 / grid.layers_for(pages) / STEPS  # a page or two: the last digit of a logarithm may differ
         assert np.nanmax(np.abs(made - shipped)) < one
 
 
@@ -76,7 +76,7 @@ def test_the_shipped_coverage_is_what_the_command_makes():
 @pytest.mark.parametrize(("selected", "cached", "pages"), [(16, 24, 350), (20, 50, 300), (40, 128, 938)])
 def test_lines_agree_with_a_simulation_between_the_points_of_the_table(selected, cached, pages):
     draws = stream(99, "test", pages)
-    scores = page_scores(SETTINGS["recommended"], pages, draws, steps=grid.STEPS, layers=10)
+    scores = page_scores(SETTINGS["recommended"], pages, draws, steps=STEPS, layers=10)
     line = Synthetic().recalls(selected, cached, 32)
     assert line.at(pages * 32, 0) == pytest.approx(recalls(scores, selected, [cached])[0], rel=0.15)
 
@@ -124,6 +124,10 @@ def test_sizes_beyond_the_table_are_simulated_and_said():
     assert len(provider.notes) == 2
     assert "200 selected pages of 16 tokens are more than the 1280 tokens" in provider.notes[0]
     assert "pages of 16 tokens are taken to change as those of 32 do" in provider.notes[1]
+    began = time.process_time()
+    line = provider.recalls(4000, 32_768, 32)
+    assert time.process_time() - began < 4
+    assert 0 < line.at(2_097_152, 0) < 4000
     quiet = Synthetic()
     quiet.recalls(40, 64, 32)
     assert quiet.notes == ()
@@ -135,7 +139,7 @@ def test_sizes_beyond_the_table_are_simulated_and_said():
         ((0, 8, 32), "selected pages: nothing can be recalled, found 0, expected 1 or more"),
         ((8, 4, 32), "a cache must hold the 8 pages that are selected, found 4"),
         ((8, 16, 0), "tokens of a page"),
-        ((8, 70_000, 32), "a page cache this large is not simulated, found 70000"),
+        ((8, 40_000, 32), "a page cache this large is not simulated, found 40000, expected <= 32768 pages"),
     ],
 )
 def test_sizes_that_mean_nothing_are_refused(sizes, says):

@@ -57,6 +57,15 @@ def test_new_fraction_is_the_published_one_and_its_inverse_the_persistence():
     assert tokens.new_fraction(16_000, 16_000) == 0.0
 
 
+def test_layers_overlap_and_a_guess_of_the_next_layer_finds_what_it_is_said_to():
+    assert tokens.layer_overlap(1600, 16_000) == pytest.approx(0.36, abs=5e-4)
+    assert tokens.guessed(164, 400, 2000) == pytest.approx(0.9, abs=5e-4)
+    by_fetched = [tokens.guessed(164, count, 2000) for count in (0, 50, 164, 400, 1000, 2000)]
+    assert by_fetched == sorted(set(by_fetched))
+    assert (by_fetched[0], by_fetched[-1]) == (0.0, 1.0)
+    assert tokens.layer_overlap(2000, 2000) == 1.0
+
+
 def test_closed_forms_hold_in_a_simulation_of_the_process():
     """Draw what the formulas describe: blocks whose constant part is alike, and an autoregression beside it."""
     rng = np.random.default_rng(3)
