@@ -1,8 +1,9 @@
 """Models by name or by Hugging Face `config.json`: parameters, bytes, matrix products, what a token caches.
 
 `load_model` reads a shipped config (hw_profiles/models/<name>/config.json, each with the source of its values) or any
-other. The parts: `model_spec` (ModelSpec), `geometry` (LayerSpec), `attention` (GQA, MLA), `formats` (number formats),
-`families` (what each model_type adds to its config), `model_config` and `quantization` (reading).
+other. The parts: `model_spec` (ModelSpec), `geometry` (LayerSpec), `attention` (GQA, MLA), `mlp` (dense, experts),
+`cadence` (over which tokens a layer runs), `formats` (number formats), `families` (what each model_type adds to its
+config), `model_config` and `quantization` (reading).
 """
 
 from __future__ import annotations

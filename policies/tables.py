@@ -12,6 +12,7 @@ from policies.architecture.cross_layer import CrossLayerSharing
 from policies.architecture.heads import GroupedQuery, MultiQuery
 from policies.architecture.lckv import LayerCondensed
 from policies.architecture.mla import LatentAttention
+from policies.architecture.none import AsItIs
 from policies.architecture.yoco import YouOnlyCacheOnce
 from policies.base import AdmissionPolicy, EvictionPolicy, OffloadPolicy, PrefetchPolicy
 from policies.eviction.arc import ARC
@@ -154,6 +155,7 @@ SEQUENCE_PREFETCH: dict[str, type] = {
 }
 """Prefetch within a step: named under `policies.prefetch` too, in place of that of the tiers."""
 ARCHITECTURE: dict[str, type[Architecture]] = {
+    "none": AsItIs,
     "cla": CrossLayerAttention,
     "lckv": LayerCondensed,
     "cross_layer": CrossLayerSharing,

@@ -12,9 +12,10 @@ from policies.options import whole
 
 
 class GroupedQuery:
-    """Every layer has `kv_heads` KV heads, each for a group of query heads: 2 kv_heads x width per token and layer.
+    """Every layer has `kv_heads` KV heads, each for a group of query heads.
 
-    Reads, memory and copies shrink alike. SOURCE: Ainslie et al., GQA (arXiv 2305.13245) section 2.
+    Values per token and layer: 2 kv_heads x width. Reads, memory and copies shrink alike. SOURCE: Ainslie et al., GQA
+    (arXiv 2305.13245) section 2.
     """
 
     def __init__(self, kv_heads: int = 8) -> None:
@@ -39,7 +40,10 @@ class GroupedQuery:
 
 
 class MultiQuery(GroupedQuery):
-    """One KV head for all query heads of a layer. SOURCE: Shazeer, Fast Transformer Decoding (arXiv 1911.02150)."""
+    """One KV head for all query heads of a layer.
+
+    SOURCE: Shazeer, Fast Transformer Decoding (arXiv 1911.02150).
+    """
 
     def __init__(self) -> None:
         super().__init__(1)

@@ -93,6 +93,7 @@ def test_groups_are_even() -> None:
 @pytest.mark.parametrize(
     ("name", "options"),
     [
+        ("none", {}),
         ("cla", {"share": 1}),
         ("lckv", {"warmup": 31}),
         ("lckv", {"warmup": 32}),
