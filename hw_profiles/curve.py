@@ -34,9 +34,11 @@ class Curve:
     def along(self, x: Array) -> Array:
         """The values at each of `x`, which ascend: float64[n]."""
         place = self._place
-        first = bisect_right(place, x[0], 1) - 1
-        if x[-1] < (place[first + 1] if first + 1 < len(place) else np.inf):
-            values: Array = self._base[first] + self._slope[first] * (x - place[first])
+        first = bisect_right(place, x.item(0), 1) - 1
+        if first + 1 == len(place) or x.item(-1) < place[first + 1]:
+            values: Array = x - place[first]
+            values *= self._slope[first]
+            values += self._base[first]
             return values
         pieces = self._places[1:].searchsorted(x, side="right")
         spread: Array = self._bases[pieces] + self._slopes[pieces] * (x - self._places[pieces])

@@ -28,10 +28,13 @@ class DecodeCurve:
 
     def along(self, nbytes: Array) -> Array:
         """The same for each of `nbytes`, which ascend: float64[n], the same bits."""
-        seconds: Array = self.fixed + nbytes / self.bandwidth
-        if seconds[0] < self.floor:
-            seconds = np.maximum(self.floor, seconds)
-        return seconds if self.table is None else seconds * self.table.along(nbytes)
+        seconds: Array = nbytes / self.bandwidth
+        seconds += self.fixed
+        if seconds.item(0) < self.floor:
+            np.maximum(self.floor, seconds, out=seconds)
+        if self.table is not None:
+            seconds *= self.table.along(nbytes)
+        return seconds
 
     def ratio(self, nbytes: float) -> float:
         """Measured / formula at this work, 1 without a table."""

@@ -21,7 +21,7 @@ class Columns:
         self._rows: list[tuple[Any, ...]] = []
         self._flushed = 0
 
-    def append(self, *row: object) -> None:
+    def append(self, row: tuple[object, ...]) -> None:
         """Append one row, in the order of the columns."""
         rows = self._rows
         rows.append(row)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 
 import numpy as np
 
 from sim.columns import Columns
-from sim.hierarchy.transfer import Transfer
 
 STEP_COLUMNS: dict[str, str] = {
     "replica": "int16",
@@ -59,6 +57,7 @@ ITL_BINS_PER_E = 1000
 _ITL_MIN_S = 1e-6
 _ITL_BINS = 21 * ITL_BINS_PER_E
 _LOG_MIN = math.log(_ITL_MIN_S)
+_MOST_HELD = 1 << 16
 
 
 class Recorder:
@@ -68,50 +67,66 @@ class Recorder:
         self.steps = Columns(STEP_COLUMNS)
         self.transfers = Columns(TRANSFER_COLUMNS)
         self.samples = Columns(SAMPLE_COLUMNS)
-        edges = np.exp(_LOG_MIN + np.arange(1, _ITL_BINS) / ITL_BINS_PER_E)
-        self._edges = edges
+        self._edges = np.exp(_LOG_MIN + np.arange(1, _ITL_BINS) / ITL_BINS_PER_E)
         """Lower ends of all bins but the first, s."""
-        self._edge_list: list[float] = edges.tolist()
-        self._itl = np.zeros(_ITL_BINS, dtype=np.int64)
+        self._itl = np.zeros(_ITL_BINS)
+        """Gaps by bin: whole numbers."""
+        self._gaps: list[float] = []
+        self._gap_weights: list[int] = []
+        self._ends: list[np.ndarray] = []
+        self._end_weights: list[int] = []
+        self._held = 0
+        """Gaps that are not in their bins yet: many at a time are sorted sooner."""
         self._itl_sum = 0.0
         self._itl_max = 0.0
 
-    def transfer(self, link: str, replica: int, transfer: Transfer, queued: float, start: float, end: float) -> None:
-        """One batch of copies over a link; times in seconds."""
-        t = transfer
-        self.transfers.append(link, replica, t.src, t.dst, t.size, t.copies, queued, start, end, t.reason)
-
     def gap(self, seconds: float, weight: int) -> None:
         """`weight` gaps of `seconds` between consecutive tokens."""
-        self._itl[bisect_right(self._edge_list, seconds)] += weight
+        self._gaps.append(seconds)
+        self._gap_weights.append(weight)
         self._itl_sum += seconds * weight
         if seconds > self._itl_max:
             self._itl_max = seconds
+        self._held += 1
+        if self._held > _MOST_HELD:
+            self._sort_gaps()
 
     def gaps(self, ends: np.ndarray, weight: int, *, grow: bool) -> None:
         """`weight` gaps between each two of the ascending times `ends`: float64[n], n >= 2.
 
         grow: no gap is shorter than the one before it, as in a stride that no copy slows.
         """
-        first, last = float(ends[1] - ends[0]), float(ends[-1] - ends[-2])
-        self._itl_sum += float(ends[-1] - ends[0]) * weight
-        self._itl_max = max(self._itl_max, first, last)
-        low, high = bisect_right(self._edge_list, first), bisect_right(self._edge_list, last)
-        if grow and low >= high:  # or they differ by rounding alone
-            self._itl[low] += weight * (len(ends) - 1)
-            return
-        gaps = ends[1:] - ends[:-1]
-        if grow:
-            passed = gaps.searchsorted(self._edges[low:high])
-            self._itl[low] += weight * passed[0]
-            self._itl[low + 1 : high] += weight * (passed[1:] - passed[:-1])
-            self._itl[high] += weight * (len(gaps) - passed[-1])
-        else:
-            np.add.at(self._itl, self._edges.searchsorted(gaps, side="right"), weight)
-            self._itl_max = max(self._itl_max, float(gaps.max()))
+        self._ends.append(ends)
+        self._end_weights.append(weight)
+        before, last = ends.item(-2), ends.item(-1)
+        self._itl_sum += (last - ends.item(0)) * weight
+        longest = last - before if grow else float((ends[1:] - ends[:-1]).max())
+        if longest > self._itl_max:
+            self._itl_max = longest
+        self._held += len(ends)
+        if self._held > _MOST_HELD:
+            self._sort_gaps()
+
+    def _sort_gaps(self) -> None:
+        """Put the gaps that are held into their bins."""
+        if self._gaps:
+            self._count(np.array(self._gaps), np.array(self._gap_weights, dtype=np.float64))
+        if self._ends:
+            lengths = [len(ends) for ends in self._ends]
+            weights = np.repeat(np.array(self._end_weights, dtype=np.float64), lengths)
+            weights[np.cumsum(lengths) - 1] = 0  # from the end of one stride to the start of another
+            self._count(np.diff(np.concatenate(self._ends)), weights[:-1])
+        for held in (self._gaps, self._gap_weights, self._ends, self._end_weights):
+            held.clear()
+        self._held = 0
+
+    def _count(self, gaps: np.ndarray, weights: np.ndarray) -> None:
+        bins = self._edges.searchsorted(gaps, side="right")
+        self._itl += np.bincount(bins, weights, _ITL_BINS)
 
     def itl_quantiles(self, quantiles: list[float]) -> tuple[float, list[float], float]:
         """Mean, quantiles and maximum of the gaps in seconds (NaN when there are none); quantiles to 0.05 %."""
+        self._sort_gaps()
         total = int(self._itl.sum())
         if not total:
             return math.nan, [math.nan] * len(quantiles), math.nan

@@ -76,4 +76,4 @@ class Sampler:
         add = self._cluster.recorder.samples.append
         for time, rows in self._samples:
             for row in rows:
-                add(time, *row)
+                add((time, *row))

@@ -54,7 +54,7 @@ class Served:
     def add(self, seq: Sequence) -> None:
         """It has ended, finished or rejected."""
         s = seq
-        self._columns.append(
+        row = (
             s.place,
             s.index,
             s.replica,
@@ -78,6 +78,7 @@ class Served:
             s.load_level,
             *s.hit_tokens,
         )
+        self._columns.append(row)
 
     def column(self, name: str) -> np.ndarray:
         """An attribute of the requests that have ended, in order of sending."""

@@ -26,6 +26,10 @@ FUSED = ("activation", "combine")
 """Elementwise kernels that a measured kernel of fused experts has inside (the cache write: measured attention)."""
 
 
+MOST_REMEMBERED = 1 << 14
+"""Prefill times that are kept: prompts of a trace are often alike."""
+
+
 class Work(NamedTuple):
     """One kernel call: its model, bytes, FLOP, and the shape (m, n, k) that a residual table is asked for, if any.
 
@@ -124,6 +128,7 @@ class LayerCost:
         if layer.cadence.period > 1:
             self.decode_bytes /= layer.cadence.period
         self._decode_by_seqs: dict[float, DecodeCurve] = {}
+        self._prefill_by_work: dict[tuple[int, float], float] = {}
         self._kv_heads = 1 if isinstance(layer.attention, MLA) else layer.attention.kv_heads
         self._mixed = kernels.mixed(layer)
         self._imbalance = kernels.imbalance(layer)
@@ -176,7 +181,8 @@ class LayerCost:
 
     def decode_steps(self, seqs: float, attended: Floats, longest: Floats | None = None) -> Floats:
         """The same for each of the steps whose tokens `attended` has, which ascend: float64[steps], the same bits."""
-        seconds = self._decode_at(seqs).along(self.decode_bytes * attended)
+        curve = self._decode_by_seqs.get(seqs) or self._decode_at(seqs)
+        seconds = curve.along(self.decode_bytes * attended)
         if self._imbalance is None or longest is None:
             return seconds
         if self.window is not None:
@@ -217,7 +223,11 @@ class LayerCost:
         if self.cadence.skips_prompt:
             return 0.0
         tokens, flops, prefixes = self._prefill_work(chunks)
-        seconds = self._prefill.seconds(tokens, flops)
+        seconds = self._prefill_by_work.get((tokens, flops))
+        if seconds is None:
+            if len(self._prefill_by_work) == MOST_REMEMBERED:
+                self._prefill_by_work.clear()
+            seconds = self._prefill_by_work[tokens, flops] = self._prefill.seconds(tokens, flops)
         if self._expand and prefixes:
             seconds += self._expand.work(prefixes).seconds
         return seconds if self.cadence.passes == 1 else seconds * self.cadence.passes
@@ -236,8 +246,13 @@ class LayerCost:
         """New tokens, FLOP and prefix tokens of all chunks."""
         if self.cadence.period > 1:
             chunks = [self.cadence.chunk(*chunk) for chunk in chunks]
-        seen = sum(pairs(tokens, prefix, self.window) for tokens, prefix in chunks)
-        return sum(n for n, _ in chunks), self._prefill_flops * seen, sum(prefix for _, prefix in chunks)
+        new = prefixes = 0
+        seen = 0.0
+        for tokens, prefix in chunks:
+            new += tokens
+            prefixes += prefix
+            seen += pairs(tokens, prefix, self.window)
+        return new, self._prefill_flops * seen, prefixes
 
 
 def pairs(tokens: int, prefix: int, window: int | None = None) -> float:

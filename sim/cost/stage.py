@@ -181,11 +181,16 @@ class StageCost:
         """
         lengths = longest + _STEPS[:steps] if longest else None
         if self._plain is not None:
-            return self._plain.decodes * self._plain.decode_steps(seqs, context + seqs * _STEPS[:steps], lengths)
+            attended = _STEPS[:steps] * seqs
+            attended += context
+            layers = self._plain.decode_steps(seqs, attended, lengths)
+            layers *= self._plain.decodes
+            return layers
         seconds: Floats | float = 0.0
         for i, (kind, place) in enumerate(zip(self._kinds, self._places, strict=True)):
             now, growing = (context, seqs) if place is None else windowed[place]
-            attended = now + growing * _STEPS[:steps]
+            attended = _STEPS[:steps] * growing
+            attended += now
             if self._prefetch:
                 window = self._linear_windows(tokens)[i]
                 layer = self._prefetch[i].seconds(seqs, kind.decode_bytes * attended, window)
@@ -213,6 +218,9 @@ class StageCost:
             return self.prefill(chunks)
         if self._prefetch:
             return self.prefill(chunks) + self.decode(seqs, context, tokens, windowed)
+        if self._plain is not None:
+            kind = self._plain
+            return kind.count * kind.together(kind.prefill(chunks), kind.decode(seqs, context, longest), seqs, context)
         seconds = 0.0
         for kind, place in zip(self._kinds, self._places, strict=True):
             attended = context if place is None else windowed[place].tokens

@@ -104,8 +104,11 @@ class StepCost:
         self.layers = -(-model.layers // parallel.pp)
         """On a GPU, the most of any."""
         self._graphs = Graphs(graph_sizes) if graphs else None
+        self._fixed_by_seqs: dict[int, tuple[bool, int, float, float, float]] = {}
         self._pipeline = Pipeline(self.stages, self._graphs)
-        self._validity = profile.validity
+        box = profile.validity
+        self._decode_box = (*box.batch, *box.seq)
+        self._prefill_box = (*box.prefill, *box.prefix)
         self.interference = InterferenceModel.of(profile, kv_layout(model, parallel).lanes)
         """What copies cost kernels; None if the profile does not say."""
 
@@ -138,10 +141,10 @@ class StepCost:
         if stage is None:
             times = self._pipeline.decode_steps(seqs, context, windowed, steps, longest)
             return times._replace(seconds=times.seconds + self.host_time_s)
-        replayed = self._graphs.rows(seqs) if self._graphs else None
-        rows = replayed or seqs
-        linear, exchange = stage.linear(rows, seqs), stage.exchange(rows, seqs)
-        fixed = linear + exchange + self.host_time_s
+        known = self._fixed_by_seqs.get(seqs)
+        if known is None:
+            known = self._fixed_by_seqs[seqs] = self._fixed(stage, seqs)
+        replayed, rows, linear, exchange, fixed = known
         if steps == 1:
             attended = stage.decode(seqs, context, rows, windowed, longest)
             if replayed:
@@ -181,6 +184,14 @@ class StepCost:
         attended = stage.mixed(chunks, seqs, context, tokens, windowed, longest)
         launch = max(0.0, stage.launch_floor_s - linear - exchange - attended)
         return StepTimes(linear + attended + exchange + launch + self.host_time_s, linear, attended, exchange, launch)
+
+    def _fixed(self, stage: StageCost, seqs: int) -> tuple[bool, int, float, float, float]:
+        """What decode steps of `seqs` sequences have in common: whether a graph is replayed, its rows, the times of
+        linear kernels and exchanges, and those with the host's."""
+        replayed = self._graphs.rows(seqs) if self._graphs else None
+        rows = replayed or seqs
+        linear, exchange = stage.linear(rows, seqs), stage.exchange(rows, seqs)
+        return bool(replayed), rows, linear, exchange, linear + exchange + self.host_time_s
 
     def decode_rows(self, seqs: int) -> int:
         """Rows that the linear kernels of a decode step run over."""
@@ -252,10 +263,12 @@ class StepCost:
 
         seqs, context: decoding sequences and the tokens that they attend; chunks: (tokens, prefix) of each prefill.
         """
-        box = self._validity
-        if seqs and not (box.batch[0] <= seqs <= box.batch[1] and box.seq[0] <= context / seqs <= box.seq[1]):
+        low, high, least, most = self._decode_box
+        if seqs and not (low <= seqs <= high and least <= context / seqs <= most):
             return True
-        for n, prefix in chunks:
-            if not (box.prefill[0] <= n <= box.prefill[1] and box.prefix[0] <= prefix <= box.prefix[1]):
-                return True
+        if chunks:
+            low, high, least, most = self._prefill_box
+            for n, prefix in chunks:
+                if not (low <= n <= high and least <= prefix <= most):
+                    return True
         return False

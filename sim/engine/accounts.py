@@ -11,7 +11,7 @@ from sim.engine.stride import Stride
 from sim.recorder import Recorder
 
 
-@dataclass
+@dataclass(slots=True)
 class ReplicaTimes:
     """Where a replica's time went, in seconds; the rest is idle."""
 
@@ -45,23 +45,50 @@ class Accounts:
 
     def add(self, stride: Stride, now: float, last_end: float, batch: Batch) -> None:
         """A stride has ended `now`, the step before it at `last_end`; `batch` is still what it was in the stride."""
-        seqs = stride.decode_seqs - stride.padding
+        seqs, steps, times, ends = stride.decode_seqs - stride.padding, stride.steps, stride.times, stride.ends
+        recorder, totals = self._recorder, self.times
         if seqs:
             # Every decoding sequence got its previous token when the step before this stride ended.
+            first = (stride.end if ends is None else ends.item(0)) - last_end
             waits = batch.taken_waits()
-            self._recorder.gap(stride.first_end - last_end, seqs - len(waits))
+            recorder.gap(first, seqs - len(waits))
             for wait in waits:
-                self._recorder.gap(stride.first_end - last_end + wait, 1)
-            if stride.ends is not None:
-                self._recorder.gaps(stride.ends, seqs, grow=not stride.slowed)
+                recorder.gap(first + wait, 1)
+            if ends is not None:
+                recorder.gaps(ends, seqs, grow=not stride.slowed)
         own = stride.own_s(now)
         if self._cost.extrapolated(stride.decode_seqs, stride.context, stride.shapes):
             self.extrapolated_s += own
-        self._record(stride, now, batch)
+        attention, launch, pipeline = times.attention, times.launch, times.pipeline
+        works, moves = times.works, times.moves
+        row = (
+            self._index,
+            self.steps,
+            steps,
+            stride.start,
+            now,
+            seqs,
+            stride.padding,
+            len(stride.chunks),
+            stride.tokens - stride.decode_seqs,
+            stride.context,
+            len(batch.running),
+            batch.queue_length,
+            times.linear * steps,
+            attention * steps if isinstance(attention, float) else total(attention, steps),
+            times.exchange * steps,
+            launch * steps if isinstance(launch, float) else total(launch, steps),
+            pipeline * steps if isinstance(pipeline, float) else total(pipeline, steps),
+            works * steps if isinstance(works, float) else total(works, steps),
+            moves * steps if isinstance(moves, float) else total(moves, steps),
+            stride.stall,
+            stride.slowed,
+            stride.layer_wait,
+        )
+        recorder.steps.append(row)
         if self._cost.moves:
             self._count_moves(stride)
-        totals = self.times
-        self.steps += stride.steps
+        self.steps += steps
         totals.compute_s += own
         totals.interference_s += stride.slowed
         totals.layer_wait_s += stride.layer_wait
@@ -72,30 +99,3 @@ class Accounts:
         self.moved_h2d += moved.h2d
         self.moved_d2h += moved.d2h
         self.times.kv_move_s += stride.moves_s
-
-    def _record(self, stride: Stride, now: float, batch: Batch) -> None:
-        times, steps = stride.times, stride.steps
-        self._recorder.steps.append(
-            self._index,
-            self.steps,
-            steps,
-            stride.start,
-            now,
-            stride.decode_seqs - stride.padding,
-            stride.padding,
-            len(stride.chunks),
-            stride.tokens - stride.decode_seqs,
-            stride.context,
-            len(batch.running),
-            batch.queue_length,
-            times.linear * steps,
-            total(times.attention, steps),
-            times.exchange * steps,
-            total(times.launch, steps),
-            total(times.pipeline, steps),
-            total(times.works, steps),
-            total(times.moves, steps),
-            stride.stall,
-            stride.slowed,
-            stride.layer_wait,
-        )

@@ -104,13 +104,16 @@ class Batch:
         Blocks for the step are allocated; the decoding sequences are all in it.
         """
         preempted = len(self.preemptions)
-        self._allocate_decode(now)
-        chunks = self._continue_prefill(now)
+        decoding = self.decoding
+        while (blocks := decoding.blocks(1)) and not self.cache.reserve(blocks):
+            self._preempt(self.waiting.victim(self.running), now)
+        chunks = [] if self.prefilling is None else self._continue_prefill(self.prefilling, now)
         settled = preempted == len(self.preemptions)
-        if settled or not (chunks or self.decoding.count):  # vLLM's next step admits when a preemption left none
-            self._admit(chunks, now)
-        while not chunks and not self.decoding.count and self._take_back():
-            self._admit(chunks, now)
+        if self.waiting or self.loaded:
+            if settled or not (chunks or decoding.count):  # vLLM's next step admits when a preemption left none
+                self._admit(chunks, now)
+            while not chunks and not decoding.count and self._take_back():
+                self._admit(chunks, now)
         return chunks, settled
 
     def decode(self, seq: Sequence) -> None:
@@ -145,19 +148,11 @@ class Batch:
 
     # ---- running sequences
 
-    def _allocate_decode(self, now: float) -> None:
-        """Blocks for the next token of every decoding sequence, preempting others if need be."""
-        while (blocks := self.decoding.blocks(1)) and not self.cache.reserve(blocks):
-            self._preempt(self.waiting.victim(self.running), now)
-
-    def _continue_prefill(self, now: float) -> list[Chunk]:
+    def _continue_prefill(self, seq: Sequence, now: float) -> list[Chunk]:
         """The next chunk of the sequence in the middle of its prefill, which is always the newest.
 
         With vLLM's order of preemption by arrival it gives way itself if there is no room; by priority others may.
         """
-        seq = self.prefilling
-        if seq is None:
-            return []
         while self.prefilling is seq:
             tokens = min(seq.known - seq.computed, self.limits.max_num_batched_tokens - self.decoding.count)
             if self.cache.extend(seq, tokens):
@@ -202,9 +197,9 @@ class Batch:
 
     def _admit(self, chunks: list[Chunk], now: float) -> None:
         """Take waiting sequences in order while the budget, the batch and the memory allow it."""
-        if not (self.waiting or self.loaded):
-            return
-        budget = self.limits.max_num_batched_tokens - self.decoding.count - sum([tokens for _, tokens in chunks])
+        budget = self.limits.max_num_batched_tokens - self.decoding.count
+        for _, tokens in chunks:
+            budget -= tokens
         while budget > 0 and len(self.running) < self.limits.max_num_seqs:
             if not self.loaded:
                 if not self._look_up_next(budget, now):

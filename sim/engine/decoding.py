@@ -37,11 +37,11 @@ class DecodeGroup:
         self._done = 0
         """Decode steps of this replica so far."""
         self._residues = [0] * block_tokens
-        self._growth = growth
+        self.growth = growth
         self._heap: list[tuple[int, int, Sequence]] = []
         self._members: set[int] = set()
         self._entries = 0
-        self._windows = [WindowSum(window) for window in windows]
+        self.windows = [WindowSum(window) for window in windows]
         self._prompts = list(prompts)
         self._prompt_sums = [0] * len(self._prompts)
         self._lengths: list[tuple[int, int, Sequence]] | None = [] if lengths else None
@@ -50,9 +50,9 @@ class DecodeGroup:
     @property
     def windowed(self) -> tuple[Attended, ...]:
         """What the next step attends in layers of each window; after these the sums of prompts, which do not grow."""
-        if not (self._windows or self._prompts):
+        if not (self.windows or self._prompts):
             return ()
-        grown = [Attended(w.tokens, w.growing) for w in self._windows]
+        grown = [Attended(w.tokens, w.growing) for w in self.windows]
         return (*grown, *[Attended(tokens, 0) for tokens in self._prompt_sums])
 
     @property
@@ -79,14 +79,14 @@ class DecodeGroup:
         self.context += seq.computed + 1
         seq.decode_from = self._done
         self._residues[(seq.computed - self._done) % self._block] += 1
-        if self._growth is not None:
-            self._growth.join(seq.index, seq.computed, seq.input_tokens, self._done)
+        if self.growth is not None:
+            self.growth.join(seq.index, seq.computed, seq.input_tokens, self._done)
         self._entries += 1
         finish = self._done + seq.output_tokens - seq.generated
         heapq.heappush(self._heap, (finish, self._entries, seq))
         if self._lengths is not None:
             heapq.heappush(self._lengths, (self._done - seq.computed - 1, self._entries, seq))
-        for window in self._windows:
+        for window in self.windows:
             window.join(seq.index, seq.computed + 1, self._done)
         if self._prompts:
             self._count_prompt(seq, 1)
@@ -94,13 +94,13 @@ class DecodeGroup:
     def leave(self, seq: Sequence) -> int:
         """The sequence stops (finished or preempted); the tokens that it gained since it joined."""
         self._members.discard(seq.index)
-        gained = self.gained(seq)
+        gained = self._done - seq.decode_from
         self.count -= 1
         self.context -= seq.computed + gained + 1
         self._residues[(seq.computed - seq.decode_from) % self._block] -= 1
-        if self._growth is not None:
-            self._growth.leave(seq.index)
-        for window in self._windows:
+        if self.growth is not None:
+            self.growth.leave(seq.index)
+        for window in self.windows:
             window.leave(seq.index, seq.computed + gained + 1)
         if self._prompts:
             self._count_prompt(seq, -1)
@@ -108,8 +108,8 @@ class DecodeGroup:
 
     def blocks(self, steps: int) -> int:
         """Blocks that the next `steps` steps (at most `steps_as_planned`) fill for the first time."""
-        if self._growth is not None:
-            return self._growth.blocks(steps, self._done)
+        if self.growth is not None:
+            return self.growth.blocks(steps, self._done)
         block, residues = self._block, self._residues
         first = -self._done % block  # a step needs a block for each sequence of its residue; the next has one less
         if steps == 1:
@@ -121,8 +121,8 @@ class DecodeGroup:
 
     def steps_within(self, blocks: int, most: int) -> int:
         """Steps, `most` at most, for which `blocks` free blocks are enough beside those that the first step has."""
-        if self._growth is not None:
-            return self._growth.steps_within(blocks, int(min(most, self.steps_as_planned())), self._done)
+        if self.growth is not None:
+            return self.growth.steps_within(blocks, int(min(most, self.steps_as_planned())), self._done)
         if blocks >= self.count * -(-most // self._block):
             return most
         blocks += self.blocks(1)
@@ -137,33 +137,39 @@ class DecodeGroup:
 
     def steps_to_finish(self) -> int:
         """Steps until the next sequence has all its tokens."""
-        self._drop_stale()
-        return self._heap[0][0] - self._done
+        heap, members = self._heap, self._members
+        while True:
+            finish, _, seq = heap[0]
+            # Else it was preempted since (and may have joined again).
+            if seq.index in members and finish == seq.decode_from + seq.output_tokens - seq.generated:
+                return finish - self._done
+            heapq.heappop(heap)
 
     def steps_as_planned(self) -> float:
         """Steps for which `windowed` and memory grow as they say; then a sequence fills a window, or reaches the next
         limit of its memory."""
-        planned = min([window.steps_to_full(self._done) for window in self._windows]) if self._windows else inf
-        return planned if self._growth is None else min(planned, self._growth.steps_as_planned(self._done))
+        planned = min([window.steps_to_full(self._done) for window in self.windows]) if self.windows else inf
+        return planned if self.growth is None else min(planned, self.growth.steps_as_planned(self._done))
 
     def advance(self, steps: int) -> list[Sequence]:
         """`steps` steps have run; the sequences that finished, with their counts brought up to date.
 
         At most `steps_as_planned`.
         """
+        finished: list[Sequence] = []
         if not self.count:
-            return []
-        self._done += steps
-        for window in self._windows:
-            window.advance(steps, self._done)
-        if self._growth is not None:
-            self._growth.advance(self._done)
+            return finished
+        done = self._done = self._done + steps
+        for window in self.windows:
+            window.advance(steps, done)
+        if self.growth is not None:
+            self.growth.advance(done)
         self.context += self.count * steps
-        finished = []
-        while self._heap and self._heap[0][0] <= self._done:
-            finish, _, seq = heapq.heappop(self._heap)
-            if self._is_stale(finish, seq):
-                continue
+        heap, members = self._heap, self._members
+        while heap and heap[0][0] <= done:
+            finish, _, seq = heapq.heappop(heap)
+            if seq.index not in members or finish != seq.decode_from + seq.output_tokens - seq.generated:
+                continue  # it was preempted since
             gained = self.leave(seq)
             seq.computed += gained
             seq.generated += gained
@@ -179,14 +185,6 @@ class DecodeGroup:
         """True for an entry of `_lengths` whose sequence has stopped since (and may have joined again)."""
         rank, _, seq = entry
         return seq.index not in self._members or rank != seq.decode_from - seq.computed - 1
-
-    def _is_stale(self, finish: int, seq: Sequence) -> bool:
-        """True for an entry of a sequence that was preempted since (and may have joined again)."""
-        return seq.index not in self._members or finish != seq.decode_from + seq.output_tokens - seq.generated
-
-    def _drop_stale(self) -> None:
-        while self._is_stale(self._heap[0][0], self._heap[0][2]):
-            heapq.heappop(self._heap)
 
 
 class WindowSum:

@@ -22,7 +22,7 @@ from sim.engine.stride import Stride, plan_stride
 from sim.hierarchy.link import CopyEngine
 from sim.hierarchy.prefetch import Prefetcher
 from sim.hierarchy.tier import Listener
-from sim.invariants import ensure
+from sim.invariants import InvariantError
 from sim.recorder import Recorder
 
 
@@ -116,7 +116,7 @@ class Replica:
     def book(self, now: float) -> None:
         """Reserve the blocks of the steps begun so far, which otherwise is done when the stride ends."""
         stride = self._stride
-        if stride is not None and stride.decode_seqs:
+        if stride is not None and stride.booked < stride.steps and stride.decode_seqs:
             self._reserve_steps(stride, stride.begun(now))
 
     def check(self) -> None:
@@ -132,18 +132,18 @@ class Replica:
     def _wake(self) -> None:
         """Something changed: start if idle, or cut the stride at the end of the step in progress."""
         waits = bool(self.batch.waiting or self.batch.loaded)
-        if not (waits or self._stalled):
-            return
-        now = self._clock.now
         if self._stalled:
             if not self._here.leaving:
                 decided_at, chunks, single = self._stalled.pop()
                 # Whatever came meanwhile is looked at after one step.
-                self._begin(decided_at, chunks, now, single=single or waits)
+                self._begin(decided_at, chunks, self._clock.now, single=single or waits)
             return
-        if self._stride is not None:
-            if self._stride.cut(now):
-                self._schedule_end(self._stride)
+        if not waits:
+            return
+        stride, now = self._stride, self._clock.now
+        if stride is not None:
+            if stride.ends is not None and stride.cut(now):
+                self._schedule_end(stride)
         elif not self._starting:
             self._starting = True
             self._clock.at(now, self._start, STEP_LAST)
@@ -202,14 +202,17 @@ class Replica:
 
     def _begin(self, decided_at: float, chunks: list[Chunk], now: float, *, single: bool) -> None:
         """Start what was decided; later than decided if evicted blocks had to be copied away first."""
+        batch = self.batch
         copying = self._interference is not None and self._interference.begin(now)
-        stall, flowing = now - decided_at, self._flowing_until == now
-        single = single or (copying and bool(self.batch.waiting or self.batch.loaded))
-        self._stride = plan_stride(self.batch, chunks, self._cost, now, stall, single=single, flowing=flowing)
-        if copying and self._stride.steps > 1:
-            self._schedule_look(self._stride, 1)
+        single = single or (copying and bool(batch.waiting or batch.loaded))
+        flowing = self._flowing_until == now
+        stride = plan_stride(batch, chunks, self._cost, now, now - decided_at, single=single, flowing=flowing)
+        self._stride = stride
+        if copying and stride.steps > 1:
+            self._schedule_look(stride, 1)
         else:
-            self._schedule_end(self._stride)
+            self._plan_number += 1
+            self._clock.at(stride.end, partial(self._end, self._plan_number), STEP_LAST)
 
     def _schedule_end(self, stride: Stride) -> None:
         self._plan_number += 1
@@ -226,7 +229,7 @@ class Replica:
         stride, copies = self._stride, self._interference
         if number != self._plan_number or stride is None or stride.ends is None or copies is None:
             return  # the stride was cut
-        later = stride.slow_down(copies, self._cost, self._clock.now, steps)
+        later = not copies.quiet and stride.slow_down(copies, self._cost, self._clock.now, steps)
         if later and not self._clock.skip(float(stride.ends[steps - 1])):
             self._schedule_look(stride, steps)
         elif copies.begin(self._clock.now) and steps + 1 < stride.steps:
@@ -239,18 +242,24 @@ class Replica:
         if number != self._plan_number or stride is None:
             return  # the stride was cut, and ended earlier
         copies = self._interference
-        longer = copies is not None and stride.slow_down(copies, self._cost, self._clock.now, stride.steps)
-        if longer and not self._clock.skip(stride.end):
-            self._schedule_end(stride)
-            return
+        if copies is not None and not copies.quiet:
+            longer = stride.slow_down(copies, self._cost, self._clock.now, stride.steps)
+            if longer and not self._clock.skip(stride.end):
+                self._schedule_end(stride)
+                return
         if self.cache.layerwise and not self._layers_are_here(stride):
             return
-        now = stride.end
-        self._commit(stride, now)
+        now, batch = stride.end, self.batch
+        if stride.booked < stride.steps and stride.decode_seqs:
+            self._reserve_steps(stride, stride.steps)
+        self.accounts.add(stride, now, self._last_end, batch)
+        for seq in batch.decoding.advance(stride.steps):
+            self._finish(seq, now)
+        if stride.chunks:
+            self._finish_chunks(stride, now)
+            self._flowing_until = now
         self._stride = None
         self._last_end = now
-        if stride.chunks:
-            self._flowing_until = now
         self._next(now)
 
     def _layers_are_here(self, stride: Stride) -> bool:
@@ -272,20 +281,12 @@ class Replica:
         self._schedule_end(stride)
         return False
 
-    def _commit(self, stride: Stride, now: float) -> None:
-        if stride.decode_seqs and stride.steps > stride.booked:
-            self._reserve_steps(stride, stride.steps)
-        self.accounts.add(stride, now, self._last_end, self.batch)
-        for seq in self.batch.decoding.advance(stride.steps):
-            self._finish(seq, now)
-        if stride.chunks:
-            self._finish_chunks(stride, now)
-
     def _reserve_steps(self, stride: Stride, steps: int) -> None:
         if steps > stride.booked:
             group = self.batch.decoding
             blocks = group.blocks(steps) - group.blocks(stride.booked)
-            ensure(self.cache.reserve(blocks), f"replica {self.index}: a stride outgrew its memory")
+            if blocks and not self.cache.reserve(blocks):
+                raise InvariantError(f"replica {self.index}: a stride outgrew its memory")
             stride.booked = steps
 
     def _finish_chunks(self, stride: Stride, now: float) -> None:

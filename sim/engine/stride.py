@@ -63,7 +63,8 @@ class Stride:
 
     def own_s(self, end: float) -> float:
         """Seconds of its steps, which end at `end`, as they would have been without copies of any kind."""
-        return end - self.start - self.slowed - self.layer_wait - self.moves_s
+        own, moves = end - self.start - self.slowed - self.layer_wait, self.times.moves
+        return own - (moves * self.steps if isinstance(moves, float) else total(moves, self.steps))
 
     @property
     def moves_s(self) -> float:
@@ -82,8 +83,6 @@ class Stride:
         if steps == self.charged:
             return False
         self.charged = steps
-        if interference.quiet:
-            return False
         before = steps - 1
         start = self.start if self.ends is None or not before else float(self.ends[before - 1])
         extra = interference.extra_s(now, now - start, partial(self._bound, cost, before, interference.takes_sms))
@@ -174,7 +173,11 @@ def plan_stride(
 def _stride_length(batch: Batch, group: DecodeGroup) -> int:
     """Steps until a sequence finishes or fills a window, or until taking memory may change the next decision."""
     cache = batch.cache
+    hbm = cache.hbm
     # An eviction may start a copy that the step must wait for, or let the head of the queue in.
-    blocks = cache.free_blocks if cache.evicting_copies or batch.waiting else cache.available_blocks
-    steps = group.steps_within(blocks, min(group.steps_to_finish(), MAX_STRIDE))
-    return max(1, int(min(steps, group.steps_as_planned())))
+    taken = hbm.used if cache.evicting_copies or batch.waiting else hbm.pinned
+    steps = min(group.steps_to_finish(), MAX_STRIDE)
+    steps = group.steps_within((hbm.capacity - taken - hbm.reserved) // cache.block_bytes, steps)
+    if group.windows or group.growth is not None:
+        steps = int(min(steps, group.steps_as_planned()))
+    return max(1, steps)

@@ -216,7 +216,9 @@ class CopyEngine:
         transfer = job.transfer
         self._partial -= transfer.size - self._size
         self.bytes += transfer.size
-        self._recorder.transfer(self.name, self.replica, transfer, job.queued, job.start, end)
+        src, dst, size, copies, reason, _, _ = transfer
+        row = self.name, self.replica, src, dst, size, copies, job.queued, job.start, end, reason
+        self._recorder.transfers.append(row)
         if self._queue:
             self._serve(idle=False)
         job.done()

@@ -11,7 +11,7 @@ def test_rows_come_back_by_column(rows):
     columns = Columns({"small": "int16", "real": "float64", "text": "str"})
     words = ["b", "a", "c"]
     for i in range(rows):
-        columns.append(i % 300, i / 7, words[i % 3])
+        columns.append((i % 300, i / 7, words[i % 3]))
         if i == 10:
             assert len(columns) == 11
             assert columns.numbers("real").tolist() == [k / 7 for k in range(11)]  # reading does not disturb
@@ -28,9 +28,9 @@ def test_rows_come_back_by_column(rows):
 def test_rows_are_sorted_by_a_column():
     columns = Columns({"place": "int64", "text": "str"})
     for place in (2, 0, 3, 1):
-        columns.append(place, f"row {place}")
+        columns.append((place, f"row {place}"))
     columns.sort("place")
-    columns.append(4, "row 4")
+    columns.append((4, "row 4"))
     texts = columns.texts("text")
     assert columns.numbers("place").tolist() == [0, 1, 2, 3, 4]
     assert [texts[place] for place in columns.numbers("text")] == [f"row {i}" for i in range(5)]
@@ -38,6 +38,6 @@ def test_rows_are_sorted_by_a_column():
 
 def test_a_number_that_does_not_fit_is_refused():
     columns = Columns({"small": "int16"})
-    columns.append(1 << 15)
+    columns.append((1 << 15,))
     with pytest.raises(OverflowError):
         columns.numbers("small")
