@@ -152,7 +152,8 @@ def restore(state: CacheState, tiers: Mapping[str, Tier], chosen: Iterable[str])
         tier, name = tiers.get(label), rows[0]["tier"]
         kept = [] if tier is None else _fitting(rows, tier, state.identity.token_bytes)
         if tier is not None:
-            tier.insert_all(kept)
+            for block in kept:
+                tier.insert(block)
         restored, left_out = counts[name]
         counts[name] = (restored + len(kept), left_out + len(rows) - len(kept))
     return counts

@@ -223,16 +223,17 @@ class Batch:
         if place is None:
             return False
         seq, cache = self.waiting[place], self.cache
-        host_bytes = cache.host_bytes(seq)
+        host_bytes = 0.0 if cache.memory is None else cache.host_bytes(seq)
         if not self.host.fits(host_bytes):
             return False
-        found = cache.lookup(seq)
-        if not any(f.level for f in found):
-            hit = sum(f.tokens for f in found)
-            chunk = min(seq.known - hit, budget)
-            if cache.first_bytes(seq, hit, chunk) > cache.hbm.available - cache.newly_pinned(seq, found):
+        prefix = cache.lookup(seq)
+        if not prefix.behind:
+            need = cache.first_bytes(seq, prefix.tokens, min(seq.known - prefix.tokens, budget))
+            room = cache.hbm.capacity - cache.hbm.pinned - cache.hbm.reserved
+            most = (seq.known + cache.hash_tokens) * cache.token_bytes  # that its use of them keeps from being evicted
+            if need > room - most and need > room - cache.newly_pinned(seq, prefix.found):
                 return False
-        if not cache.admit(seq, found):
+        if not cache.admit(seq, prefix):
             return False
         del self.waiting[place]
         self.host.take(seq.index, host_bytes)

@@ -6,12 +6,12 @@ byte of HBM is free, reserved by a sequence, or part of a cached block.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from policies.base import Block
 from sim.engine.footprint import Footprint, PlannedMemory
 from sim.engine.sequence import Sequence as Seq
-from sim.hierarchy.lookup import Found, Lookup
+from sim.hierarchy.lookup import Found, Lookup, Prefix
 from sim.hierarchy.mover import Load, Mover, Source
 from sim.hierarchy.offload import Costs
 from sim.hierarchy.place import Place
@@ -64,6 +64,8 @@ class ReplicaCache:
         self._lookup = Lookup(
             self._tiers, hash_tokens=hash_tokens, block_tokens=block_tokens, token_bytes=token_bytes, choose=choose
         )
+        self._expiring = [tier for tier in self._tiers if tier.expires]
+        self._hearing = [low.tier for low in self.lower if low.tier.hears_release]
         self.cached_tokens = self._lookup.cached_tokens
         self.mover = Mover(here, sources)
 
@@ -88,47 +90,63 @@ class ReplicaCache:
 
     # ---- lookup
 
-    def lookup(self, seq: Seq) -> list[Found]:
+    def lookup(self, seq: Seq) -> Prefix:
         """The longest cached prefix over all tiers (sim.hierarchy.lookup), of what policies still let be used."""
-        for tier in self._tiers:
+        for tier in self._expiring:
             tier.purge()
         return self._lookup.prefix(seq, self._full_tokens(seq))
 
-    def admit(self, seq: Seq, found: list[Found]) -> bool:
+    def admit(self, seq: Seq, prefix: Prefix) -> bool:
         """Pin what was found, start the loads it needs; False (and nothing changed) if HBM has no room for them."""
-        hbm = self.hbm
-        loads = [f for f in found if f.level]
-        size = sum(f.tokens for f in loads) * self.token_bytes
-        if loads and not self._fits(seq, found, size):
+        found, hit, behind = prefix
+        hbm, size = self.hbm, behind * self.token_bytes
+        if behind and not self._fits(seq, found, size):
             return False
         if self._admitted is not None:
             self._admitted(seq.index)
-        last = None
-        for f in found:
-            if not f.level and not f.block.pins and self._kept(seq, f) < f.block.tokens:
-                hbm.shrink(f.block, f.tokens, f.tokens * self.token_bytes)
-            if f.block is not last:
-                last = f.block
-                self._tiers[f.level].pin(last)
-        self._touch(seq, found)
+        here = self._pin(seq, found)
+        self._touch(seq, here, hit - behind)
         if seq.fetch_level is not None:
             self._note_late(seq, found)
-        if loads:
+        if behind:
             ensure(self._here.make_room(size), f"{hbm.label}: no room for a load that was admitted")
-        seq.held = [self._load_target(seq, i, f) if f.level else f.block for i, f in enumerate(found)]
-        here = [f.block for f in found if not f.level]
+            seq.held = [self._load_target(seq, i, f) if f.level else f.block for i, f in enumerate(found)]
+        else:
+            seq.held = here.copy()
         for block in here:
             if block.waiters is not None:
                 self.mover.join(seq, block)
-        seq.computed = seq.published = sum(f.tokens for f in found)
-        seq.covered = seq.computed * self.token_bytes
-        self._count_hits(seq, found)
-        for level in range(1, len(self._tiers)) if loads else ():
+        seq.computed = seq.published = hit
+        seq.covered = hit * self.token_bytes
+        self._count_hits(seq, found, hit)
+        for level in range(1, len(self._tiers)) if behind else ():
             items = self._loads(found, seq.held, level)
             if items:
                 self.mover.load(seq, level, items)
-        self._here.hit(here)
+        if self._here.offload.hears_hit:
+            self._here.hit(here)
         return True
+
+    def _pin(self, seq: Seq, found: list[Found]) -> list[Block]:
+        """Pin the blocks that were found, each once; those of them that lie in HBM."""
+        here: list[Block] = []
+        last, pinned, turn = None, 0, seq.turn
+        for f in found:
+            level, block, tokens = f
+            block.turn = turn
+            if level:
+                if block is not last:
+                    last = block
+                    self._tiers[level].pin(block)
+                continue
+            if not block.pins:
+                if tokens < block.tokens and self._kept(seq, f) < block.tokens:
+                    self.hbm.shrink(block, tokens, tokens * self.token_bytes)
+                pinned += block.size
+            block.pins += 1
+            here.append(block)
+        self.hbm.pinned += pinned
+        return here
 
     def _kept(self, seq: Seq, found: Found) -> int:
         """Tokens that a block of HBM, in nobody's use, keeps: what the sequence cannot use of its own prompt it
@@ -141,7 +159,7 @@ class ReplicaCache:
     def _fits(self, seq: Seq, found: list[Found], size: int) -> bool:
         """True if HBM can have `size` bytes free while what was found there is kept; changes nothing."""
         hbm = self.hbm
-        if size > hbm.available - self.newly_pinned(seq, found):
+        if size > hbm.capacity - hbm.pinned - hbm.reserved - self.newly_pinned(seq, found):
             return False
         if not hbm.leaf_only:
             return True
@@ -196,34 +214,37 @@ class ReplicaCache:
 
         Blocks can be hit from now on, as in vLLM, which caches them when it schedules the step.
         """
-        upto = seq.computed + tokens
+        had, block_tokens = seq.computed, self.block_tokens
+        upto = had + tokens
         if self.memory is not None:
             return self._extend_planned(seq, self._prompt_blocks(seq, upto))
-        if not self.reserve(self.blocks_of(upto) - self.blocks_of(seq.computed)):
+        if not self.reserve(-(-upto // block_tokens) + -had // block_tokens):
             return False
         if self.hash_tokens:
-            self._publish(seq, min(upto // self.block_tokens * self.block_tokens, self._full_tokens(seq)))
+            upto = min(upto // block_tokens * block_tokens, self._full_tokens(seq))
+            if seq.published < upto:
+                self._publish(seq, upto)
         return True
 
     def release(self, seq: Seq) -> None:
         """Give up everything that the sequence holds; its full blocks stay cached until they are evicted, if any do."""
-        hbm = self.hbm
+        hbm, block_tokens = self.hbm, self.block_tokens
         if self.memory is not None:
             hbm.release(self.held_bytes(seq, seq.computed))
             seq.blocks, seq.settled = 0, False
             return
         if seq.said:
             self._publish_said(seq)
-        reserved = self.blocks_of(seq.computed) * self.block_bytes - seq.covered
-        own = 0
+        reserved = -(-seq.computed // block_tokens) * self.block_bytes - seq.covered
         if self._keeping and not seq.said:
-            own = seq.computed // self.block_tokens * self.block_tokens - self._full_tokens(seq)
-        if own > 0:
-            reserved -= self._publish_own(seq, own)
-        hbm.release(reserved)
-        hbm.unpin_all(reversed(seq.held))
-        for low in self.lower:
-            low.tier.released(reversed(low.tier.ends(seq.keys)))
+            own = seq.computed // block_tokens * block_tokens - self._full_tokens(seq)
+            if own > 0:
+                reserved -= self._publish_own(seq, own)
+        hbm.reserved -= reserved
+        seq.held.reverse()
+        hbm.unpin_all(seq.held)
+        for tier in self._hearing:
+            tier.released(reversed(tier.ends(seq.keys)))
         seq.held = []
         seq.covered = 0
 
@@ -284,7 +305,8 @@ class ReplicaCache:
         """The step that computed these blocks has ended; a block comes twice if two of its sequences filled it."""
         for block in blocks:
             block.ready = block.tokens
-        self._here.filled(list(dict.fromkeys(blocks)))
+        if self._here.offload.hears_filled:
+            self._here.filled(list(dict.fromkeys(blocks)))
 
     # ---- helpers
 
@@ -294,30 +316,32 @@ class ReplicaCache:
         tokens = seq.known if seq.said else seq.input_tokens
         return tokens // self.block_tokens * self.block_tokens if self.hash_tokens else 0
 
-    def _count_hits(self, seq: Seq, found: list[Found]) -> None:
+    @staticmethod
+    def _count_hits(seq: Seq, found: list[Found], hit: int) -> None:
         """Count what is reused for the first time: after a preemption, only what the sequence did not have before."""
-        end, reached = 0, seq.reached
+        reached = seq.reached
+        if hit <= reached:
+            return
+        end, hits = 0, seq.hit_tokens
         for level, _, tokens in found:
-            start, end = end, end + tokens
+            end += tokens
             if end > reached:
-                seq.hit_tokens[level] += end - max(start, reached)
-        seq.reached = max(reached, end)
+                hits[level] += min(tokens, end - reached)
+        seq.reached = hit
 
-    def _touch(self, seq: Seq, found: list[Found]) -> None:
-        """Tell every tier's policy of the hits and misses, children before parents."""
-        reused, tokens = [], 0
-        for f in reversed(found):
-            f.block.turn = seq.turn
-            if not f.level:
-                reused.append(f.block)
-                tokens += f.tokens
-        self.hbm.hit_all(reused)
-        self.hbm.counters.loaded_bytes += tokens * self.token_bytes
-        self.hbm.missed(seq.keys)
+    def _touch(self, seq: Seq, here: list[Block], tokens: int) -> None:
+        """Tell every tier's policy of the hits and misses, children before parents; `tokens` were found in HBM."""
+        hbm, keys = self.hbm, seq.keys
+        hbm.hit_all(here[::-1])
+        hbm.counters.loaded_bytes += tokens * self.token_bytes
+        if hbm.hears_misses:
+            hbm.missed(keys)
         for low in self.lower:
-            keys = low.tier.ends(seq.keys)
-            low.tier.touch(reversed(keys))
-            low.tier.missed(keys)
+            tier = low.tier
+            ends = tier.ends(keys)
+            tier.touch(reversed(ends))
+            if tier.hears_misses:
+                tier.missed(ends)
 
     def _note_late(self, seq: Seq, found: list[Found]) -> None:
         """What a fetch is still bringing behind HBM is computed instead."""
@@ -330,40 +354,41 @@ class ReplicaCache:
 
     def _publish(self, seq: Seq, upto: int) -> None:
         """Put computed prefix blocks into the prefix cache, turning reserved bytes into cached ones."""
-        if seq.published < upto:
-            self.hbm.insert_all(self._to_publish(seq, upto))
-
-    def _to_publish(self, seq: Seq, upto: int) -> Iterator[Block]:
-        """The new ones among those blocks, each inserted before the next is looked for; those that are there grow."""
         hbm, present, keys, token_bytes = self.hbm, self.hbm.blocks, seq.keys, self.token_bytes
-        hash_tokens, held, filled, new, grown = self.hash_tokens, seq.held, seq.filled, 0, 0
-        first = seq.published // hash_tokens
-        parent = keys[first - 1] if first else None
-        for start in range(first * hash_tokens, upto, hash_tokens):
-            key, tokens = keys[start // hash_tokens], min(hash_tokens, upto - start)
-            size = tokens * token_bytes
+        hash_tokens, held, filled, turn = self.hash_tokens, seq.held, seq.filled, seq.turn
+        new: list[Block] = []
+        size = grown = 0
+        place = seq.published // hash_tokens
+        parent = keys[place - 1] if place else None
+        for start in range(place * hash_tokens, upto, hash_tokens):
+            key, tokens = keys[place], upto - start
+            if tokens > hash_tokens:
+                tokens = hash_tokens
+            place += 1
             block = present.get(key)
             if block is None:
-                block = Block(key, start, tokens, size, 0, parent, seq.turn)
+                block = present[key] = Block(key, start, tokens, tokens * token_bytes, 0, parent, turn)
                 block.pins = 1
+                size += block.size
+                new.append(block)
                 held.append(block)
                 filled.append(block)
-                new += size
-                yield block
             elif block.tokens < tokens and block.waiters is None and block.start == start:
-                grown += size - block.size
-                hbm.publish(size - block.size)
+                more = tokens * token_bytes - block.size
+                grown += more
+                hbm.reserved -= more
                 if not (held and held[-1] is block):
                     hbm.pin(block)
                     held.append(block)
-                hbm.grow(block, tokens, size)
+                hbm.grow(block, tokens, tokens * token_bytes)
                 filled.append(block)
             # else another sequence has computed the same block meanwhile: our copy stays private, as in vLLM
             parent = key
-        hbm.publish(new)
+        hbm.reserved -= size
+        hbm.insert_all(new, size)
         seq.published = upto
-        seq.covered += new + grown
-        hbm.counters.stored_bytes += new + grown
+        seq.covered += size + grown
+        hbm.counters.stored_bytes += size + grown
 
     def _publish_said(self, seq: Seq) -> None:
         """Put the output's full blocks into the prefix cache too, where the next turn will look for them.

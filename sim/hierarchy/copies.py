@@ -18,7 +18,7 @@ class Copies:
     rests    where a copy is larger: of each block, the last part of the copy, those before it that are not leaving
     """
 
-    __slots__ = ("blocks", "copies", "ends", "rests", "starts", "tokens")
+    __slots__ = ("blocks", "copies", "ends", "grow", "rests", "starts", "tokens")
 
     def __init__(
         self,
@@ -33,8 +33,11 @@ class Copies:
         self.starts = starts
         self.ends = ends
         self.rests = rests
-        self.tokens = sum(ends) - sum(starts)
+        had = sum(starts)
+        self.tokens = sum(ends) - had
         """Tokens that are copied."""
+        self.grow = had > 0
+        """True if a copy was there before."""
 
     @property
     def grown(self) -> list[Block]:
@@ -66,11 +69,15 @@ class Copies:
 
     def land(self) -> None:
         """They have arrived. Children are released before their parents, so the lists turn round."""
-        for copy, start, end in zip(self.copies, self.starts, self.ends, strict=True):
-            if copy.ready == start and not copy.parts:
-                copy.ready = end
-            else:
+        if self.grow:
+            for copy, start, end in zip(self.copies, self.starts, self.ends, strict=True):
                 land(copy, start, end)
+        else:
+            for copy, end in zip(self.copies, self.ends, strict=True):
+                if copy.ready or copy.parts:
+                    land(copy, 0, end)
+                else:
+                    copy.ready = end
         self.blocks.reverse()
         self.copies.reverse()
         if self.rests is not None:
@@ -105,8 +112,10 @@ def lacking(
     starts: list[int] = []
     ends: list[int] = []
     rests: list[Sequence[Block]] | None = [] if larger else None
+    rest = NOTHING
     for block in blocks:
-        copy, end, rest = held.get(block.key), block.tokens - block.tokens % grain, NOTHING
+        key, tokens = block.key, block.tokens
+        copy, end = held.get(key), tokens - tokens % grain
         if copy is None:
             whole = block
             if larger:
@@ -116,13 +125,14 @@ def lacking(
                 (whole, rest), end = found, grain
             if (admission is not None and not admission.admit(block)) or not end:
                 continue
-            copy = Block(block.key, whole.start, end, end * token_bytes, 0, whole.parent, block.turn)
+            copy = Block(key, whole.start, end, end * token_bytes, 0, whole.parent, block.turn)
             copy.pins = 1
             if spans:
                 copy.members = whole.members
             starts.append(0)
         elif copy.tokens < end and copy.waiters is None:  # what is being fetched does not grow meanwhile
             starts.append(copy.tokens)
+            rest = NOTHING
         else:
             continue
         wanted.append(block)

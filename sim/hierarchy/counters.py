@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-@dataclass
+@dataclass(slots=True)
 class TierCounters:
     """Totals of one tier over a run; bytes are those of one GPU's share."""
 

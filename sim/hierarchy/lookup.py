@@ -21,6 +21,14 @@ class Found(NamedTuple):
     tokens: int
 
 
+class Prefix(NamedTuple):
+    """What a lookup found of a prompt from its start on: the blocks, their tokens, and those that HBM does not have."""
+
+    found: list[Found]
+    tokens: int
+    behind: int
+
+
 _found: Callable[[tuple[int, Block, int]], Found] = partial(tuple.__new__, Found)  # sooner than Found(...)
 
 
@@ -38,7 +46,7 @@ class Lookup:
         same_sizes = all(tier.block_tokens <= block_tokens for tier in tiers)
         self._nearest = self._nearest_alike if same_sizes else self._nearest_sized
 
-    def prefix(self, seq: Seq, full: int) -> list[Found]:
+    def prefix(self, seq: Seq, full: int) -> Prefix:
         """The longest cached prefix over all tiers, each block from the nearest tier that has it. full: tokens of the
         prompt in whole engine blocks that carry a hash.
 
@@ -46,11 +54,13 @@ class Lookup:
         (vLLM: KVCacheManager.get_computed_blocks).
         """
         limit = (seq.known - 1) // self._block_tokens * self._block_tokens
-        prompt, hash_tokens, hbm = min(full, limit), self._hash_tokens, self._tiers[0].blocks
+        keys, prompt, hash_tokens, hbm = seq.keys, min(full, limit), self._hash_tokens, self._tiers[0].blocks
         found: list[Found] = []
-        start = 0
-        for key in (*seq.keys, seq.own_key):
-            want = limit - start if key < 0 else min(hash_tokens, prompt - start)
+        start = behind = 0
+        for key in (*keys, -1 - seq.index):
+            want = limit - start if key < 0 else prompt - start
+            if want > hash_tokens and key >= 0:
+                want = hash_tokens
             if want <= 0:
                 break
             near = hbm.get(key)
@@ -58,14 +68,18 @@ class Lookup:
                 found.append(_found((0, near, want)))
                 start += want
                 continue
-            hit = self._nearest(key, seq.keys, start, want, full, None, seq.fetch_level is None)
+            hit = self._nearest(key, keys, start, want, full, None, seq.fetch_level is None)
             if hit is None:
                 break
+            level, _, tokens = hit
             found.append(hit)
-            start += hit.tokens
-            if hit.tokens < want:
+            start += tokens
+            if level:
+                behind += tokens
+            if tokens < want:
                 break
-        return found if self._choose is None else self._worth(found, self._choose)
+        prefix = Prefix(found, start, behind)
+        return self._worth(prefix, self._choose) if behind and self._choose is not None else prefix
 
     def cached_tokens(self, keys: Sequence[int], level: int | None = None) -> int:
         """Tokens of the prompt with these blocks that a request would find now, in tiers up to `level` (None: all)."""
@@ -78,20 +92,18 @@ class Lookup:
                 break
         return start
 
-    def _worth(self, found: list[Found], costs: Costs) -> list[Found]:
+    def _worth(self, prefix: Prefix, costs: Costs) -> Prefix:
         """As much of the prefix as makes load + recompute seconds least (links idle).
 
         Within one tier the sum is concave in the place of the cut, since a token is the dearer to compute the more
         come before it: the best cut lies where the tier changes, or at an end.
         """
+        found, total, _ = prefix
         ends, start = [], 0
         for f in found:
             start += f.tokens
             ends.append(start)
-        total = start
         cuts = [i for i, f in enumerate(found) if f.level and (not i or found[i - 1].level != f.level)]
-        if not cuts:
-            return found
         best, least = len(found), inf
         for cut in (len(found), *reversed(cuts)):
             kept = ends[cut - 1] if cut else 0
@@ -102,7 +114,8 @@ class Lookup:
             seconds += costs.recompute_s(kept, total - kept) if kept < total else 0.0
             if seconds < least:
                 best, least = cut, seconds
-        return found[:best]
+        kept = found[:best]
+        return Prefix(kept, ends[best - 1] if best else 0, sum(f.tokens for f in kept if f.level))
 
     def moved(self, found: list[Found], level: int) -> Iterator[tuple[Block, int]]:
         """The blocks of a tier that were found, each once, and the bytes that it moves for them: whole blocks of its

@@ -215,13 +215,14 @@ class Mover:
         pairs: list[tuple[Block, list[Block]]] = []
         for source in sources:
             copies = [copy for copy in cut(source, hbm, source.size) if copy.key not in hbm.blocks]
-            if not self.here.make_room(sum(copy.size for copy in copies)):
+            size = sum(copy.size for copy in copies)
+            if not self.here.make_room(size):
                 break
             for block in copies:
                 block.pins = 1
                 block.waiters = []
-            hbm.insert_all(copies)
-            hbm.counters.stored_bytes += sum(copy.size for copy in copies)
+            hbm.insert_all(copies, size)
+            hbm.counters.stored_bytes += size
             self._fetched(place.tier, source, hbm, copies)
             pairs.append((source, copies))
         for source in reversed(sources[len(pairs) :]):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from hw_profiles.errors import InputError
-from policies.base import Block, Event, OffloadPolicy
+from policies.base import Block, Event, Moves, OffloadPolicy
 from sim.hierarchy.tier import Tier
 
 
@@ -89,6 +89,8 @@ class Offload:
         Raises InputError for a plan that breaks the contract.
         """
         moves = self._policy.plan(event, blocks, self._view)
+        if type(moves) is Moves and moves.blocks is blocks and moves.to in self._targets:
+            return {moves.to: blocks}  # what it was given, once
         try:
             plan: dict[str, list[Block]] = {}
             for block, to in moves:

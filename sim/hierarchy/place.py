@@ -81,10 +81,10 @@ class Place:
 
     # ---- events of the offload policy
 
-    def filled(self, blocks: Sequence[Block]) -> None:
+    def filled(self, blocks: list[Block]) -> None:
         """These blocks have been computed, or have arrived, here."""
         if self.offload.hears_filled and blocks:
-            self.store(self.offload.plan(Event.FILLED, list(blocks)))
+            self.store(self.offload.plan(Event.FILLED, blocks))
 
     def hit(self, blocks: Sequence[Block]) -> None:
         """A request reuses these blocks; what is still on its way has no bytes to copy yet."""
@@ -102,14 +102,15 @@ class Place:
         make room, are not. A target of larger blocks takes a block when its last part is copied, if all of it is here.
         `evicted` blocks are leaving: they are not pinned, and nobody uses their memory until `leaving` is zero again.
         """
-        leaving = bool(evicted)
+        leaving, tier = bool(evicted), self.tier
         for to, blocks in plan.items():
             target, route, near = self.behind[to]
-            wanted = lacking(blocks, self.tier, target.tier, target.admission, evicted, self._token_bytes)
-            copies = target.take(wanted)
+            copies = lacking(blocks, tier, target.tier, target.admission, evicted, self._token_bytes)
+            if copies.blocks:
+                copies = target.take(copies)
             if not copies.blocks:
                 continue
-            self.tier.pin_all(copies.kept(leaving))
+            tier.pin_all(copies.kept(leaving))
             if near is None or self._host is None:
                 self._send(target, route, copies, leaving)
             else:
@@ -143,18 +144,20 @@ class Place:
         sizes = [size] if len(route) == 1 else copies.sizes(self._token_bytes)
         slow = copies.pageable() if target.tier.page_locked is not None else ()
         done = partial(self._stored, target, copies, size, leaving)
-        target.when_free(partial(send, route, sizes, "store", done, pageable=slow))
+        if target.leaving:
+            target.when_free(partial(send, route, sizes, "store", done, pageable=slow))
+        else:
+            send(route, sizes, "store", done, pageable=slow)
 
     def take(self, copies: Copies) -> Copies:
         """Take memory here for the copies, pinned until they have arrived; those for which there was room.
 
         All at once if possible; else one by one, in order.
         """
-        if not copies.blocks:
-            return copies
-        tier = self.tier
-        tier.pin_all(copies.grown)  # these are there already, and must not be evicted for the others
-        if self.make_room(copies.tokens * self._token_bytes):
+        tier, size = self.tier, copies.tokens * self._token_bytes
+        if copies.grow:
+            tier.pin_all(copies.grown)  # these are there already, and must not be evicted for the others
+        if size <= tier.capacity - tier.used - tier.reserved or self.make_room(size):
             self._enter(copies)
             return copies
         taken = []
@@ -172,13 +175,14 @@ class Place:
 
     def _enter(self, copies: Copies) -> None:
         """Put the copies into the memory that was made free."""
-        new = copies.copies
-        if any(copies.starts):
+        new, tokens = copies.copies, copies.tokens
+        if copies.grow:
             new = [copy for copy, start in zip(new, copies.starts, strict=True) if not start]
             for copy, start, end in zip(copies.copies, copies.starts, copies.ends, strict=True):
                 if start:
+                    tokens -= end - start
                     self.tier.grow(copy, end, end * self._token_bytes)
-        self.tier.insert_all(new)
+        self.tier.insert_all(new, tokens * self._token_bytes)
 
     def _stored(self, target: Place, copies: Copies, size: int, leaving: bool) -> None:
         self.arriving()

@@ -65,9 +65,9 @@ class Tier:
         """Replicas whose next decision may depend on copies that have come or gone."""
         self.leaf_only = leaf_only
         kind, base = type(policy), EvictionPolicy
-        self._expires = kind.expired is not base.expired
-        self._miss = None if kind.miss is base.miss else policy.miss
-        self._hears_release = kind.release is not base.release
+        self.expires = kind.expired is not base.expired
+        self.hears_misses = kind.miss is not base.miss
+        self.hears_release = kind.release is not base.release
 
     @property
     def free(self) -> int:
@@ -105,10 +105,10 @@ class Tier:
 
     def missed(self, keys: Iterable[int]) -> None:
         """Tell the policy of those of the prefix blocks looked for that are not here."""
-        if self._miss is not None:
+        if self.hears_misses:
             for key in keys:
                 if key not in self.blocks:
-                    self._miss(key)
+                    self.policy.miss(key)
 
     def make_room(self, size: int) -> Sequence[Block] | None:
         """Evict the coldest unpinned blocks until `size` bytes are free; the evicted blocks, or None if impossible.
@@ -120,9 +120,13 @@ class Tier:
             return NOTHING
         if size > self.capacity - self.pinned - self.reserved:
             return None
-        victims = self._choose(need)
-        if victims is None:
-            return None
+        if self.leaf_only:
+            chosen = leaves(self.policy, need, self.blocks, self._tallies.children, self._broken)
+            if chosen is None:
+                return None
+            victims = chosen
+        else:
+            victims = coldest(self.policy, need, self._broken)
         counters, held = self.counters, self.blocks
         freed = unused = 0
         for block in victims:
@@ -143,18 +147,13 @@ class Tier:
         return victims
 
     def can_free(self, need: int) -> bool:
-        """True if blocks that may be evicted now hold `need` bytes."""
-        return need <= 0 or self._choose(need) is not None
-
-    def _choose(self, need: int) -> list[Block] | None:
-        """Blocks to evict for `need` bytes."""
-        if self.leaf_only:
-            return leaves(self.policy, need, self.blocks, self._tallies.children, self._broken)
-        return coldest(self.policy, need, self._broken)
+        """True if blocks that may be evicted now, none before the blocks that follow it, hold `need` bytes."""
+        children = self._tallies.children
+        return need <= 0 or leaves(self.policy, need, self.blocks, children, self._broken) is not None
 
     def purge(self) -> None:
         """Drop what the policy no longer lets anyone use. A no-op for policies whose blocks do not expire."""
-        if not self._expires:
+        if not self.expires:
             return
         for block in list(self.policy.expired()):
             if not block.pins:
@@ -184,23 +183,17 @@ class Tier:
             self._tallies.add(block)
         self._note_peak()
 
-    def insert_all(self, blocks: Iterable[Block]) -> None:
-        """Add blocks, in order; the caller has made room."""
+    def insert_all(self, blocks: Sequence[Block], size: int) -> None:
+        """Add blocks that one user needs each, of `size` bytes together, in order; the caller has made room."""
         held = self.blocks
-        new = []
-        size = pinned = 0
         for block in blocks:
             held[block.key] = block
-            new.append(block)
-            size += block.size
-            if block.pins:
-                pinned += block.size
-        self.policy.insert_all(new)
+        self.policy.insert_all(blocks)
         if self._tallies.kept:
-            for block in new:
+            for block in blocks:
                 self._tallies.add(block)
         self.used += size
-        self.pinned += pinned
+        self.pinned += size
         self._note_peak()
 
     def grow(self, block: Block, tokens: int, size: int) -> None:
@@ -236,7 +229,7 @@ class Tier:
 
     def released(self, keys: Iterable[int]) -> None:
         """Tell the policy that a request is done with those of the prefix blocks that are here."""
-        if self._hears_release:
+        if self.hears_release:
             self.policy.release_all(self._here(keys))
 
     def _here(self, keys: Iterable[int]) -> list[Block]:
@@ -292,13 +285,15 @@ class Tier:
                 unpinned += block.size
                 free.append(block)
         self.pinned -= unpinned
-        if self._hears_release:
+        if self.hears_release:
             self.policy.release_all(free)
 
     def reserve(self, size: int) -> None:
         """Take free bytes for private use; the caller has made room."""
         self.reserved += size
-        self._note_peak()
+        total = self.used + self.reserved
+        if total > self.counters.peak_bytes:
+            self.counters.peak_bytes = total
 
     def publish(self, size: int) -> None:
         """Turn reserved bytes into room for a cached block (followed by insert or grow of the same size)."""
