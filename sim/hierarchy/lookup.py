@@ -114,8 +114,8 @@ class Lookup:
             seconds += costs.recompute_s(kept, total - kept) if kept < total else 0.0
             if seconds < least:
                 best, least = cut, seconds
-        kept = found[:best]
-        return Prefix(kept, ends[best - 1] if best else 0, sum(f.tokens for f in kept if f.level))
+        first = found[:best]
+        return Prefix(first, ends[best - 1] if best else 0, sum(f.tokens for f in first if f.level))
 
     def moved(self, found: list[Found], level: int) -> Iterator[tuple[Block, int]]:
         """The blocks of a tier that were found, each once, and the bytes that it moves for them: whole blocks of its
