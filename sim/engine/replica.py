@@ -242,7 +242,9 @@ class Replica:
         if number != self._plan_number or stride is None:
             return  # the stride was cut, and ended earlier
         copies = self._interference
-        if copies is not None and not copies.quiet:
+        if copies is not None and copies.quiet:
+            stride.charged = stride.steps  # and not for what begins while it waits for layers
+        elif copies is not None:
             longer = stride.slow_down(copies, self._cost, self._clock.now, stride.steps)
             if longer and not self._clock.skip(stride.end):
                 self._schedule_end(stride)
