@@ -218,9 +218,6 @@ class StageCost:
             return self.prefill(chunks)
         if self._prefetch:
             return self.prefill(chunks) + self.decode(seqs, context, tokens, windowed)
-        if self._plain is not None:
-            kind = self._plain
-            return kind.count * kind.together(kind.prefill(chunks), kind.decode(seqs, context, longest), seqs, context)
         seconds = 0.0
         for kind, place in zip(self._kinds, self._places, strict=True):
             attended = context if place is None else windowed[place].tokens

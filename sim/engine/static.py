@@ -11,6 +11,7 @@ from __future__ import annotations
 from sim.engine.batch import Batch, Chunk, EngineLimits
 from sim.engine.sequence import Sequence
 from sim.hierarchy.cache import ReplicaCache
+from sim.hierarchy.lookup import NOTHING_FOUND
 from sim.invariants import ensure
 from traces.request import Request
 
@@ -132,7 +133,8 @@ class StaticBatch(Batch):
         ensure(bool(seqs) or not self.waiting, f"{self._name} is stuck: nothing runs and nothing can be admitted")
         for seq, (blocks, host) in zip(seqs, needs, strict=True):
             self.waiting.popleft()
-            ensure(cache.admit(seq, []) and cache.take(seq, blocks), f"{self._name}: no room for a batch that has it")
+            admitted = cache.admit(seq, NOTHING_FOUND) and cache.take(seq, blocks)
+            ensure(admitted, f"{self._name}: no room for a batch that has it")
             self.host.take(seq.index, host)
             seq.admit_s = seq.load_done_s = now
             self.running[seq.index] = seq

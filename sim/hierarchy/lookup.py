@@ -29,6 +29,7 @@ class Prefix(NamedTuple):
     behind: int
 
 
+NOTHING_FOUND = Prefix([], 0, 0)
 _found: Callable[[tuple[int, Block, int]], Found] = partial(tuple.__new__, Found)  # sooner than Found(...)
 
 
