@@ -14,6 +14,11 @@ SOURCE = "FlexGen (ICML 2023, arXiv 2303.06865)"
 COMPRESSED = 4 / 16 + 2 * 2 / (64 * 2)
 """Bytes of 4-bit weights as a share of 16-bit ones: groups of 64 with a scale and a minimum of 16 bits (section 5)."""
 
+UNPACKING = 6 / 4 + 1 + 4
+"""HBM traffic of unpacking, as a multiple of the 16-bit bytes: nibbles shifted and masked into bytes (read, written and
+read, each once for both halves of a byte), written as 16 bits; then scaled and shifted in place (read and written).
+Counted in the repository's compression.py (TorchCompressedDevice.decompress), without strided accesses."""
+
 
 class FlexGen(SequencePolicy):
     """Weights, KV and activations on GPU, host and disk by shares; what is not on the GPU comes layer by layer.
@@ -140,8 +145,8 @@ class FlexGen(SequencePolicy):
             again = (self.batches - 1) * layer.weight_bytes
             works.append(Work("weights_again", launches=0, fixed=again, source=f"{SOURCE}, Algorithm 1"))
         if self.packed < 1.0:
-            unpacked = (1.0 + self.packed) * layer.weight_bytes
-            works.append(Work("unpack_weights", fixed=unpacked, source=f"{SOURCE}, section 5"))
+            unpacked = UNPACKING * self.batches * layer.weight_bytes
+            works.append(Work("unpack_weights", fixed=unpacked, launches=6, source=f"{SOURCE}, section 5"))
         return tuple(works)
 
 

@@ -153,7 +153,7 @@ def test_flexgen_packs_weights() -> None:
     assert pytest.approx(0.28125) == COMPRESSED
     assert plan.moves[0].fixed == pytest.approx(0.5 * 0.28125 * VIEW.weight_bytes)
     assert policy.weights_on_host == pytest.approx(1 - 0.5 * 0.28125)
-    assert plan.works[0].fixed == pytest.approx(1.28125 * VIEW.weight_bytes)
+    assert plan.works[0].fixed == pytest.approx(6.5 * VIEW.weight_bytes)
 
 
 def test_flexgen_batches_of_a_block() -> None:
