@@ -87,7 +87,8 @@ class FlexGen(SequencePolicy):
             stores: When = "async" if self.overlap else "critical"
             moves.append(Move("h2d", nbytes, when=when, source=f"{SOURCE}: activations"))
             moves.append(Move("d2h", nbytes, when=stores, source=f"{SOURCE}: activations"))
-        return replace(plan, moves=tuple(moves), works=(*plan.works, *self._weight_works(layer)))
+        works = self._weight_works(layer)
+        return replace(plan, moves=tuple(moves), works=(*plan.works, *works), prompt_works=(*plan.prompt_works, *works))
 
     def _with_kv(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
         """KV on host and disk."""

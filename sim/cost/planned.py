@@ -136,7 +136,8 @@ class PlannedStep(StepCost):
                 attention = both if often == 1 else often * both + (1 - often) * attention
                 works += often * float(g.works_s(seqs, context, windowed, 1))
                 host += n * often * float(g.beside_s(seqs, context, windowed, 1))
-                moves = [a + b for a, b in zip(moves, g.moves_s(seqs, context, windowed, 1), strict=True)]
+            own_moves = g.moves_s(seqs, context, windowed, 1) if seqs else g.fixed_s()
+            moves = [a + b for a, b in zip(moves, own_moves, strict=True)]
             attended.append(attention)
             extra.append(works)
             loads.append(moves)

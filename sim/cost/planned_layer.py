@@ -122,8 +122,15 @@ class PlannedLayer:
         """Seconds of loads that the layer waits for, of those that start a layer ahead, and of stores."""
         total: dict[str, Seconds] = {"critical": 0.0, "ahead": 0.0, "store": 0.0}
         for copy in self._copies:
-            way = "store" if copy.move.direction == "d2h" else "ahead" if copy.move.when == "async" else copy.move.when
-            total[way] = total[way] + copy.along(seqs, context, sums, steps)
+            total[way(copy.move)] = total[way(copy.move)] + copy.along(seqs, context, sums, steps)
+        return list(total.values())
+
+    def fixed_s(self) -> list[Seconds]:
+        """Those of what a step moves whatever its sequences: weights, for a step of prompts alone."""
+        total: dict[str, Seconds] = {"critical": 0.0, "ahead": 0.0, "store": 0.0}
+        for copy in self._copies:
+            if copy.fixed:
+                total[way(copy.move)] = total[way(copy.move)] + copy.seconds(copy.fixed, 1.0)
         return list(total.values())
 
     # ---- prompts
@@ -158,8 +165,8 @@ class PlannedLayer:
         total: dict[str, Seconds] = {"critical": 0.0, "ahead": 0.0, "store": 0.0}
         for move, model in self._prompt_copies:
             nbytes, copies = sum(_grown(move.nbytes, chunks)) * self._share, sum(_grown(move.copies, chunks))
-            way = "store" if move.direction == "d2h" else "ahead" if move.when == "async" else move.when
-            total[way] = total[way] + move_seconds(move, model, nbytes, max(copies, 1.0 if nbytes else 0.0))
+            seconds = move_seconds(move, model, nbytes, max(copies, 1.0 if nbytes else 0.0))
+            total[way(move)] = total[way(move)] + seconds
         return list(total.values())
 
     def moved(
@@ -173,13 +180,18 @@ class PlannedLayer:
     ) -> float:
         """Bytes of one layer on one rank."""
         total = 0.0
-        for copy in self._copies if seqs else ():
+        for copy in self._copies:
             if copy.move.direction == direction:
-                total += copy.nbytes.total(seqs, context, sums, steps) + copy.fixed * steps
+                total += copy.fixed * steps + (copy.nbytes.total(seqs, context, sums, steps) if seqs else 0.0)
         for move in self.plan.prompt_moves:
             if move.direction == direction:
                 total += sum(_grown(move.nbytes, chunks)) * self._share
         return total
+
+
+def way(move: Move) -> str:
+    """What of a step a move bears on: loads that the layer waits for, loads ahead, stores."""
+    return "store" if move.direction == "d2h" else "ahead" if move.when == "async" else move.when
 
 
 def move_seconds(move: Move, model: CopyModel, nbytes: Seconds, copies: Seconds) -> Seconds:

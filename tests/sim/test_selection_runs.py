@@ -93,8 +93,9 @@ def test_weights_on_the_host_cross_the_link_once_per_step() -> None:
     result = run({"name": "flexgen", "kv": 0.0, "weights": 0.5})
     summary, steps = result.summary, result.tables["steps"].to_pandas()
     layers = 32 * (4 * 4096 * 4096 + 3 * 4096 * 11_008 + 2 * 4096) * 2
-    decodes = int(steps[steps.decode_seqs > 0]["count"].sum())
-    assert summary["within"]["h2d_bytes"] == pytest.approx(0.5 * layers * decodes, rel=1e-3)
+    assert summary["within"]["h2d_bytes"] == pytest.approx(0.5 * layers * int(steps["count"].sum()), rel=1e-3)
+    prompts = steps[steps.decode_seqs == 0]
+    assert (prompts.moves_s > 0).any()
     full = run("full").summary["tiers"]["hbm"]["capacity_bytes"]
     assert summary["tiers"]["hbm"]["capacity_bytes"] == pytest.approx(full + 0.5 * layers, rel=1e-3)
 
