@@ -158,7 +158,6 @@ def layer_view(model: ModelSpec, index: int, spec: ScenarioSpec, importance: Imp
         max_seqs=spec.engine.max_num_seqs,
         importance=importance,
         ffn_width=layer.mlp.intermediate if isinstance(layer.mlp, MLP) else 0,
-        stores=layer.stores,
     )
 
 

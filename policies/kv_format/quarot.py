@@ -79,8 +79,8 @@ class QuaRot(SequencePolicy):
 
     def _rotate(self, layer: LayerView, share: float) -> Work:
         """Of one token: queries and keys read and written, then keys and values read and written packed."""
-        packs = layer.stores and share < 1
-        rotated = (layer.heads + (layer.kv_heads if layer.stores else 0)) * layer.head_dim
+        packs = share < 1
+        rotated = (layer.heads + layer.kv_heads) * layer.head_dim
         packed = layer.token_bytes * (1.0 + share) if packs else 0.0
         nbytes = 2 * rotated * ACTIVATION_BYTES + packed
         flops = rotated * math.log2(layer.head_dim)

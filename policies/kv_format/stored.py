@@ -80,10 +80,7 @@ def needs_heads(layer: LayerView, name: str, why: str) -> None:
 
 
 def packing(layer: LayerView, plan: LayerPlan, share: float, launches: int, source: str) -> LayerPlan:
-    """With kernels that read new tokens' keys and values and write them packed, in decode steps and of prompts; a layer
-    that reads another's KV has none."""
-    if not layer.stores:
-        return plan
+    """With kernels that read new tokens' keys and values and write them packed, in decode steps and of prompts."""
     each = layer.token_bytes * (1.0 + share)
     step = Work("quantise", constant(each), launches=launches, source=source)
     prompt = replace(step, nbytes=CONTEXT * each)

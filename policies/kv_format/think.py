@@ -48,8 +48,6 @@ class ThinK(SequencePolicy):
         query = 2.0 * layer.heads * layer.head_dim * ACTIVATION_BYTES
         step = Work("channels of queries", constant(query), launches=3, source=SOURCE)
         prune = Work("prune channels of keys", CONTEXT * (keys * (2.0 + kept)), launches=8, source=SOURCE)
-        plan = replace(before, form=form).plus(works=[step])
-        if not layer.stores:
-            return plan
         mask = constant(layer.kv_heads * layer.head_dim / 8)
-        return replace(plan, extra=plan.extra + mask, after_prompt=(*plan.after_prompt, prune))
+        plan = before.plus(works=[step], extra=mask)
+        return replace(plan, form=form, after_prompt=(*plan.after_prompt, prune))

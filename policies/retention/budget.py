@@ -38,8 +38,8 @@ def keeping(before: LayerPlan, kept: Line, attended: Line) -> LayerPlan:
 
 def gather(layer: LayerView, plan: LayerPlan, launches: int, source: str) -> Work:
     """What a prompt leaves is read and written together, once, in the form in which it is kept."""
-    moved = plan.form.of(plan.kept.at_prompt()) * (2.0 * layer.token_bytes * layer.stores)
-    return Work("gather what is kept", moved, launches=launches * layer.stores, source=source)
+    moved = plan.form.of(plan.kept.at_prompt()) * (2.0 * layer.token_bytes)
+    return Work("gather what is kept", moved, launches=launches, source=source)
 
 
 def coverage(layer: LayerView, kept: Line, context: float, prompt: float) -> float:

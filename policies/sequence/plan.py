@@ -186,8 +186,7 @@ class LayerView:
 
     Bytes and widths are of the whole layer, all ranks. token_bytes: keys and values of one token in the engine's own
     format; 2 x kv_heads x head_dim x element bytes without MLA. weight_bytes: of the layer's weights.
-    ffn_width: values between the two halves of a dense FFN, 0 if the layer has none. stores: False if it has no KV of
-    its own and reads that of another layer.
+    ffn_width: values between the two halves of a dense FFN, 0 if the layer has none.
     """
 
     index: int
@@ -205,7 +204,6 @@ class LayerView:
     importance: Importance
     weight_bytes: float = 0.0
     ffn_width: int = 0
-    stores: bool = True
 
 
 class Importance(Protocol):

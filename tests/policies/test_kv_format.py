@@ -322,16 +322,6 @@ def test_quarot_rotates_queries_and_keys_of_every_token() -> None:
 
 
 @pytest.mark.parametrize("name", STORED)
-def test_layers_that_read_the_kv_of_another_pack_nothing(name: str) -> None:
-    own, others = (KV_FORMAT[name]().plan(replace(layer(), stores=stores), FULL) for stores in (True, False))
-    assert own.form == others.form
-    assert not others.after_prompt or name == "zipcache"  # which scores the prompt in each layer
-    packed = [work for work in others.works if work.kernel == "quantise"]
-    assert not packed
-    assert sum(w.nbytes.at(0, 0) for w in others.works) <= sum(w.nbytes.at(0, 0) for w in own.works)
-
-
-@pytest.mark.parametrize("name", STORED)
 def test_kernels_and_their_sources(name: str) -> None:
     plan = KV_FORMAT[name]().plan(layer(), FULL)
     works = (*plan.works, *plan.prompt_works, *plan.after_prompt)
