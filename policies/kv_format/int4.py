@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from hw_profiles.formats import Format
-from policies.kv_format.stored import FUSED, UNPACKED, as_it_goes, kernel_share, packing, quantised, vector_share
+from policies.kv_format.stored import FUSED, as_it_goes, kernel_share, packing, quantised, vector_share
 from policies.options import switch, whole
 from policies.sequence.plan import LayerPlan, LayerView, SequencePolicy
 
 SCALE_BITS = 32
 """An fp16 minimum and an fp16 scale per group."""
+
+UNPACKING = 6 / 4 + 1 + 4
+"""HBM traffic of FlexGen's unpacking, as a multiple of the 16-bit bytes: nibbles shifted and masked into bytes (read,
+written and read, once for each half of a byte) and written as 16 bits; then scaled and shifted in place (read and
+written). Counted in compression.py (TorchCompressedDevice.decompress), without what strided accesses add."""
 
 
 class Int4(SequencePolicy):
@@ -37,7 +42,8 @@ class Int4(SequencePolicy):
     def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
         """The layer's plan, its keys and values in half a byte each, and four bytes per group."""
         share = vector_share(layer, self._number)
-        beside = 0.0 if self._fused else UNPACKED
+        # unpacking reads the packed tokens itself; plain attention then reads what it made
+        beside = 0.0 if self._fused else UNPACKING + 1.0 - share
         form = quantised(layer, before, "int4", key=share, value=share, beside=beside, efficiency=self._efficiency)
         plan = as_it_goes(before, form)
         if self._fused:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hw_profiles.lines import Line, constant
+from policies.kv_format.int4 import UNPACKING
 from policies.offload.host_kv import offloaded
 from policies.options import number, rate, switch, whole
 from policies.sequence.plan import LayerPlan, LayerView, Move, SequencePolicy, When, Work
@@ -13,11 +14,6 @@ from policies.sequence.shapes import GATHER_RATE, context_of
 SOURCE = "FlexGen (ICML 2023, arXiv 2303.06865)"
 COMPRESSED = 4 / 16 + 2 * 2 / (64 * 2)
 """Bytes of 4-bit weights as a share of 16-bit ones: groups of 64 with a scale and a minimum of 16 bits (section 5)."""
-
-UNPACKING = 6 / 4 + 1 + 4
-"""HBM traffic of unpacking, as a multiple of the 16-bit bytes: nibbles shifted and masked into bytes (read, written and
-read, each once for both halves of a byte), written as 16 bits; then scaled and shifted in place (read and written).
-Counted in the repository's compression.py (TorchCompressedDevice.decompress), without strided accesses."""
 
 
 class FlexGen(SequencePolicy):

@@ -258,7 +258,8 @@ def test_what_is_packed_as_it_is_computed_is_small_in_the_prompt_too(name: str) 
 def test_unpacking_first_moves_more_than_it_saves() -> None:
     fused, apart = Int4().plan(layer(), FULL), Int4(fused=False).plan(layer(), FULL)
     assert fused.form.read(CONTEXT).at(1000, 0) == pytest.approx(281.25)
-    assert apart.form.read(CONTEXT).at(1000, 0) == pytest.approx(281.25 + 2000)
+    # 6.5 passes over 16 bits by the unpacking, one by attention
+    assert apart.form.read(CONTEXT).at(1000, 0) == pytest.approx(7500)
     assert apart.form.of(CONTEXT) == fused.form.of(CONTEXT)
     assert not fused.works
     new = layer().token_bytes * (1 + 4.5 / 16)
