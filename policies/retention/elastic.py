@@ -40,7 +40,10 @@ class ElasticCache(SequencePolicy):
         self._budget = number("budget", budget, 0, 1, above=True)
         self._copies = choice("drop", drop, ("copy", "in_place")) == "copy"
         self._call_s = seconds("call", call)
-        self.assumptions = (f"elastic: {self._call_s * 1e6:g} us per kernel called from its Python loops",)
+        self.assumptions = (
+            f"elastic: {self._call_s * 1e6:g} us per kernel called from its Python loops over tokens",
+            "elastic: a prompt's scores are written and read, but the memory that they take is not counted",
+        )
 
     def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
         """The layer's plan, with `budget` of its tokens."""

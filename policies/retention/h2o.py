@@ -28,10 +28,14 @@ class H2O(SequencePolicy):
 
     Source: Z. Zhang et al., "H2O", NeurIPS 2023 (arXiv 2306.14048), section 4 (10 % and 10 %); repository
     FMInference/H2O, h2o_flexgen (hh_ratio: heavy tokens, and as many recent ones, as a share of the prompt; the A100
-    logs are of 0.2, a fifth of prompt and answer). Kernels count their bytes at the profile's rate. The memory that the
-    scores of a prompt take while they exist is not counted. With grouped queries a KV head's tokens are ranked by the
-    sum over its group.
+    logs are of 0.2, a fifth of prompt and answer). Kernels count their bytes at the profile's rate. With grouped
+    queries a KV head's tokens are ranked by the sum over its group.
     """
+
+    assumptions = (
+        "h2o: a prompt's scores (2 bytes per query head and pair, a layer at a time) are written and read, but the "
+        "memory that they take is not counted",
+    )
 
     def __init__(self, *, heavy: float = 0.1, recent: float = 0.1) -> None:
         self._heavy, self._recent = amount("heavy", heavy), amount("recent", recent)
