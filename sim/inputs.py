@@ -152,9 +152,12 @@ def _footprint(
     framework, static = FRAMEWORKS[engine.framework], engine.scheduling == "static"
     slot = (engine.slot_tokens or longest(trace)) if framework.slots else None
     own = None if planned is None else Footprint(planned.decoding, planned.prefilling, planned.host)
+    parts = 1 if planned is None else planned.plan.gpu_batches
     if own == Footprint():
         own = None
-    return framework_footprint(framework, model, spec.hardware.parallel, layout, own, static=static, slot_tokens=slot)
+    return framework_footprint(
+        framework, model, spec.hardware.parallel, layout, own, static=static, slot_tokens=slot, parts=parts
+    )
 
 
 def longest(trace: Trace) -> int:

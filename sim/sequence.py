@@ -72,8 +72,11 @@ def plan_sequence(scenario: Scenario, model: ModelSpec) -> Planned | None:
     """The plan that the scenario's policies make for the model; None if there are none. Raises InputError."""
     policies, spec = list(policies_of(scenario)), scenario.spec
     framework = FRAMEWORKS[spec.engine.framework]
-    if not policies and not framework.concat:
+    if not policies and not framework.plans:
         return None
+    if framework.plans and spec.hardware.pp > 1:
+        problem = "frameworks that run other kernels than vLLM are not available with pipeline stages in this version"
+        raise InputError(problem, path="engine.framework", found=spec.engine.framework)
     _check_banks(model, [f"policies.{family}" for family, _ in policies])
     importance = _Asked(lambda: _importance(scenario))
     built: list[tuple[str, SequencePolicy]] = []
@@ -90,7 +93,9 @@ def plan_sequence(scenario: Scenario, model: ModelSpec) -> Planned | None:
                 plan = policy.plan(view, plan)
             except InputError as error:
                 raise error.at(path=path) from None
-        layers.append(framework_plan(framework, plan, model.specs[model.pattern[index]].kv_bytes_per_token))
+        spec_of_layer = model.specs[model.pattern[index]]
+        heads = 0 if spec_of_layer.cadence.skips_prompt or spec_of_layer.cadence.period > 1 else model.heads
+        layers.append(framework_plan(framework, plan, spec_of_layer.kv_bytes_per_token, heads))
     assumed = [line for _, policy in built for line in policy.assumptions]
     if policies and model.kv_sources:
         assumed.append(SHARED)
@@ -98,6 +103,7 @@ def plan_sequence(scenario: Scenario, model: ModelSpec) -> Planned | None:
         tuple(_reading(layers[source], layers[i]) for i, source in enumerate(model.kv_sources)) or tuple(layers),
         max((policy.weights_on_host for _, policy in built), default=0.0),
         tuple(dict.fromkeys(assumed)),
+        max((policy.gpu_batches for _, policy in built), default=1),
     )
     middle = layer_view(model, model.layers // 2, spec, cast("Importance", importance))
     covers = tuple(

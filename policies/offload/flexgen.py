@@ -60,7 +60,7 @@ class FlexGen(SequencePolicy):
         self.kv = _shares("kv", kv, kv_disk)
         self.activations = number("activations", activations, 0.0, 1.0)
         self.overlap = switch("overlap", overlap)
-        self.batches = whole("batches", batches, 1, 10_000)
+        self.batches = self.gpu_batches = whole("batches", batches, 1, 10_000)
         self.packed = COMPRESSED if switch("compress_weights", compress_weights) else 1.0
         self.cpu_attention = switch("cpu_attention", cpu_attention)
         self.disk_rate = rate("disk_rate", disk_rate)

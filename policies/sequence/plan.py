@@ -240,6 +240,8 @@ class SequencePolicy(ABC):
     """Lines for the report: what stands for what nobody measured."""
     weights_on_host: float = 0.0
     """Share of the layers' weights that it keeps out of HBM."""
+    gpu_batches: int = 1
+    """Groups of rows that a step runs one after the other: activations are those of one."""
 
     @abstractmethod
     def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
@@ -252,11 +254,13 @@ class SequencePlan:
 
     weights_on_host   share of the layers' weights that are not in HBM (FlexGen); their copies are `moves` with `fixed`
     assumptions       lines for the report: what stands for what nobody measured, which importance data was used
+    gpu_batches       groups of rows that a step runs one after the other: activations are those of one
     """
 
     layers: tuple[LayerPlan, ...]
     weights_on_host: float = 0.0
     assumptions: tuple[str, ...] = ()
+    gpu_batches: int = 1
 
     @property
     def plain(self) -> bool:

@@ -16,10 +16,11 @@ from hw_profiles.lines import Line, constant
 from hw_profiles.models import ModelSpec
 from hw_profiles.profile import Profile
 from policies.sequence.plan import LayerPlan, Work
+from policies.sequence.scores import ACTIVATION_BYTES, SQUARE
 from sim.cost.kv import KVLayout, kv_layout
 from sim.cost.memory import LOGIT_BYTES, Limits, hbm_budget, mlp_width
 from sim.cost.parallel import Parallel
-from sim.engine.footprint import Footprint, PlannedMemory
+from sim.engine.footprint import Footprint, PlannedMemory, WholePrompts
 
 FrameworkName = Literal["vllm_paged", "hf_concat", "flexgen_sync", "flexgen_overlap", "static_graph"]
 
@@ -39,7 +40,11 @@ class Framework:
                         they are instead of a fixed part of HBM
     static              static batches (sim.engine.static)
     graphs              decode steps can replay CUDA graphs
+    reserved            with rows: the cache of a sequence is there before its prompt runs; False: it grows
     prompt_logit_bytes  per vocabulary entry and token of a prompt: logits of tokens that are not sampled
+    score_passes        times that a score of a prompt's attention crosses HBM, where that is not fused: all S x S of
+                        them, two bytes each; 0: it is
+    score_copies        of them that are in memory at a time
     launches_per_layer  kernels that the host launches per layer, where elementwise operations are not fused; None:
                         those of the model (sim.cost.layer)
     sync_s              per layer and step: the host waits for the GPU, s
@@ -55,11 +60,19 @@ class Framework:
     whole_prompts: bool = False
     static: bool = False
     graphs: bool = True
+    reserved: bool = False
     prompt_logit_bytes: int = 0
+    score_passes: int = 0
+    score_copies: int = 0
     launches_per_layer: int | None = None
     sync_s: float = 0.0
     overlap: bool = True
     slots: bool = False
+
+    @property
+    def plans(self) -> bool:
+        """True if it changes what layers run, whatever the policies."""
+        return self.concat or self.score_passes > 0
 
     def defaults(self) -> Mapping[str, Any]:
         """What of `engine:` follows from the framework, and can be nothing else where `needs` says so."""
@@ -82,8 +95,9 @@ class Framework:
 
 _FLEXGEN_SOURCE = (
     "FMInference/FlexGen: pytorch_backend.py (init_cache_one_gpu_batch: prompt + output - 1 tokens; opt_output_embed: "
-    "logits of every token, fp16), flex_opt.py (generation_loop_normal: overlap=False; "
-    "generation_loop_overlap_single_batch: loads of layer j + 1 beside layer j, sync() per layer)"
+    "logits of every token, fp16; mha: bmm, where, softmax, bmm over S x S scores, fp16: written, read and written by "
+    "the mask, read and written by the softmax, read; two of them alive), flex_opt.py (generation_loop_normal: "
+    "overlap=False; generation_loop_overlap_single_batch: loads of layer j + 1 beside layer j, sync() per layer)"
 )
 _FLEXGEN_LAUNCHES = 20
 """Of an OPT layer as FlexGen runs it, counted in mha_gen and mlp: norm, q, k, v, two cache writes, two transposes,
@@ -115,7 +129,10 @@ FRAMEWORKS: Mapping[FrameworkName, Framework] = {
         whole_prompts=True,
         static=True,
         graphs=False,
+        reserved=True,
         prompt_logit_bytes=2,
+        score_passes=6,
+        score_copies=2,
         launches_per_layer=_FLEXGEN_LAUNCHES,
         sync_s=50e-6,
         overlap=False,
@@ -127,7 +144,10 @@ FRAMEWORKS: Mapping[FrameworkName, Framework] = {
         whole_prompts=True,
         static=True,
         graphs=False,
+        reserved=True,
         prompt_logit_bytes=2,
+        score_passes=6,
+        score_copies=2,
         launches_per_layer=_FLEXGEN_LAUNCHES,
         sync_s=50e-6,
     ),
@@ -142,8 +162,15 @@ FRAMEWORKS: Mapping[FrameworkName, Framework] = {
 some 25 us each until the GPU has work again (a launch from Python, EAGER_LAUNCH_S)."""
 
 
-def framework_plan(framework: Framework, layer: LayerPlan, token_bytes: float) -> LayerPlan:
-    """The plan of a layer as the framework runs it. token_bytes: KV of a plain token in this layer, all ranks."""
+def framework_plan(framework: Framework, layer: LayerPlan, token_bytes: float, heads: int = 0) -> LayerPlan:
+    """The plan of a layer as the framework runs it.
+
+    token_bytes: KV of a plain token in this layer, all ranks. heads: of the queries of a layer whose prompts attend
+    themselves; 0: they do not. A policy that needs scores has them written where they are written anyway.
+    """
+    if framework.score_passes and heads:
+        square = SQUARE * framework.score_passes * ACTIVATION_BYTES * heads
+        layer = replace(layer, pair_bytes=max(layer.pair_bytes, square), prefill_flops=max(layer.prefill_flops, SQUARE))
     if not framework.overlap:
         moves = [replace(m, when="critical") if m.when == "ahead" else m for m in layer.moves]
         prompt = [replace(m, when="critical") if m.when == "ahead" else m for m in layer.prompt_moves]
@@ -169,38 +196,48 @@ def framework_footprint(
     *,
     static: bool = False,
     slot_tokens: int | None = None,
+    parts: int = 1,
 ) -> Footprint | None:
     """What a sequence holds in this framework; None if that is one block per so many tokens, as they come.
 
-    planned: what its plan keeps. static: the scheduler forms static batches, whatever the framework.
+    planned: what its plan keeps. static: the scheduler forms static batches, whatever the framework. parts: the rows of
+    a step run in as many groups, one after the other, and activations are those of one.
     """
     at_once = static or not framework.paged
     if not at_once:
         return planned
     found = planned or Footprint()
-    decoding, prefilling = found.decoding * framework.kv_copies, found.prefilling
+    decoding, whole = found.decoding * framework.kv_copies, None
     if framework.whole_prompts:
-        prompt, row = _activations(framework, model, parallel, layout)
-        decoding, prefilling = decoding + constant(row), prefilling + Line(prompt=prompt)
-    return replace(found, decoding=decoding, prefilling=prefilling, at_once=True, slot_tokens=slot_tokens)
+        row, whole = _activations(framework, model, parallel, layout, found.decoding, parts)
+        decoding = decoding + constant(row)
+    return replace(found, decoding=decoding, at_once=True, slot_tokens=slot_tokens, whole=whole)
 
 
-def _activations(framework: Framework, model: ModelSpec, parallel: Parallel, layout: KVLayout) -> tuple[float, float]:
-    """Tokens' worth of KV that activations take per token of a prompt, and per decoding sequence; on the fullest rank.
+def _activations(
+    framework: Framework, model: ModelSpec, parallel: Parallel, layout: KVLayout, kept: Line, parts: int
+) -> tuple[float, WholePrompts]:
+    """What activations take of a decoding sequence, in tokens' worth of KV, and of a prompt; on the fullest rank.
 
-    As in `sim.cost.memory`: the widest moment of an MLP, the residual stream and a hidden copy, and logits. Prompts
-    take as many rows of them as layers have that see them, and logits only if the last layer does; what a sequence
-    keeps whatever its length counts as its activations.
+    As in `sim.cost.memory`: the residual stream and a hidden copy, and the widest moment of an MLP; or logits; or,
+    while a layer attends, queries, keys, values and scores. Prompts take as many rows of them as layers have that see
+    them, and logits only if the last layer does; what a sequence keeps whatever its length counts as its activations.
     """
     seeing, head = model.prompt_rows, not model.specs[model.pattern[-1]].cadence.skips_prompt
-    prompts, rows = [], []
+    stream, bare = 2 * model.hidden * model.dtype_bytes, model.hidden + 2 * model.kv_heads * model.head_dim
+    prompts, attention, pairs, rows = [], [], [], []
     for stage, share in zip(model.stages(parallel.pp), layout.shares, strict=True):
         kinds = model.layer_kinds(parallel.tp, expert_parallel=parallel.expert_parallel, stage=stage)
-        token = (max(mlp_width(layer) for _, layer in kinds) + 2 * model.hidden) * model.dtype_bytes
+        mlp = max(mlp_width(layer) for _, layer in kinds) * model.dtype_bytes
         logits = model.vocab if stage.samples else 0
-        prompts.append((seeing * token + head * logits * framework.prompt_logit_bytes) / share.token_bytes)
-        rows.append((token + logits * LOGIT_BYTES + framework.kv_copies * share.scratch) / share.token_bytes)
-    return max(prompts), max(rows)
+        sampled = head * (stream + logits * framework.prompt_logit_bytes)
+        prompts.append(max(seeing * (stream + mlp), sampled) / share.token_bytes)
+        attention.append(seeing * (stream + bare * model.dtype_bytes / parallel.tp) / share.token_bytes)
+        scores = framework.score_copies * ACTIVATION_BYTES * -(-model.heads // parallel.tp)
+        pairs.append(seeing * scores / share.token_bytes)
+        rows.append((stream + mlp + logits * LOGIT_BYTES + framework.kv_copies * share.scratch) / share.token_bytes)
+    widest = max(prompts) / parts, max(attention) / parts, max(pairs) / parts
+    return max(rows), WholePrompts(kept, model.layers, *widest, framework.reserved)
 
 
 def max_batch(

@@ -20,6 +20,27 @@ SCALE = 1 << 20
 
 
 @dataclass(frozen=True)
+class WholePrompts:
+    """Memory of prompts that run whole, in tokens' worth of KV.
+
+    kept         what is kept of a prompt when it is complete
+    layers       layers run one after the other, and each gives back at once what it does not keep: of the rest of a
+                 prompt only one layer's part is there at a time
+    activations  per token of the prompt, at the widest moment of an MLP or of the output head
+    attention    per token of the prompt, while a layer attends
+    scores       then, per pair of tokens of the prompt: scores of attention that is not fused
+    reserved     the cache is there for the whole length of the sequence before its prompt runs
+    """
+
+    kept: Line
+    layers: int
+    activations: float
+    attention: float = 0.0
+    scores: float = 0.0
+    reserved: bool = False
+
+
+@dataclass(frozen=True)
 class Footprint:
     """What one sequence holds, in tokens' worth of KV (bytes over the bytes of a token in the engine's blocks), with
     KV of n tokens and a prompt of P.
@@ -31,6 +52,7 @@ class Footprint:
     at_once      all that it will ever need is taken when it starts, and held until it ends: contiguous rows, static
                  batches
     slot_tokens  with `at_once`: every sequence takes a row of as many tokens, whatever its own length
+    whole        with `at_once`: prompts run whole, and bring their activations
     """
 
     decoding: Line = CONTEXT
@@ -38,6 +60,7 @@ class Footprint:
     host: Line = NOTHING
     at_once: bool = False
     slot_tokens: int | None = None
+    whole: WholePrompts | None = None
 
 
 class Curve:
@@ -85,6 +108,8 @@ class PlannedMemory:
         self._prefilling = Curve(footprint.prefilling)
         self._host = footprint.host
         self._slot = footprint.slot_tokens
+        self._whole = footprint.whole
+        self._kept = Curve(footprint.whole.kept if footprint.whole else NOTHING)
 
     def prompt_blocks(self, prompt: int, computed: int) -> int:
         """Of a sequence with KV of `computed` tokens, the last of which come with the step that computes its prompt.
@@ -105,7 +130,19 @@ class PlannedMemory:
     def whole_blocks(self, prompt: int, final: int) -> int:
         """The most that a sequence holds before it has KV of more than `final` tokens."""
         final = max(prompt, final if self._slot is None else self._slot)
-        return max(self.prompt_blocks(prompt, prompt), self.decode_blocks(prompt, final))
+        if self._whole is None:
+            return max(self.prompt_blocks(prompt, prompt), self.decode_blocks(prompt, final))
+        kept = self._decoding.units(final, prompt)
+        return -(-max(kept, self._prompt_units(self._whole, prompt, kept)) // self.block_units)
+
+    def _prompt_units(self, whole: WholePrompts, prompt: int, final: int) -> int:
+        """What a sequence holds while its prompt runs whole; `final`: what it keeps at its full length."""
+        passing = prompt / whole.layers
+        if not whole.reserved:
+            by_layer = self._kept.units(prompt, prompt) + round(passing * SCALE)
+            final, passing = min(self._prefilling.units(prompt, prompt), by_layer), 0.0
+        widest = max(whole.activations, whole.attention + whole.scores * prompt) * prompt
+        return final + round((passing + widest) * SCALE)
 
     def host_bytes(self, prompt: int, final: int) -> float:
         """The most host memory of such a sequence, which grows with its context."""

@@ -275,7 +275,7 @@ def test_prompts_of_a_block_transformer_have_no_logits():
     framework, layout = FRAMEWORKS["hf_concat"], kv_layout(model, ONE)
     found = framework_footprint(framework, model, ONE, layout)
     widest = (2 * 4096 + 2 * 1024) * 2
-    assert found.prefilling.prompt * layout.token_bytes == pytest.approx(widest / 4)
+    assert found.whole.activations * layout.token_bytes == pytest.approx(widest / 4)
     scratch = 2 * model.scratch_bytes_at(1)
     assert found.decoding.base * layout.token_bytes == pytest.approx(widest + 50_304 * LOGIT_BYTES + scratch)
     batches = [max_batch(m, H100, 2048, 128, framework="hf_concat") for m in (whole, model)]
