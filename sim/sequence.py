@@ -78,7 +78,8 @@ def plan_sequence(scenario: Scenario, model: ModelSpec) -> Planned | None:
         problem = "frameworks that run other kernels than vLLM are not available with pipeline stages in this version"
         raise InputError(problem, path="engine.framework", found=spec.engine.framework)
     _check_banks(model, [f"policies.{family}" for family, _ in policies])
-    importance = _Asked(lambda: _importance(scenario))
+    named_data = _importance(scenario) if spec.importance else None  # read here: its mistakes are not a policy's
+    importance = _Asked(lambda: named_data or _importance(scenario))
     built: list[tuple[str, SequencePolicy]] = []
     for family, named in policies:
         path = f"policies.{family}"
@@ -110,7 +111,7 @@ def plan_sequence(scenario: Scenario, model: ModelSpec) -> Planned | None:
         (type(policy).__name__, partial(policy.coverage, middle)) for _, policy in built if hasattr(policy, "coverage")
     )
     found = measured(plan_of_all, model, whole_prompts=framework.whole_prompts)
-    return replace(found, importance=lambda: getattr(importance.data, "about", None), covers=covers)
+    return replace(found, importance=lambda: _said(importance.data), covers=covers)
 
 
 def _reading(source: LayerPlan, own: LayerPlan) -> LayerPlan:
@@ -143,6 +144,12 @@ def _importance(scenario: Scenario) -> Importance:
     wanted = scenario.spec.importance or PolicySpec(name="synthetic")
     found: Importance = build(wanted.model_dump(), scenario.base_dir)
     return found
+
+
+def _said(data: Importance | None) -> str | None:
+    """What the report says of the data: where it comes from, and what was asked beyond it."""
+    lines = (getattr(data, "about", ""), *getattr(data, "notes", ()))
+    return "; ".join(filter(None, lines)) or None
 
 
 def layer_view(model: ModelSpec, index: int, spec: ScenarioSpec, importance: Importance) -> LayerView:

@@ -75,7 +75,7 @@ def make_grid(name: str, *, pages: tuple[int, ...] = PAGES) -> Floats:
 
 def layers_for(pages: int) -> int:
     """Independent layers to simulate: more of short contexts, which vary more and cost less."""
-    return max(4, min(64, 2**14 // pages))
+    return max(24, min(96, 2**15 // pages))
 
 
 def _of_context(name: str, pages: int) -> Floats:

@@ -73,7 +73,7 @@ class Recorded:
         """One line for the report."""
         layers, steps, pages = self.scores.shape
         return (
-            f"token importance: recorded from {self.metadata['model']} ({self.metadata['source']}): {layers} layers, "
+            f"recorded from {self.metadata['model']} ({self.metadata['source']}): {layers} layers, "
             f"{steps} steps, {pages} pages of {self.page_tokens} tokens; other contexts are taken to be like it"
         )
 
@@ -163,7 +163,7 @@ class Recorded:
         return np.asarray(np.logaddexp.reduce(parts, axis=3))
 
     def _beyond(self, text: str) -> None:
-        self.asked[f"importance: {self.file}: {text}"] = None
+        self.asked[f"{self.file}: {text}"] = None
 
 
 def save(path: Path, scores: npt.NDArray[np.float16], metadata: Mapping[str, object]) -> None:

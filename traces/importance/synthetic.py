@@ -17,7 +17,7 @@ from traces.random import stream
 
 FITTED_TOKENS = 40 * PAGE_TOKENS
 """Selected tokens up to which the page process holds (kv-systems.md section 2.1.2: not beyond 40 pages of 32)."""
-RATIOS = (1, 1.125, 1.25, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, *(2**power for power in range(6, 14)))
+RATIOS = (1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, *(2**power for power in range(6, 14)))
 """Contexts that recalls are taken at, as multiples of the cache."""
 MOST_PAGES = grid.PAGES[-1]
 ERROR, LEAST = 0.05, 2e-3
@@ -42,7 +42,7 @@ class Synthetic:
     def about(self) -> str:
         """One line for the report."""
         return (
-            f"token importance: synthetic, setting {self.setting}; pages fitted to ArkVale Fig. 4b (rms factor 1.6), "
+            f"synthetic, setting {self.setting}; pages fitted to ArkVale Fig. 4b (rms factor 1.6), "
             "tokens to single statistics of InfiniGen, PQCache and arXiv 2603.13430; the data does not tell the "
             f"settings {', '.join(SETTINGS)} apart: compare them"
         )
@@ -62,13 +62,11 @@ class Synthetic:
         check_sizes(selected, cached, page_tokens)
         if selected * page_tokens > FITTED_TOKENS:
             self.asked[
-                f"importance: {selected} selected pages of {page_tokens} tokens are more than the {FITTED_TOKENS} "
+                f"{selected} selected pages of {page_tokens} tokens are more than the {FITTED_TOKENS} "
                 "tokens that the page process was fitted to; of 2048 it recalls 7 times too few (ArkVale Fig. 4b)"
             ] = None
         if page_tokens != PAGE_TOKENS:
-            self.asked[
-                f"importance: pages of {page_tokens} tokens are taken to change as those of {PAGE_TOKENS} do"
-            ] = None
+            self.asked[f"pages of {page_tokens} tokens are taken to change as those of {PAGE_TOKENS} do"] = None
         return through([(pages * page_tokens, value) for pages, value in recall_points(self.setting, selected, cached)])
 
     def keys_for(self, mass: float) -> Line:

@@ -26,7 +26,7 @@ class Table:
 
     name = "table"
     about = (
-        "token importance: published tables (recalls ArkVale Fig. 4b, keys InfiniGen, hit ratio PQCache), each of its "
+        "published tables (recalls ArkVale Fig. 4b, keys InfiniGen, hit ratio PQCache), each of its "
         "paper's own models and contexts; what they do not print is refused"
     )
     notes: tuple[str, ...] = ()
