@@ -16,7 +16,7 @@ from sim.cost.framework import FRAMEWORKS, framework_footprint, framework_plan, 
 from sim.cost.kv import hybrid_layout, kv_layout
 from sim.cost.layer import LayerCost
 from sim.cost.memory import LOGIT_BYTES, Limits, hbm_budget
-from sim.cost.parallel import Parallel
+from sim.cost.parallel import Exchange, Parallel
 from sim.cost.planned import PlannedStep
 from sim.cost.stage import Attended
 from sim.cost.step import StepCost
@@ -149,6 +149,24 @@ def test_block_decoder_runs_once_a_block():
     assert times.attention == pytest.approx(attention + 12 * token.decode(64, 64 * 6), rel=1e-9)
     head = cost.linear(64, 64) - 12 * block.linear(64) / 4 - 12 * token.linear(80)
     assert head == pytest.approx(StepCost(whole, H100).linear(64, 64) - 24 * token.linear(64), rel=1e-9)
+
+
+def test_ranks_exchange_what_runs():
+    """Two all-reduces of each layer that runs, of its rows; the embedding's of every token."""
+    two = Parallel(tp=2)
+    model = changed("block_transformer", load_model("pythia-410m"))
+    cost = StepCost(model, H100, parallel=two)
+    reduce = Exchange(cost.kernels, two).all_reduce
+    row, logits = 1024 * 2, 50_304 * 2
+
+    def expected(block, token, embedded, sampled):
+        runs = sum(times * 2 * 12 * reduce(rows * row) for times, rows in (*block, *token))
+        return runs + reduce(embedded * row) + Exchange(cost.kernels, two).gather(sampled * logits)
+
+    assert cost.exchange(64, 64) == pytest.approx(expected([(0.25, 64)], [(1, 80)], 64, 64), rel=1e-9)
+    mixed = cost.mixed_step(64, 64_000, [Attended(384, 0)], [(512, 0)], 576, 65)
+    whole = expected([(0.25, 64 + 128), (0.75, 128)], [(1, 82)], 576, 65)
+    assert mixed.exchange == pytest.approx(whole, rel=1e-9)
 
 
 def test_the_token_decoder_skips_the_prompt():
