@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hw_profiles.lines import Line, constant
-from policies.options import number, rate, switch
+from policies.options import number, rate, switch, whole
 from policies.selection.base import Selector
 from policies.sequence.plan import LayerPlan, LayerView, Move, When, Work
 from policies.sequence.shapes import (
@@ -30,11 +30,11 @@ class InfiniGen(Selector):
 
     Per sequence and layer, with k(n) tokens fetched of n:
       HBM     a share of every key: 1 / 2 `partial_ratio` of KV (5.0 GB for OPT-13B, batch 20, 2048 tokens, 0.3), part
-              of the query weights, buffers for what two layers fetched (and for all KV of one layer, for layer 0)
+              of the query weights, buffers for what two layers fetched (and for all KV of one layer)
       host    all KV, x `pool`
       step    during layer l the scores of layer l + 1 are guessed from its input (reads the partial keys), host threads
-              gather 2 k rows per head, one copy brings them; layer l + 1 waits for it. Layer 0 has no layer before it
-              and loads everything. The new token's KV goes to the host
+              gather 2 k rows per head, one copy brings them; layer l + 1 waits for it. Layers that nothing is guessed
+              for load everything. The new token's KV goes to the host
       prompt  all KV goes to the host, layer by layer
     k(n) is the tokens that hold `mass` of the attention (importance data: `keys_for`), the same for all heads and at
     most `max_share` of the context. The paper counts keys whose guessed score is within alpha = 4 to 5 of the highest
@@ -44,6 +44,8 @@ class InfiniGen(Selector):
     partial_ratio  share of the channels of keys and queries that the guess uses: 0.3 in the paper, 0.2 in its scripts
     mass           of the attention that the fetched keys should hold
     max_share      of the context that is fetched at most
+    full_layers    layers that load everything: 2 in the repository (layer 0 has no layer before it, and its input does
+                   not tell what layer 1 needs: guessing begins in layer 1)
     prefetch       false: a layer guesses for itself and waits for all of it (ablation)
     gather_rate    bytes/s of the host threads that collect rows
     pool           share of the tokens that host memory holds (the paper's limit: 0.8; older ones are then dropped)
@@ -63,6 +65,7 @@ class InfiniGen(Selector):
         partial_ratio: float = 0.3,
         mass: float = 0.9,
         max_share: float = 0.2,
+        full_layers: int = 2,
         prefetch: bool = True,
         gather_rate: float | str = GATHER_RATE,
         pool: float = 1.0,
@@ -70,6 +73,7 @@ class InfiniGen(Selector):
         self.partial_ratio = number("partial_ratio", partial_ratio, 0.0, 1.0, above=True)
         self.mass = number("mass", mass, 0.0, 1.0, above=True)
         self.max_share = number("max_share", max_share, 0.0, 1.0, above=True)
+        self.full_layers = whole("full_layers", full_layers, 0, 10_000)
         self.prefetch = switch("prefetch", prefetch)
         self.gather_rate = rate("gather_rate", gather_rate)
         self.pool = number("pool", pool, 0.0, 1.0, above=True)
@@ -89,9 +93,9 @@ class InfiniGen(Selector):
             prompt_moves=(*before.prompt_moves, Move("d2h", Line(slope=stored), Line(), "async", source=SOURCE)),
             kept_in_prefill=tokens * (2 / layer.layers),
         )
-        if layer.index == 0:
-            load = Move("h2d", tokens * stored, constant(2), source=f"{SOURCE}: layer 0 loads all")
-            return whole.plus(moves=(load,), extra=tokens * stored)
+        if layer.index < self.full_layers:
+            load = Move("h2d", tokens * stored, constant(2), source=f"{SOURCE}: the first layers load all")
+            return whole.plus(moves=(load,), extra=tokens * (stored / self.full_layers))
         fetched = self.attended(layer)
         partial = tokens * (layer.token_bytes / 2 * self.partial_ratio)
         guess = Work(
@@ -113,8 +117,12 @@ class InfiniGen(Selector):
             fixed_extra=before.fixed_extra + self._weights(layer),
         )
 
+    def applies(self, layer: LayerView) -> bool:
+        """In layers that are guessed for."""
+        return layer.index >= self.full_layers
+
     def attended(self, layer: LayerView) -> Line:
-        """k(n): tokens fetched, of any layer but the first."""
+        """k(n): tokens fetched, of layers that are guessed for."""
         return lesser(layer.importance.keys_for(self.mass), context_of(layer) * self.max_share)
 
     def _width(self, layer: LayerView) -> float:

@@ -43,6 +43,8 @@ def block_ms(run: Measured) -> float:
 
 
 FIG18 = {name: setting(name, 8, 2032, 16) for name in SYSTEMS}
+FIG18["InfiniGen"] = FIG18["InfiniGen"].but(policies={"name": "infinigen", "partial_ratio": 0.2, "full_layers": 0})
+"""A block that is guessed for: the first two load everything."""
 FIG14 = {name: setting(name, 20, 1920) for name in SYSTEMS}
 PRIOR = ("FlexGen + INT4", "FlexGen + H2O")
 SWEEP = tuple(
