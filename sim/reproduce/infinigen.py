@@ -136,6 +136,7 @@ TABLES = (
                 "holds",
                 tuple(setting(name, batch, 1920) for batch in (4, 20) for name in ("FlexGen", "InfiniGen")),
                 lambda a, b, c, d: float(c.total_s / d.total_s > a.total_s / b.total_s),
+                note="at batch 4 the simulated step is shorter than the authors' loop allows, so the gain is there already",
             ),
             Figure(
                 "without the prefetch it is slower",
@@ -148,11 +149,11 @@ TABLES = (
                 lambda ahead, critical: float(critical.step_ms > ahead.step_ms),
             ),
             Figure(
-                "with a link without limits the advantage over FlexGen is below 10 %",
+                "with a link without limits less than a tenth of the advantage over FlexGen is left",
                 1,
                 "holds",
-                tuple(FIG14[name].but(more=FAST) for name in ("FlexGen", "InfiniGen")),
-                lambda flexgen, ours: float(flexgen.step_ms / ours.step_ms < 1.1),
+                tuple(FIG14[name].but(more=more) for more in (PCIE3, FAST) for name in ("FlexGen", "InfiniGen")),
+                lambda a, b, c, d: float(c.step_ms / d.step_ms - 1 < 0.1 * (a.step_ms / b.step_ms - 1)),
             ),
         ),
         "ordering",

@@ -46,11 +46,25 @@ TABLES = (
         f"{WHERE}; over mixed precision by scores of all queries, written out",
         (
             Figure("prefill latency", 0.373, "saved", (SCORED, OURS), lambda a, b: 1 - b.ttft_ms / a.ttft_ms),
-            Figure("decode latency", 0.569, "saved", (FULL, OURS), lambda a, b: 1 - b.step_ms / a.step_ms),
-            Figure("memory", 0.198, "saved", (FULL, OURS), lambda a, b: 1 - b.peak_bytes / a.peak_bytes),
+            Figure(
+                "decode latency",
+                0.569,
+                "saved",
+                (FULL, OURS),
+                lambda a, b: 1 - b.step_ms / a.step_ms,
+                "not comparable",
+                "against fp16: the abstract's baseline is another mixed-precision cache, whose decode path was not read",
+            ),
+            Figure(
+                "memory",
+                0.198,
+                "saved",
+                (FULL, OURS),
+                lambda a, b: 1 - b.peak_bytes / a.peak_bytes,
+                "not comparable",
+                "against fp16, while the baseline also holds all scores of a prompt, which are not counted here",
+            ),
         ),
-        note="the abstract does not name the baseline: prefill is taken against scores of all queries, decode "
-        "and memory against fp16",
         quick=True,
     ),
 )
