@@ -15,7 +15,7 @@ from hw_profiles.errors import InputError
 from hw_profiles.lines import Line, constant
 from hw_profiles.models import ModelSpec
 from hw_profiles.profile import Profile
-from policies.sequence.plan import LayerPlan, Work
+from policies.sequence.plan import PLAIN, LayerPlan, Work
 from policies.sequence.scores import ACTIVATION_BYTES, SQUARE
 from sim.cost.kv import KVLayout, kv_layout
 from sim.cost.memory import LOGIT_BYTES, Limits, hbm_budget, mlp_width
@@ -45,6 +45,8 @@ class Framework:
     score_passes        times that a score of a prompt's attention crosses HBM, where that is not fused: all S x S of
                         them, two bytes each; 0: it is
     score_copies        of them that are in memory at a time
+    attention_rate      bandwidth of its own decode attention, over tokens in the engine's format, as a share of that of
+                        the profile's kernel
     launches_per_layer  kernels that the host launches per layer, where elementwise operations are not fused; None:
                         those of the model (sim.cost.layer)
     sync_s              per layer and step: the host waits for the GPU, s
@@ -64,6 +66,7 @@ class Framework:
     prompt_logit_bytes: int = 0
     score_passes: int = 0
     score_copies: int = 0
+    attention_rate: float = 1.0
     launches_per_layer: int | None = None
     sync_s: float = 0.0
     overlap: bool = True
@@ -72,7 +75,7 @@ class Framework:
     @property
     def plans(self) -> bool:
         """True if it changes what layers run, whatever the policies."""
-        return self.concat or self.score_passes > 0
+        return self.concat or self.score_passes > 0 or self.attention_rate != 1.0
 
     def defaults(self) -> Mapping[str, Any]:
         """What of `engine:` follows from the framework, and can be nothing else where `needs` says so."""
@@ -104,6 +107,14 @@ _FLEXGEN_LAUNCHES = 20
 product, mask (compare, where), softmax, product, transpose, output, residual; norm, two products, activation,
 residual."""
 
+EAGER_ATTENTION = 0.5
+"""Calibrated on LCKV's Table 1 (arXiv 2405.10637), Llama-7B on an A100, 2048 + 2048 tokens: steps of 304 ms with 128
+sequences and 3 layers with a cache, and of 133 ms with 42 and 11, less weights and copies, leave 0.52 and 0.48 of the
+rate for two products, mask and softmax as kernels of their own."""
+FLEXGEN_ATTENTION = 0.7
+"""Calibrated on H2O's logs with the full cache (FMInference/H2O, a100_80): decode steps of 46.4 ms (OPT-6.7B, 24
+sequences) and 41.8 ms (13B, 4), less weights, leave 0.69 and 0.68 of the rate."""
+
 FRAMEWORKS: Mapping[FrameworkName, Framework] = {
     "vllm_paged": Framework("paged blocks, continuous batching, chunked prefill, CUDA graphs", "vllm v1"),
     "hf_concat": Framework(
@@ -120,6 +131,7 @@ FRAMEWORKS: Mapping[FrameworkName, Framework] = {
         static=True,
         graphs=False,
         prompt_logit_bytes=LOGIT_BYTES,
+        attention_rate=EAGER_ATTENTION,
         launches_per_layer=48,
     ),
     "flexgen_sync": Framework(
@@ -133,6 +145,7 @@ FRAMEWORKS: Mapping[FrameworkName, Framework] = {
         prompt_logit_bytes=2,
         score_passes=6,
         score_copies=2,
+        attention_rate=FLEXGEN_ATTENTION,
         launches_per_layer=_FLEXGEN_LAUNCHES,
         sync_s=50e-6,
         overlap=False,
@@ -148,6 +161,7 @@ FRAMEWORKS: Mapping[FrameworkName, Framework] = {
         prompt_logit_bytes=2,
         score_passes=6,
         score_copies=2,
+        attention_rate=FLEXGEN_ATTENTION,
         launches_per_layer=_FLEXGEN_LAUNCHES,
         sync_s=50e-6,
     ),
@@ -171,6 +185,8 @@ def framework_plan(framework: Framework, layer: LayerPlan, token_bytes: float, h
     if framework.score_passes and heads:
         square = SQUARE * framework.score_passes * ACTIVATION_BYTES * heads
         layer = replace(layer, pair_bytes=max(layer.pair_bytes, square), prefill_flops=max(layer.prefill_flops, SQUARE))
+    if framework.attention_rate != 1.0 and layer.form == PLAIN:  # formats bring kernels of their own
+        layer = replace(layer, form=replace(PLAIN, rate=framework.attention_rate))
     if not framework.overlap:
         moves = [replace(m, when="critical") if m.when == "ahead" else m for m in layer.moves]
         prompt = [replace(m, when="critical") if m.when == "ahead" else m for m in layer.prompt_moves]

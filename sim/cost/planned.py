@@ -239,7 +239,7 @@ def _check_layers(model: ModelSpec, plan: SequencePlan) -> None:
     """Raise InputError for policies that choose among tokens in layers that keep blocks, or a window of their own: what
     is a token to them is not defined. Kernels beside the attention (a framework's) are."""
     for place, layer in zip(model.pattern, plan.layers, strict=True):
-        spec, rest = model.specs[place], replace(layer, works=(), attended=CONTEXT)
+        spec, rest = model.specs[place], replace(layer, works=(), attended=CONTEXT, form=replace(layer.form, rate=1.0))
         if (spec.cadence.period > 1 or spec.scratch_bytes) and rest != FULL:
             reason = "not all of its layers keep the KV of every token"
             raise InputError(f"policies within a sequence are not defined for {model.name}: {reason}")

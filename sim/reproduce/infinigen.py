@@ -136,7 +136,7 @@ TABLES = (
                 "holds",
                 tuple(setting(name, batch, 1920) for batch in (4, 20) for name in ("FlexGen", "InfiniGen")),
                 lambda a, b, c, d: float(c.total_s / d.total_s > a.total_s / b.total_s),
-                note="at batch 4 the simulated step is shorter than the authors' loop allows, so the gain is there already",
+                note="at batch 4 the simulated step is shorter than in the authors' loop: the gain is there already",
             ),
             Figure(
                 "without the prefetch it is slower",

@@ -30,8 +30,8 @@ PAGEABLE = {"links": {"pcie_h2d": {"bandwidth": "10.5 GB/s"}}}
 LAUNCH_3090 = "20 us"
 """Fitted: host time per kernel. One sequence of the 7B model takes 31.2 ms a step there, in 32 x 48 launches."""
 FITTED = (
-    "host time per kernel on the RTX 3090's host (20 us, from the 7B row of one sequence); the share of the HBM rate that "
-    "eager attention reaches (engine.framework: hf_concat), from the A100's rows with warm-up layers"
+    "host time per kernel on the RTX 3090's host (20 us, from the 7B row of one sequence); the share of the HBM rate "
+    "that eager attention reaches (engine.framework: hf_concat), from the A100's rows with warm-up layers"
 )
 
 

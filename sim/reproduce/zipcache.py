@@ -53,7 +53,7 @@ TABLES = (
                 (FULL, OURS),
                 lambda a, b: 1 - b.step_ms / a.step_ms,
                 "not comparable",
-                "against fp16: the abstract's baseline is another mixed-precision cache, whose decode path was not read",
+                "against fp16: the abstract's baseline is another mixed-precision cache, whose decoding was not read",
             ),
             Figure(
                 "memory",

@@ -1,5 +1,7 @@
 """What transformed models cost: reads as before, memory and copies less, prompts once, nine times, or not at all."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -204,7 +206,7 @@ def test_yoco_keeps_windows_apart():
 
 def planned(model, *, change=None):
     """Steps of a cache that is concatenated, of layers whose plan is otherwise `change`."""
-    framework = FRAMEWORKS["hf_concat"]
+    framework = replace(FRAMEWORKS["hf_concat"], attention_rate=1.0)
     layers = []
     for layer in layers_of(model):
         plan = LayerPlan(attended=CONTEXT if layer.window is None else upto(layer.window))

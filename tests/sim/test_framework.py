@@ -142,7 +142,19 @@ def test_loads_ahead_need_overlap():
     layer = FULL.plus(moves=[Move("h2d", CONTEXT, when="ahead"), Move("d2h", CONTEXT, when="async")])
     sync, beside = (framework_plan(FRAMEWORKS[f], layer, 1.0) for f in ("flexgen_sync", "flexgen_overlap"))
     assert [move.when for move in sync.moves] == ["critical", "async"]
-    assert beside is layer
+    assert beside.moves == layer.moves
+
+
+def test_attention_of_its_own_is_slower_unless_a_format_brings_a_kernel():
+    """Half of the rate is twice the time of what is attended, in the same bytes of memory and copies."""
+    for name, row in FRAMEWORKS.items():
+        found = framework_plan(row, FULL, 1.0).form
+        assert found.rate == row.attention_rate
+        assert found.of(CONTEXT).at(300, 10) == FULL.form.of(CONTEXT).at(300, 10)
+        assert found.read(CONTEXT).at(300, 10) == pytest.approx(300 / row.attention_rate), name
+        packed = replace(FULL, form=Form(key=0.25, value=0.25))
+        assert framework_plan(row, packed, 1.0).form == packed.form
+    assert FRAMEWORKS["vllm_paged"].attention_rate == 1.0 > FRAMEWORKS["flexgen_sync"].attention_rate
 
 
 def test_launches_and_waits_per_layer(made):
