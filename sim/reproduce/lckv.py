@@ -6,6 +6,8 @@ cache, which concatenates: twice the KV in memory, three times in traffic (kv-ca
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sim.reproduce.rows import Figure, Table
 from sim.reproduce.setting import MOST, Setting
 
@@ -37,7 +39,7 @@ FITTED = (
 
 def setting(gpu: str, model: str, prompt: int, output: int, warm: int | None) -> Setting:
     """As many sequences as fit; `warm` layers keep a cache of their own (None: all do)."""
-    more: dict[str, object] = {}
+    more: Mapping[str, object] = {}
     engine = {"eager_launch": LAUNCH_3090} if gpu == "rtx-3090" else {}
     policies: list[object] = [] if warm is None else [{"name": "lckv", "warmup": warm}]
     if f"{model} on {gpu}" == OFFLOADED:
