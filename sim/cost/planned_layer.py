@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -66,6 +67,9 @@ class PlannedLayer:
         ranks: int,
         flop_rate: float,
     ) -> None:
+        if ranks > 1:  # what is fixed is of the whole layer too
+            own = [tuple(replace(w, fixed=w.fixed / ranks) for w in works) for works in _all_works(plan)]
+            plan = replace(plan, works=own[0], prompt_works=own[1], after_prompt=own[2])
         self.kind, self.plan, self._terms = kind, plan, terms
         self.attended = Summed(plan.form.read(plan.attended), terms)
         self.launches = sum(work.launches for work in plan.works)
@@ -192,6 +196,10 @@ class PlannedLayer:
 def way(move: Move) -> str:
     """What of a step a move bears on: loads that the layer waits for, loads ahead, stores."""
     return "store" if move.direction == "d2h" else "ahead" if move.when == "async" else move.when
+
+
+def _all_works(plan: LayerPlan) -> tuple[tuple[Work, ...], ...]:
+    return plan.works, plan.prompt_works, plan.after_prompt
 
 
 def move_seconds(move: Move, model: CopyModel, nbytes: Seconds, copies: Seconds) -> Seconds:

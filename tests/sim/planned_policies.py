@@ -43,3 +43,13 @@ class Host(SequencePolicy):
         works = tuple(Work("score", CONTEXT * size, launches=2) for _ in range(self.works))
         stores = (Move("d2h", CONTEXT * size, when="async"),)
         return replace(before, moves=moves, works=works, host=CONTEXT * size, prompt_moves=stores)
+
+
+class Fixed(SequencePolicy):
+    """Reads `size` bytes per layer in every step, whatever the sequences."""
+
+    def __init__(self, size: float = 1e9) -> None:
+        self.size = size
+
+    def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
+        return before.plus(works=[Work("weights", fixed=self.size, launches=0)])

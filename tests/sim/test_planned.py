@@ -151,3 +151,13 @@ def test_fast_profile_is_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Profile, "copy_model", lambda self, *a: seen.append(a) or original(self, *a))
     scenario({"selection": own("Host")}, links={"pcie_h2d": {"bandwidth": "10 GB/s"}}).run()
     assert ("pcie_h2d", "loop") in seen
+
+
+def test_what_is_fixed_is_shared_by_the_ranks() -> None:
+    extra = []
+    for tp in (1, 2):
+        hardware = {"profile": "h100-sxm", "tp": tp}
+        works = run({"selection": own("Fixed")}, hardware=hardware).tables["steps"].to_pandas()
+        alone = works[works.prefill_seqs == 0]
+        extra.append(float((alone.works_s / alone["count"]).mean()))
+    assert extra[0] == pytest.approx(2 * extra[1])
