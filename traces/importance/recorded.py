@@ -121,6 +121,8 @@ class Recorded:
 
     def hit_ratio(self, cached_tokens: int, selected_tokens: int, block_tokens: int) -> float:
         """Of the most often selected blocks, replayed. Blocks must be whole pages of the recording."""
+        if selected_tokens <= 0:
+            return 1.0
         scores = self._pages(self.page_tokens)
         if block_tokens % self.page_tokens:
             allowed = f"a multiple of {self.page_tokens} tokens"

@@ -55,8 +55,11 @@ def keys_for(mass: float) -> Line:
 def hit_ratio(cached_tokens: int, selected_tokens: int, block_tokens: int, context: float | None = None) -> float:
     """Share of selected tokens that are in a cache of the blocks most often selected (LFU once it is warm).
 
-    `context` tokens, by default 10 for each selected one, as in PQCache. Only whole blocks are cached.
+    `context` tokens, by default 10 for each selected one, as in PQCache. Only whole blocks are cached. Of no selected
+    tokens none is missed.
     """
+    if selected_tokens <= 0:
+        return 1.0
     tokens = context or selected_tokens / SHARE
     cached = min(cached_tokens // block_tokens * block_tokens / tokens, 1.0)
     share = min(selected_tokens / tokens, 1.0)

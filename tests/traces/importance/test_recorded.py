@@ -60,6 +60,7 @@ def test_keys_coverage_and_hits_counted_by_hand(tmp_path):
     assert recorded.coverage(64, 64) == 1.0
     assert recorded.hit_ratio(16, 16, 16) == pytest.approx(0.5)  # cached 0 both times; wanted 1, then 0
     assert recorded.hit_ratio(64, 16, 16) == 1.0
+    assert recorded.hit_ratio(16, 0, 16) == 1.0
     assert recorded.notes == ("scores.npz: keys are counted in pages of 16 tokens",)
 
 

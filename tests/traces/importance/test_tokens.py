@@ -45,6 +45,10 @@ def test_hit_ratio_grows_with_the_cache_and_falls_with_the_context_and_the_block
     assert by_block == sorted(set(by_block), reverse=True)
 
 
+def test_of_nothing_selected_nothing_is_missed():
+    assert tokens.hit_ratio(4096, 0, 128) == 1.0
+
+
 def test_a_block_larger_than_the_cache_does_not_fit():
     assert tokens.hit_ratio(100, 1600, 128) == 0.0
 
