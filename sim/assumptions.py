@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from hw_profiles.units import format_bytes
 from policies.tables import EVICTION_BOUNDS
+from sim.cost.framework import FRAMEWORKS
 from sim.cost.memory import HBMBudget
 from sim.cost.step import StepCost
+from sim.framework_spec import shares_nothing
 from sim.inputs import Inputs
 from sim.sequence import Planned
 from sim.spec import ScenarioSpec
@@ -14,6 +16,18 @@ CLAIRVOYANT = (
     "belady is clairvoyant in arrival order: it evicts what the requests that have not been admitted yet need last, in "
     "the order in which they arrive. It bounds block hits of a fixed sequence of accesses (`kvsim cache`); here timing "
     "changes that order and whole prefixes count, so it is something to compare with and promises nothing on latency."
+)
+
+
+SERVED = (
+    "Modelled: arrivals, lengths and prefix sharing of the trace; vLLM v1 scheduling (token budget, chunked prefill, "
+    "FCFS, preemption by recompute); prefix caching by chained hashes in full engine blocks; one copy engine per "
+    "direction and GPU over shared bandwidths; one copy per contiguous piece of an engine block (engine.kv_layout); "
+    "loading of cached prefixes as engine.loading says (by default a request waits for its own, its batch does not)."
+)
+OUTPUT = (
+    "Output tokens are private to their request: they hold HBM, stay cached until evicted, and are neither hit by "
+    "another request nor offloaded."
 )
 
 
@@ -31,12 +45,9 @@ def assumptions(spec: ScenarioSpec, cost: StepCost, inputs: Inputs) -> list[str]
     planned, budget, model = inputs.planned, inputs.budget, inputs.model
     ahead = spec.engine.l2_prefetch or (0 if planned is None else planned.plan.l2_lookahead)
     prefetch = f" but for {format_bytes(ahead)} of KV per layer that are prefetched into it" if ahead else ""
+    shares = shares_nothing(spec.engine) is None
     return [
-        "Modelled: arrivals, lengths and prefix sharing of the trace; vLLM v1 scheduling (token budget, chunked "
-        "prefill, FCFS, preemption by recompute); prefix caching by chained hashes in full engine blocks; one copy "
-        "engine per direction and GPU over shared bandwidths; one copy per contiguous piece of an engine block "
-        "(engine.kv_layout); loading of cached prefixes as engine.loading says (by default a request waits for its "
-        "own, its batch does not).",
+        SERVED if shares else _framework(spec),
         f"Step time: matrix products, attention (cold in L2{prefetch}), elementwise kernels and launches from the "
         "profile's fitted models. Host time per step is engine.host_time (0 s: asynchronous scheduling hides it).",
         *(f"Model: {note}." for note in model.notes),
@@ -44,14 +55,47 @@ def assumptions(spec: ScenarioSpec, cost: StepCost, inputs: Inputs) -> list[str]
         *_parallel(spec),
         *_windows(cost, budget),
         *_prefetch(ahead),
-        *_within(planned),
+        *_within(planned if spec.policies.within else None),
+        *_host(inputs),
         *([CLAIRVOYANT] if bounds(spec) else []),
-        "Output tokens are private to their request: they hold HBM, stay cached until evicted, and are neither hit by "
-        "another request nor offloaded.",
+        *([OUTPUT] if shares else []),
         "Copies slow the kernels of their GPU, by bytes moved during a step and the profile's interference factors "
         "(estimates unless the profile says otherwise).",
         f"Not modelled in this version: L2 residency{' (but for that prefetch)' if ahead else ''}, bandwidth that GPUs "
         "of a host share (unless `links:` gives it), speculation, tokenisation, client network.",
+    ]
+
+
+def _framework(spec: ScenarioSpec) -> str:
+    """How requests are served where they share nothing."""
+    engine = spec.engine
+    framework = FRAMEWORKS[engine.framework]
+    batches = "continuous batching into slots" if framework.slots else "continuous batching"
+    if engine.scheduling == "static":
+        batches = (
+            "static batches, whose rows compute on until the last has ended; answers end with their own last token"
+        )
+    syncs = f"; the host waits {framework.sync_s * 1e6:.0f} us per layer (an estimate)" if framework.sync_s else ""
+    return (
+        f"Modelled: arrivals and lengths of the trace; {batches}; engine.framework: {engine.framework}, "
+        f"{framework.about}. Requests share nothing, and each takes all memory that it will need when it starts. "
+        f"Prompts are not padded to the longest{syncs}."
+    )
+
+
+def _host(inputs: Inputs) -> list[str]:
+    """KV in host memory, if a plan keeps some there."""
+    footprint = inputs.footprint
+    if footprint is None or footprint.host.zero:
+        return []
+    limit = inputs.host_limit
+    room = (
+        "as much as it takes (engine.host_kv_memory is not set)"
+        if limit is None
+        else f"{format_bytes(int(limit))} per replica"
+    )
+    return [
+        f"KV in host memory: there is room for {room}, and a request counts at its final length from its admission."
     ]
 
 

@@ -32,6 +32,7 @@ def caveats(cluster: Cluster, summary: Mapping[str, Any]) -> list[str]:
         *_tiers(cluster),
         *_prefetch(cluster),
         *_priority(cluster),
+        *_host_memory(cluster),
         *_extrapolated(cluster, summary["profile"]),
     ]
     return warnings
@@ -93,6 +94,14 @@ def _priority(cluster: Cluster) -> list[str]:
         if cluster.trace.priorities is None
         else "the trace has priorities, which engine.scheduling: fcfs does not look at"
     ]
+
+
+def _host_memory(cluster: Cluster) -> list[str]:
+    """Room in host memory that nothing is kept in."""
+    footprint, limit = cluster.inputs.footprint, cluster.scenario.spec.engine.host_kv_memory
+    if limit is None or (footprint is not None and not footprint.host.zero):
+        return []
+    return ["engine.host_kv_memory: no policy within a sequence keeps KV in host memory, so it does nothing"]
 
 
 def _extrapolated(cluster: Cluster, profile: Mapping[str, Any]) -> list[str]:

@@ -132,3 +132,20 @@ def test_host_memory_limits_who_is_admitted(planned):
     none = planned(rows, footprint, host_limit=1_098_000)
     assert set(none.frames["requests"].status) == {"rejected"}
     assert "host memory" in none.frames["requests"].reason[0]
+
+
+def test_host_memory_of_a_scenario(run):
+    """KV of a policy that keeps it in host memory: room for two of three requests, an assumption, and a peak."""
+    rows = [(0, 1000, 100, [2 * i, 2 * i + 1]) for i in range(3)]
+    engine = {"prefix_caching": False}
+    free = run(rows, engine=engine, policies={"offload": "host_kv"}).summary
+    each = free["host_kv"]["peak_bytes"] / 3
+    assert each == pytest.approx(1099 * free["hardware"]["kv_bytes_per_token"], rel=1e-6)
+    assert "engine.host_kv_memory is not set" in " ".join(free["assumptions"])
+    engine["host_kv_memory"] = f"{2.5 * each:.0f} B"
+    tight = run(rows, engine=engine, policies={"offload": "host_kv"})
+    assert tight.frames["steps"].running.max() == 2
+    assert tight.summary["host_kv"] == {"limit_bytes": round(2.5 * each), "peak_bytes": 2 * each}
+    idle = run(rows, engine=engine).summary
+    assert "host_kv_memory" in " ".join(idle["warnings"])
+    assert "host_kv" not in idle

@@ -232,3 +232,12 @@ def test_contradictions_are_refused_with_one_line(made, framework, key, value):
 def test_nothing_behind_hbm_with_rows_of_its_own(scenario):
     with pytest.raises(InputError, match="hf_concat shares no KV"):
         scenario([(0, 100, 5, [1])], engine={"framework": "hf_concat"}, dram="10 GiB")
+
+
+def test_assumptions_say_which_framework(run):
+    rows = [(0, 100, 5, [1])]
+    plain, hf = (run(rows, engine={"framework": f}).summary["assumptions"] for f in ("vllm_paged", "hf_concat"))
+    assert "vLLM v1 scheduling" in plain[0]
+    assert "static batches" in hf[0]
+    assert "torch.cat" in hf[0]
+    assert not [line for line in hf if "stay cached" in line or "Policies within a sequence" in line]
