@@ -42,9 +42,9 @@ class Synthetic:
     def about(self) -> str:
         """One line for the report."""
         return (
-            f"synthetic, setting {self.setting}; pages fitted to ArkVale Fig. 4b (rms factor 1.6; contexts beyond 17,600 "
-            "tokens are extrapolated), tokens to single statistics of InfiniGen, PQCache and arXiv 2603.13430; the data "
-            f"does not tell the settings {', '.join(SETTINGS)} apart: compare them"
+            f"synthetic, setting {self.setting}; pages fitted to ArkVale Fig. 4b (rms factor 1.6; contexts beyond "
+            "17,600 tokens are extrapolated), tokens to single statistics of InfiniGen, PQCache and arXiv 2603.13430; "
+            f"the data does not tell the settings {', '.join(SETTINGS)} apart: compare them"
         )
 
     @property
