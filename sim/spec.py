@@ -9,25 +9,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from hw_profiles.errors import InputError
-from hw_profiles.formats import KV_FORMATS, WEIGHT_FORMATS
-from hw_profiles.units import Bytes, Rate, Seconds
+from hw_profiles.units import Rate, Seconds
 from policies.systems import expand
-from policies.tables import FAMILIES, LATER_FAMILIES, SEQUENCE_OFFLOAD, SEQUENCE_PREFETCH, WITHIN
-from sim.cost.framework import FrameworkName
+from policies.tables import WITHIN
 from sim.cost.parallel import Parallel
-from sim.cost.step import EAGER_LAUNCH_S
-from sim.engine.queue import Scheduling
-from sim.framework_spec import check_framework, shares_nothing, with_framework
-from sim.spec_base import Count, PolicySpec, Spec, refuse, resolved_path
+from sim.engine_spec import EngineSpec
+from sim.framework_spec import shares_nothing
+from sim.policies_spec import PoliciesSpec, names_of
+from sim.spec_base import Count, PolicySpec, Spec, resolved_path
 from sim.tier_spec import LinkSpec, TierSpec, check_ways
 from traces.spec import TraceSpec
 
 SCHEMA = "kvsim-scenario/1"
 MOST_REPLICAS = 4096
-MOST_ROWS = 65_536
 
 SLO_METRICS = ("ttft", "tpot", "itl", "e2e", "queue")
 SLO_STATISTICS = ("mean", "p50", "p90", "p95", "p99", "max")
@@ -59,149 +56,6 @@ class HardwareSpec(Spec):
     def _consistent(self) -> HardwareSpec:
         self.parallel.check()
         return self
-
-
-class LoadingSpec(Spec):
-    """How a cached prefix comes to HBM when its request is scheduled.
-
-    mode    blocking: the request waits for all of it while others run. layerwise: its prefill starts at once, each
-            layer when its part has arrived, and the batch waits with it (vLLM's connectors: wait_for_layer_load)
-    choose  always: everything that a tier has is loaded. by_cost: as much of the prefix as is faster than computing it
-    """
-
-    mode: Literal["blocking", "layerwise"] = "blocking"
-    choose: Literal["always", "by_cost"] = "always"
-
-
-class EngineSpec(Spec):
-    """The serving engine; defaults are vLLM's, but for host_time.
-
-    framework        how the engine holds KV, batches, launches and waits (sim.cost.framework); it settles what of the
-                     rest is not given
-    scheduling       fcfs: by arrival. priority: by the requests' priority, lower ones first, then by arrival. static:
-                     a batch is formed when nothing runs, and ends with the last of its sequences
-    num_gpu_blocks   KV blocks of HBM; derived from memory when not given
-    prefix_caching   false: requests share nothing, and no KV outlives its request
-    host_time        time per step that the GPU waits for the host; 0 s assumes asynchronous scheduling hides it
-    loading          how cached prefixes are loaded
-    kv_layout        what is contiguous in memory and so one copy: a block of all layers, of one layer, or of the keys
-                     or values of one layer
-    l2_prefetch      KV per layer that is prefetched into L2 ahead of decode attention (sim.cost.l2_prefetch); 0: none
-    weights_dtype    number format of the layers' matrices (hw_profiles.formats); None: the checkpoint's
-    kv_dtype         number format of the cache; None: the checkpoint's
-    hybrid_kv_cache  sliding layers keep no more than their window, where the model has others too
-    graphs           decode steps replay CUDA graphs; false: kernels are launched one by one (vLLM's enforce_eager)
-    graph_batch_sizes  decode batches that graphs are captured of, ascending; others are padded to the next, kernels of
-                     larger ones launched one by one. None: vLLM's (sim.cost.graphs)
-    eager_launch     host time per kernel without graphs: of any step if there are none, of decode steps above the
-                     largest if there are
-    slot_tokens      with slots (framework: static_graph): tokens of each; None: those of the longest request
-    host_kv_memory   bytes of host memory per replica for KV that policies within a sequence keep there; None: no limit
-    expert_skew      Zipf exponent of the popularity of experts (sim.cost.experts); 0: all alike
-    """
-
-    framework: FrameworkName = "vllm_paged"
-    kind: Literal["vllm", "sglang", "tensorrt_llm"] = "vllm"
-    max_num_seqs: Count = 256
-    max_num_batched_tokens: Count = 8192
-    scheduling: Scheduling = "fcfs"
-    block_tokens: Annotated[int, Field(ge=1, le=65536, strict=True)] = 16
-    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.9
-    num_gpu_blocks: Count | None = None
-    prefix_caching: Annotated[bool, Field(strict=True)] = True
-    host_time: Seconds = 0.0
-    loading: LoadingSpec = LoadingSpec()
-    kv_layout: Literal["block", "layer", "layer_kv"] = "block"
-    l2_prefetch: Bytes = 0
-    weights_dtype: str | None = None
-    kv_dtype: str | None = None
-    hybrid_kv_cache: Annotated[bool, Field(strict=True)] = True
-    graphs: Annotated[bool, Field(strict=True)] = True
-    graph_batch_sizes: tuple[Count, ...] | None = None
-    eager_launch: Seconds = EAGER_LAUNCH_S
-    slot_tokens: Count | None = None
-    host_kv_memory: Annotated[Bytes, Field(gt=0)] | None = None
-    expert_skew: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 0.0
-
-    @model_validator(mode="before")
-    @classmethod
-    def _settled(cls, value: Any) -> Any:
-        return with_framework(value) if isinstance(value, dict) else value
-
-    @model_validator(mode="after")
-    def _available(self) -> EngineSpec:
-        check_framework(self)
-        if self.kind != "vllm":
-            raise refuse(self.kind, "kind", "this engine", ("vllm",))
-        for key, formats in (("weights_dtype", WEIGHT_FORMATS), ("kv_dtype", KV_FORMATS)):
-            name = getattr(self, key)
-            if name is not None and name not in formats:
-                raise InputError("unknown number format", path=key, found=name, allowed=formats, near=formats)
-        sizes = self.graph_batch_sizes
-        if sizes is not None and (not sizes or list(sizes) != sorted(set(sizes)) or sizes[-1] > MOST_ROWS):
-            allowed = f"whole numbers from 1 to {MOST_ROWS} that ascend, such as [1, 2, 4, 8]"
-            raise InputError("", path="graph_batch_sizes", found=list(sizes), allowed=allowed)
-        if self.max_num_batched_tokens < self.max_num_seqs:
-            raise InputError(
-                "must not be less than max_num_seqs, since each running sequence takes a token of every step",
-                path="max_num_batched_tokens",
-                found=self.max_num_batched_tokens,
-                allowed=f"a whole number >= {self.max_num_seqs}",
-            )
-        return self
-
-
-def _several(value: Any) -> Any:
-    return value if isinstance(value, list | tuple) else [value]
-
-
-def _names(chosen: PolicySpec | tuple[PolicySpec, ...] | None) -> list[str]:
-    """Names of policies that do something."""
-    policies = chosen if isinstance(chosen, tuple) else () if chosen is None else (chosen,)
-    return [policy.name for policy in policies if policy.name != "none"]
-
-
-class PoliciesSpec(Spec):
-    """Policies by family, for every tier that does not name its own; those within a sequence (`policies.sequence`).
-
-    An offload or prefetch policy of what happens within a sequence goes by `sequence_offload`, `sequence_prefetch` once
-    the scenario is resolved. kv_format: one policy or several, applied in this order.
-    """
-
-    eviction: PolicySpec = PolicySpec(name="lru")
-    admission: PolicySpec | None = None
-    prefetch: PolicySpec | None = None
-    offload: PolicySpec = PolicySpec(name="write_through")
-    architecture: PolicySpec | None = None
-    kv_format: Annotated[tuple[PolicySpec, ...], BeforeValidator(_several)] = ()
-    retention: PolicySpec | None = None
-    selection: PolicySpec | None = None
-    sequence_offload: PolicySpec | None = None
-    sequence_prefetch: PolicySpec | None = None
-
-    @property
-    def within(self) -> tuple[str, ...]:
-        """Families that have a policy of what happens within a sequence."""
-        return tuple(family for family in WITHIN if family != "architecture" and _names(getattr(self, family)))
-
-    @model_validator(mode="before")
-    @classmethod
-    def _families(cls, value: Any) -> Any:
-        if isinstance(value, str | list) or (isinstance(value, dict) and {"name", "system"} & value.keys()):
-            value, _ = expand(value)
-        if isinstance(value, dict):
-            value = dict(value)
-            for family, table in (("offload", SEQUENCE_OFFLOAD), ("prefetch", SEQUENCE_PREFETCH)):
-                named = value.get(family)
-                if (named.get("name") if isinstance(named, dict) else named) in table:
-                    value[f"sequence_{family}"] = value.pop(family)
-            if "routing" in value:
-                text = "a router is named beside `policies`, as `routing: least_loaded`"
-                raise InputError(text, path="routing", found=value["routing"])
-            for family in value:
-                if family in LATER_FAMILIES:
-                    raise refuse(value[family], family, "this policy family", tuple(FAMILIES))
-        return value
 
 
 class WarmStartSpec(Spec):
@@ -260,7 +114,7 @@ class ScenarioSpec(Spec):
         if not families:
             return self
         path = f"policies.{families[0]}"
-        name = _names(getattr(self.policies, families[0]))[0]
+        name = names_of(getattr(self.policies, families[0]))[0]
         if ":" not in name and name not in WITHIN[families[0]]:
             return self  # that there is no such policy is told when it is looked up
         if self.engine.prefix_caching:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from hw_profiles.errors import InputError
 from policies.tables import LATER_FAMILIES
-from sim.spec import PoliciesSpec
+from sim.policies_spec import PoliciesSpec
 
 _PHRASES = {
     "int_type": "a whole number",

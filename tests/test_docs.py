@@ -13,8 +13,8 @@ from hw_profiles.devices import list_devices, load_device
 from hw_profiles.errors import InputError
 from policies.systems import SYSTEMS
 from policies.tables import FAMILIES
+from sim.engine_spec import EngineSpec, LoadingSpec
 from sim.scenario import Scenario
-from sim.spec import EngineSpec, LoadingSpec
 from sim.tier_spec import DEFAULT_DEVICES, TIER_KINDS, LinkSpec, TierSpec
 from traces.catalog import locate
 from traces.clients import ClientsSpec

@@ -151,7 +151,7 @@ def convert(
 ) -> None:
     """Turn a benchmark result into a run that `kvsim validate RUN` reads (docs/validation.md)."""
     from calibration.bench_serve import convert as make
-    from sim.spec import EngineSpec
+    from sim.engine_spec import EngineSpec
 
     tree = EngineSpec().model_dump(mode="json")
     given = [parse_setting(setting) for setting in settings or ()]
