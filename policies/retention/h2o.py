@@ -12,6 +12,10 @@ from policies.sequence.scores import ACTIVATION_BYTES, prompt_flops, prompt_pair
 
 SUM_BYTES = 4
 """An fp32 sum per kept token and head."""
+LAUNCHES = 9
+"""Of a step: the newest sum set to 0, scores added, the smallest found (mha_gen); of keys, values and sums the oldest of
+the newest tokens copied, and scattered to the place of the least (cache_replace, acc_replace). That the new token is
+written then is what any engine does."""
 SOURCE = "FMInference/H2O, h2o_flexgen/flexgen/pytorch_backend.py"
 
 
@@ -56,7 +60,7 @@ class H2O(SequencePolicy):
         plan = keeping(before, self._kept(before.kept), self._kept(before.attended))
         sums = SUM_BYTES * layer.kv_heads
         step = row_bytes(layer) + ACTIVATION_BYTES * layer.heads + 3 * sums
-        works = [Work("scores, sums, place to reuse", plan.attended * step, launches=6, source=SOURCE)]
+        works = [Work("scores, sums, place to reuse", plan.attended * step, launches=LAUNCHES, source=SOURCE)]
         chosen = Work("choose heavy hitters", CONTEXT * (2 * sums), launches=3, source=SOURCE)
         once = (chosen, gather(layer, plan, 4, SOURCE))
         return replace(
