@@ -13,8 +13,8 @@ from policies.sequence.scores import ACTIVATION_BYTES, prompt_flops, prompt_pair
 SUM_BYTES = 4
 """An fp32 sum per kept token and head."""
 LAUNCHES = 9
-"""Of a step: the newest sum set to 0, scores added, the smallest found (mha_gen); of keys, values and sums the oldest of
-the newest tokens copied, and scattered to the place of the least (cache_replace, acc_replace). That the new token is
+"""Of a step: the newest sum set to 0, scores added, the smallest found (mha_gen); of keys, values and sums the oldest
+of the newest tokens copied, and scattered to the place of the least (cache_replace, acc_replace). That the new token is
 written then is what any engine does."""
 SOURCE = "FMInference/H2O, h2o_flexgen/flexgen/pytorch_backend.py"
 
