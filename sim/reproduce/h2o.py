@@ -100,9 +100,8 @@ TABLES = (
         "R",
         WHERE,
         tuple(_a100(3, "tok/s", lambda m: m.tokens_per_s)),
-        note="FlexGen keeps the heads of all sequences of a token side by side, so keys of a head lie further apart the "
-        "larger the batch: less the weights, its log reads KV at 1.0 TB/s with 24 full sequences and at 0.7 with 64; "
-        "the profile's attention reads at 1.5",
+        note="FlexGen keeps the heads of all sequences of a token side by side, so a head's keys lie further apart the "
+        "larger the batch: less the weights, its log has KV read at 1.0 TB/s with 24 full sequences, 0.7 with 64",
         quick=True,
     ),
     Table("h2o", "A100 logs, prefill", "R", WHERE, tuple(_a100(1, "s", lambda m: m.ttft_ms / 1e3)), quick=True),
