@@ -91,15 +91,18 @@ def _t4() -> Iterator[Figure]:
 
 
 WHERE = "A100-80, FlexGen without overlap, all in HBM, prompt + generated tokens as named, a fifth of the cache kept"
+FITTED = "the rate of FlexGen's attention, a share of the profile's (sim.cost.framework), from the logs of full caches"
 SHORT = ("opt-6.7b", 24, 2048, 2048)
 TABLES = (
-    Table("h2o", "A100 logs, gain", "R", WHERE, tuple(_gains()), quick=True),
+    Table("h2o", "A100 logs, gain", "R", WHERE, tuple(_gains()), "calibrated", FITTED, quick=True),
     Table(
         "h2o",
         "A100 logs, throughput",
         "R",
         WHERE,
         tuple(_a100(3, "tok/s", lambda m: m.tokens_per_s)),
+        "calibrated",
+        FITTED,
         note="FlexGen keeps the heads of all sequences of a token side by side, so a head's keys lie further apart the "
         "larger the batch: less the weights, its log has KV read at 1.0 TB/s with 24 full sequences, 0.7 with 64",
         quick=True,
