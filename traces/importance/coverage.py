@@ -1,7 +1,7 @@
 """Attention mass that the best pages hold: softmax(beta s) over the scores of the page process.
 
-beta is such that ten pages hold 99 % of a context of 550 pages, the longest that the process was fitted to. SOURCE:
-kv-systems.md section 2.1.2, assumption (a), after ArkVale Fig. 3. The sink and the window, which are always selected,
+beta is such that ten pages hold 99 % of a context of 550 pages, the longest that the process was fitted to. An
+assumption, after ArkVale Fig. 3 (`facts.MASS`). The sink and the window, which are always selected,
 count as much as the best page beside them: their own mass is not part of the fit.
 """
 

@@ -72,7 +72,7 @@ LAYERS = Fact(
 GUESS = Fact(
     "guessed",
     "0.9 of the keys that hold 0.9 of attention are found when 20 % are fetched on a guess",
-    "kv-systems.md section 2.1.2, assumption (b), after InfiniGen's limit of 20 %",
+    "after InfiniGen's limit of 20 % of the context; the ratio of 0.9 is assumed",
     "assumed",
     "infinigen",
 )

@@ -6,9 +6,8 @@ For one request and layer, page i has the score s_i(t) = mu_i + x_i(t) + e_i(t) 
     x_i                      Ornstein-Uhlenbeck, variance 1, time constant tau steps: what the text is about by now
     e_i ~ jitter t(3)/sqrt(3)  of each step alone; heavy tails keep large caches from never missing
 
-The first page (sink) and the last two (window) are always selected. SOURCE: the process and its three settings are
-those of the project's reference, kv-systems.md section 2.1.2, fitted there to ArkVale (NeurIPS'24) Fig. 4b; the figure
-does not tell the three apart, so all three are offered.
+The first page (sink) and the last two (window) are always selected. SOURCE: fitted to ArkVale (NeurIPS'24) Fig. 4b,
+as docs/importance.md says; the figure does not tell the three settings apart, so all three are offered.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ SETTINGS: dict[str, Setting] = {
     "best_log": Setting(230, 0.40, 2.40, "least logarithmic error"),
     "slow": Setting(1301, 0.36, 1.93, "slowest drift that fits as well"),
 }
-"""kv-systems.md section 2.1.2; `recommended` is the default."""
+"""Of a random search (docs/importance.md); `recommended` is the default."""
 
 
 def page_scores(setting: Setting, pages: int, draws: np.random.Generator, *, steps: int, layers: int) -> Scores:

@@ -16,7 +16,7 @@ from traces.importance.replay import recalls
 from traces.random import stream
 
 FITTED_TOKENS = 40 * PAGE_TOKENS
-"""Selected tokens up to which the page process holds (kv-systems.md section 2.1.2: not beyond 40 pages of 32)."""
+"""Selected tokens up to which the page process holds (docs/importance.md: not beyond 40 pages of 32)."""
 RATIOS = (1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, *(2**power for power in range(6, 14)))
 """Contexts that recalls are taken at, as multiples of the cache."""
 MOST_PAGES = grid.PAGES[-1]

@@ -19,7 +19,7 @@ from traces.importance.synthetic import ERROR, LEAST, Synthetic, recall_points
 from traces.random import stream
 
 MIXTURE = {90: 0.25, 200: 0.35, 350: 0.25, 550: 0.15}
-"""Pages of the contexts that the process was fitted to, and their weights (kv-systems.md section 2.1.2)."""
+"""Pages of the contexts that the process was fitted to, and their weights (docs/importance.md)."""
 FITTED, HELD_OUT, FAILS = (4, 8, 16, 32, 40), (6, 12, 24), (64,)
 PUBLISHED = {  # rms logarithmic error: rows fitted to, rows held out, the row that no setting reproduces
     "recommended": (0.50, 0.55, 1.9),
@@ -49,7 +49,7 @@ def test_it_fits_arkvales_matrix_as_well_as_published(setting):
 
 
 def test_where_recalls_are_many_the_recommended_setting_is_close():
-    """Section 2.1.2: cells of 0.1 or more per layer and step within about 50 %, their median error 11 %."""
+    """Cells of 0.1 or more per layer and step within about 50 %, their median error 11 %."""
     many = [(k, c) for k, c in cells(FITTED + HELD_OUT) if recalls_at(k, c) >= 0.1]
     errors = [abs(predicted("recommended", k, c) / recalls_at(k, c) - 1) for k, c in many]
     assert len(many) >= 27
