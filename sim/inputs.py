@@ -100,13 +100,14 @@ def load_inputs(
             for name, device in devices.items()
         }
     profile, caps = _named(scenario, None, lambda: with_links(profile, devices, spec))
-    planned = _named(scenario, None, lambda: plan_sequence(scenario, model))
-    _check_l2(scenario, profile, planned)
-    _named(scenario, None, lambda: check_pinned(profile, spec))
     parallel = spec.hardware.parallel
     _named(scenario, "hardware", lambda: parallel.check_model(model))
-    _check_period(scenario, model)
     layout = _layout(spec, model, profile)
+    apart = any(share.windows for share in layout.shares)
+    planned = _named(scenario, None, lambda: plan_sequence(scenario, model, hybrid=apart))
+    _check_l2(scenario, profile, planned)
+    _named(scenario, None, lambda: check_pinned(profile, spec))
+    _check_period(scenario, model)
     links = _named(scenario, None, lambda: link_models(profile, devices, spec, layout.lanes))
     caps = of_replicas(caps, spec, layout.lanes)
     budget = _named(scenario, None, lambda: _budget(spec, model, profile, layout, planned))

@@ -68,8 +68,11 @@ def policies_of(scenario: Scenario) -> Iterator[tuple[str, PolicySpec]]:
             yield family, policy
 
 
-def plan_sequence(scenario: Scenario, model: ModelSpec) -> Planned | None:
-    """The plan that the scenario's policies make for the model; None if there are none. Raises InputError."""
+def plan_sequence(scenario: Scenario, model: ModelSpec, *, hybrid: bool = False) -> Planned | None:
+    """The plan that the scenario's policies make for the model; None if there are none. Raises InputError.
+
+    hybrid: the engine's blocks count layers without a window alone, windows are kept apart (`sim.cost.kv`).
+    """
     policies, spec = list(policies_of(scenario)), scenario.spec
     framework = FRAMEWORKS[spec.engine.framework]
     if not policies and not framework.plans:
@@ -110,7 +113,7 @@ def plan_sequence(scenario: Scenario, model: ModelSpec) -> Planned | None:
     covers = tuple(
         (type(policy).__name__, partial(policy.coverage, middle)) for _, policy in built if hasattr(policy, "coverage")
     )
-    found = measured(plan_of_all, model, whole_prompts=framework.whole_prompts)
+    found = measured(plan_of_all, model, whole_prompts=framework.whole_prompts, hybrid=hybrid)
     return replace(found, importance=lambda: _said(importance.data), covers=covers)
 
 
@@ -174,13 +177,14 @@ def layer_view(model: ModelSpec, index: int, spec: ScenarioSpec, importance: Imp
     )
 
 
-def measured(plan: SequencePlan, model: ModelSpec, *, whole_prompts: bool = False) -> Planned:
-    """What a plan comes to for memory.
+def measured(plan: SequencePlan, model: ModelSpec, *, whole_prompts: bool = False, hybrid: bool = False) -> Planned:
+    """What a plan comes to for memory; `hybrid`: layers with a window have theirs apart.
 
     whole_prompts: prompts are computed in one piece, so a layer packs and drops before the next one has its KV.
     Without, what is dropped when a prompt is complete stays until then, in all layers.
     """
-    sizes = [model.specs[place].kv_bytes_per_token for place in model.pattern]
+    specs = [model.specs[place] for place in model.pattern]
+    sizes = [0 if hybrid and spec.window is not None else spec.kv_bytes_per_token for spec in specs]
     whole = sum(sizes)
     decoding = prefilling = host = NOTHING
     for layer, size in zip(plan.layers, sizes, strict=True):

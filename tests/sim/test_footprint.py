@@ -149,3 +149,16 @@ def test_host_memory_of_a_scenario(run):
     idle = run(rows, engine=engine).summary
     assert "host_kv_memory" in " ".join(idle["warnings"])
     assert "host_kv" not in idle
+
+
+def test_windows_that_are_kept_apart_are_no_part_of_a_planned_sequence(scenario):
+    """gpt-oss-120b, H2O: of 8,000 tokens its full layers keep a fifth of the prompt, sliding ones all, or a window."""
+    rows, held = [(0, 6000, 5, list(range(12)))], {}
+    for hybrid in (True, False):
+        engine = {"prefix_caching": False, "hybrid_kv_cache": hybrid}
+        made = scenario(rows, model="gpt-oss-120b", engine=engine, policies={"retention": "h2o"})
+        inputs = load_inputs(made)
+        held[hybrid] = inputs.footprint.decoding.at(8000, 6000) * inputs.token_bytes
+    sliding = 18 * 2 * 8 * 64 * 2  # layers, keys and values of 8 heads of 64 in 16 bits
+    assert held[False] - held[True] == pytest.approx(8000 * sliding)
+    assert held[True] == pytest.approx(1200 * sliding, rel=0.03)  # and the sums of scores
