@@ -118,11 +118,12 @@ class LayerCost:
         self._expand = next((product for gemm, product in named if gemm.name == "kv_b"), None)
         self.decode_bytes = float(layer.entry_bytes)
         """Per attended token: what is read of the cache, or as many bytes as could be read during its arithmetic."""
-        self._arithmetic = False
+        self.arithmetic = False
+        """True if decode attention is bound by its arithmetic (MLA): fewer bytes per token are not attended sooner."""
         if isinstance(layer.attention, MLA):
             latent = kernels.latent(layer)
             self.decode_model, self.decode_bytes = latent.model, latent.token_bytes
-            self._arithmetic = latent.arithmetic
+            self.arithmetic = latent.arithmetic
         else:
             self.decode_model = kernels.decode(layer)
         if layer.cadence.period > 1:
@@ -207,7 +208,7 @@ class LayerCost:
         else:
             ratio = curve.ratio(nbytes)
             work = max(0.0, seconds - ratio * curve.fixed) if seconds > ratio * curve.floor else 0.0
-        return Bound(0.0, work) if self._arithmetic else Bound(work, 0.0)
+        return Bound(0.0, work) if self.arithmetic else Bound(work, 0.0)
 
     def _decode_at(self, seqs: float) -> DecodeCurve:
         curve = self._decode_by_seqs.get(seqs)

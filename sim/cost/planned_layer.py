@@ -71,7 +71,10 @@ class PlannedLayer:
             own = [tuple(replace(w, fixed=w.fixed / ranks) for w in works) for works in _all_works(plan)]
             plan = replace(plan, works=own[0], prompt_works=own[1], after_prompt=own[2])
         self.kind, self.plan, self._terms = kind, plan, terms
-        self.attended = Summed(plan.form.read(plan.attended), terms)
+        read = plan.form.read(plan.attended)
+        if kind.arithmetic:
+            read = plan.attended * (1.0 + plan.form.beside)
+        self.attended = Summed(read, terms)
         self.launches = sum(work.launches for work in plan.works)
         self._share, self._hbm = share, profile.hbm_bandwidth
         self._flop_rate = flop_rate
@@ -223,6 +226,7 @@ def _copied(model: CopyModel, nbytes: Seconds, copies: Seconds) -> Seconds:
 def lines_of(plan: LayerPlan) -> Iterator[Line]:
     """Every line of a plan that is summed over decoding sequences."""
     yield plan.form.read(plan.attended)
+    yield plan.attended
     for work in plan.works:
         yield work.nbytes
         yield work.flops

@@ -170,6 +170,27 @@ def test_rotations_pay_where_there_is_much_to_read() -> None:
     assert step_ms(run(quarot, prompt=20_000)) < 0.95 * step_ms(run(prompt=20_000))
 
 
+def test_latents_in_fewer_bits_are_not_attended_sooner_where_arithmetic_bounds_it() -> None:
+    """On an H20 the heads of a rank take longer to score a latent than to read it; on an H200 they do not."""
+
+    def attention(profile: str, policies: Policies) -> float:
+        clients = {"clients": 1, "conversations": 1, "rounds": 1, "block_tokens": 512}
+        document: dict[str, Any] = {
+            "schema": "kvsim-scenario/1",
+            "trace": {"clients": {**clients, "first_input_tokens": 15_000, "output_tokens": 20}},
+            "model": "deepseek-v3",
+            "hardware": {"profile": profile, "tp": 8, "gpus_per_node": 8},
+            "engine": {"prefix_caching": False},
+            "policies": policies,
+        }
+        rows = simulate(Scenario.from_dict(document), check=True).tables["steps"].to_pandas()
+        return float(rows[rows.prefill_seqs == 0].attention_s.sum())
+
+    plain, packed, small = {"kv_format": "none"}, {"kv_format": "int4"}, {"kv_format": "fp8"}
+    assert attention("h20", packed) == attention("h20", small) == attention("h20", plain)
+    assert attention("h200", packed) < attention("h200", small) < attention("h200", plain)
+
+
 def test_more_fits_where_less_is_kept() -> None:
     """A pool that holds two sequences whole runs them in turn; with KIVI all run at once."""
     pool = f"{int(2.2 * (PROMPT + OUTPUT) * token_bytes())} B"
