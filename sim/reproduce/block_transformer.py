@@ -26,9 +26,9 @@ BLOCK = (
     ("block 1.4B", "pythia-1.4b", (194.2, 153.9), (12.4, 25.7)),
 )
 ATTENTION = "670 GB/s"
-"""Fitted to the four decode-heavy rows of vanilla models: HBM rate at which their attention (GPT-NeoX in eager mode, heads
-of 64) would run if it were fused; eager mode then halves it (`hf_concat`). Their steps take about 55 ms, whatever the
-model, at about 15 GB of KV."""
+"""Fitted to the four decode-heavy rows of vanilla models: HBM rate at which their attention (GPT-NeoX in eager mode,
+heads of 64) would run if it were fused; eager mode then halves it (`hf_concat`). Their steps take about 55 ms, whatever
+the model, at about 15 GB of KV."""
 FITTED = "rate of the eager attention of GPT-NeoX on an H100, from the vanilla models' decode-heavy rows of this table"
 LENGTHS = (("prefill-heavy", PREFILL_HEAVY), ("decode-heavy", DECODE_HEAVY))
 EQUAL_LOSS = (("block 1.0B", "pythia-1b"), ("block 1.4B", "pythia-1.4b"))
@@ -86,8 +86,8 @@ TABLES = (
         tuple(Figure(name, rate, "ktok/s", (s,), lambda m: m.tokens_per_s / 1e3) for name, s, _, rate in _cells()),
         "calibrated",
         FITTED,
-        "prefill-heavy rows are 1.2 to 1.6 times too fast, blocks and vanilla alike: more samples fit here (table below), "
-        "and prompts run with fused attention",
+        "prefill-heavy rows are 1.2 to 1.6 times too fast, blocks and vanilla alike: more samples fit here (table "
+        "below), and prompts run with fused attention",
     ),
     Table(
         "block_transformer",

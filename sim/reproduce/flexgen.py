@@ -7,6 +7,7 @@ generated tokens over the time of prompts and generation.
 
 from __future__ import annotations
 
+from sim.reproduce.h2o import HOST_RATE, ON_GPU
 from sim.reproduce.rows import Figure, Table
 from sim.reproduce.setting import Setting
 
@@ -19,16 +20,18 @@ def setting(model: str, batch: int, policies: object, framework: str = "flexgen_
 
 
 HOST = {"name": "flexgen", "weights": 1.0, "kv": 1.0, "activations": 1.0}
+CPU = {**HOST, "cpu_attention": True, "host_rate": HOST_RATE}
+"""`--cpu`: at the rate of H2O's logs, which were made on such a machine."""
 INT4 = {"name": "int4", "fused": False}
 """`--compress-cache`: unpacked into fp16 before attention."""
 SMALL = setting("opt-6.7b", 2, "full", "flexgen_sync")
-ON_GPU = {"name": "flexgen", "kv": 0.0, "compress_weights": True, "overlap": False}
-SMALL_INT4 = setting("opt-6.7b", 72, [INT4, ON_GPU], "flexgen_sync")
-MIDDLE = setting("opt-30b", 144, {**HOST, "weights": 0.8, "batches": 3, "cpu_attention": True})
+IN_HBM = {"name": "flexgen", "kv": 0.0, "compress_weights": True, "overlap": False}
+SMALL_INT4 = setting("opt-6.7b", 72, [INT4, IN_HBM], "flexgen_sync")
+MIDDLE = setting("opt-30b", 144, {**CPU, "weights": 1 - ON_GPU, "batches": 3})
 MIDDLE_INT4 = setting("opt-30b", 512, [INT4, {**HOST, "batches": 8}])
 LARGE_INT4 = setting("opt-175b", 144, [INT4, {**HOST, "batches": 3, "compress_weights": True}])
-DISK = {"weights": 1.0, "weights_disk": 0.5, "kv": 1.0, "kv_disk": 1.0, "batches": 8, "cpu_attention": True}
-LARGE = setting("opt-175b", 256, {**HOST, **DISK})
+DISK = {"weights": 1.0, "weights_disk": 0.5, "kv": 1.0, "kv_disk": 1.0, "batches": 8}
+LARGE = setting("opt-175b", 256, {**CPU, **DISK})
 
 ROWS = (
     ("OPT-6.7B", 25.26, SMALL),

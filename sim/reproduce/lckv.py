@@ -28,13 +28,13 @@ COLUMNS = ("Llama", "LCKV w=2", "LCKV w=10")
 WARM = (None, 2, 10)
 OFFLOADED = "llama-30b on rtx-3090"
 OFFLOAD = {"links": {"pcie_h2d": {"bandwidth": "3.75 GB/s"}}}
-"""Fitted: the rate of Accelerate's offload, from Llama-30B's own row (17.4 s a step for 65 GB of weights): copies module
-by module, from memory that is not page-locked."""
+"""Fitted: the rate of Accelerate's offload, from Llama-30B's own row (17.4 s a step for 65 GB of weights): copies
+module by module, from memory that is not page-locked."""
 LAUNCH_3090 = "20 us"
 """Fitted: host time per kernel. One sequence of the 7B model takes 31.2 ms a step there, in 32 x 48 launches."""
 FITTED = (
-    "host time per kernel on the RTX 3090's host (20 us, from the 7B row of one sequence); the rate of offloaded weights "
-    "(3.75 GB/s, from Llama-30B's row); the share of the HBM rate "
+    "host time per kernel on the RTX 3090's host (20 us, from the 7B row of one sequence); the rate of offloaded "
+    "weights (3.75 GB/s, from Llama-30B's row); the share of the HBM rate "
     "that eager attention reaches (engine.framework: hf_concat), from the A100's rows with warm-up layers"
 )
 
@@ -76,8 +76,8 @@ GAINS = tuple(
     for k, column in ((1, COLUMNS[1]), (2, COLUMNS[2]))
 )
 SLOW = (
-    "Llama-7B's own row on the A100 (106 ms a step for 24 GB of KV read and twice that copied) is slower than its bytes "
-    "and the same kernels with LCKV explain, so gains over it come out low"
+    "Llama-7B's own row on the A100 (106 ms a step for 24 GB of KV read and twice that copied) is slower than its "
+    "bytes and the same kernels with LCKV explain, so gains over it come out low"
 )
 TINY = "with little KV and a thousand sequences memory goes to activations and the allocator, which are not counted so"
 WHERE = "HF cache, random weights, prompt + generated tokens as named, the most sequences that fit"

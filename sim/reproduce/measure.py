@@ -32,6 +32,7 @@ class Measured:
     step_ms        mean decode step of the whole batch
     ttft_ms        until the last sequence of the batch has its first token
     total_s        until the last sequence ends
+    prefill_s      steps with prompts in them, all together; decode_s: the others
     tokens_per_s   generated tokens over total_s (prompts included in the time)
     decode_per_s   generated tokens over decode steps alone
     peak_bytes     HBM: weights, activations, what is reserved, and KV at its peak
@@ -46,6 +47,8 @@ class Measured:
     step_ms: float
     ttft_ms: float
     total_s: float
+    prefill_s: float
+    decode_s: float
     tokens_per_s: float
     decode_per_s: float
     peak_bytes: float
@@ -195,7 +198,8 @@ def _held_tokens(setting: Setting, named: _Named) -> float:
 def _read(result: Result, batch: int, setting: Setting, held_tokens: float = math.nan) -> Measured:
     steps = result.tables["steps"]
     count = numbers(steps, "count")
-    whole = (numbers(steps, "prefill_seqs") == 0) & (numbers(steps, "decode_seqs") == batch)
+    prompts = numbers(steps, "prefill_seqs") > 0
+    whole = ~prompts & (numbers(steps, "decode_seqs") == batch)
     seconds = numbers(steps, "end_s") - numbers(steps, "start_s")
     many = float(count[whole].sum())
     names = [name for name in steps.column_names if name.endswith("_s") and name not in ("start_s", "end_s")]
@@ -210,6 +214,8 @@ def _read(result: Result, batch: int, setting: Setting, held_tokens: float = mat
         step_ms=1e3 * step_s,
         ttft_ms=float(summary["ttft_ms"]["max"]),
         total_s=total,
+        prefill_s=float(seconds[prompts].sum()),
+        decode_s=float(seconds[~prompts].sum()),
         tokens_per_s=batch * setting.output / total,
         decode_per_s=batch / step_s,
         peak_bytes=fixed + kv,
