@@ -19,7 +19,7 @@ def setting(policies: object, batch: int = 8, prompt: int = 1024) -> Setting:
 BATCHES = (8, 16, 22)
 SWEEP = tuple(setting(p, batch) for batch in BATCHES for p in ("full", {"name": "elastic", "budget": 0.2}))
 FULL, OURS = SWEEP[-2:]
-WHERE = f"LLaVA-1.5-13B, A100-80, HF cache, batches of 8 to 22 (the most that full KV fits), 1024 + {OUTPUT} tokens, budget 0.2"
+WHERE = f"LLaVA-1.5-13B, A100-80, HF cache, batches of 8 to 22 (all that full KV fits), 1024 + {OUTPUT} tokens, 0.2"
 TABLES = (
     Table(
         "elastic",
