@@ -13,14 +13,13 @@ from hw_profiles.errors import InputError
 from hw_profiles.lines import CONTEXT, Line, upto
 from policies.kv_format.int4 import Int4
 from policies.kv_format.kivi import KIVI
-from policies.kv_format.think import ThinK
 from policies.retention.elastic import ElasticCache
 from policies.retention.h2o import H2O
 from policies.retention.less import LESS
 from policies.retention.snapkv import SnapKV
 from policies.retention.streaming_llm import StreamingLLM
 from policies.sequence.plan import FULL, LayerPlan, LayerView, SequencePolicy
-from policies.tables import RETENTION
+from policies.tables import KV_FORMAT, RETENTION
 
 LONGEST = 4096
 PLACE = st.tuples(st.integers(0, LONGEST), st.integers(1, LONGEST)).map(lambda pair: (max(pair), min(pair) or 1))
@@ -277,17 +276,17 @@ def test_coverage_is_what_as_many_tokens_hold_at_best() -> None:
 
 
 @pytest.mark.parametrize("name", RETENTION)
-@pytest.mark.parametrize("form", [KIVI(), Int4(), ThinK()], ids=lambda p: type(p).__name__)
-def test_what_is_kept_is_stored_in_the_format(name: str, form: SequencePolicy) -> None:
-    view = layer()
+@pytest.mark.parametrize("stored", KV_FORMAT)
+def test_what_is_kept_is_stored_in_the_format(name: str, stored: str) -> None:
+    view, form = layer(), KV_FORMAT[stored]()
     plan = fold(view, form, RETENTION[name]())
     assert plan.form == form.plan(view, FULL).form
     assert plan.kept == RETENTION[name]().plan(view, FULL).kept
     kept = plan.kept.at(4000, 3000)
-    stored = plan.form.of(plan.kept).at(4000, 3000)
+    found = plan.form.of(plan.kept).at(4000, 3000)
     expected = plan.form.key / 2 * max(0.0, kept - plan.form.key_full) + min(kept, plan.form.key_full) / 2
     expected += plan.form.value / 2 * max(0.0, kept - plan.form.value_full) + min(kept, plan.form.value_full) / 2
-    assert stored == pytest.approx(expected)
+    assert found == pytest.approx(expected)
 
 
 def test_kept_tokens_are_gathered_in_their_format() -> None:
