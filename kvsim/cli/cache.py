@@ -143,7 +143,7 @@ def _hit_ratios(
 
 def _show(study: Study) -> None:
     from reports.cache_report import columns, grid, headline
-    from sim.cache.study import BOUNDS, RATIOS
+    from sim.cache.study import BOUNDS, RATIOS, engine_line
 
     names, rows = columns(study), grid(study)
     cells = [[f"{100 * row.hit_ratio:.1f} / {100 * row.block_hit_ratio:.1f}" for row in found] for _, found in rows]
@@ -157,6 +157,7 @@ def _show(study: Study) -> None:
         title=study.trace,
     )
     _print.line(f"Cells: hit ratio / block hit ratio, in per cent.\n{RATIOS}\n{BOUNDS}")
+    _print.line(engine_line([*study.rows, *study.belady]))
     _print.line(headline(study))
 
 

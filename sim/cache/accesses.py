@@ -11,12 +11,23 @@ import numpy as np
 from hw_profiles.errors import InputError
 from traces.request import Floats, Ints, Trace
 
+ENGINE_BLOCK = 16
+"""Tokens of an engine's block, vLLM's default (vllm/config/cache.py)."""
+
 
 class Hits(NamedTuple):
-    """What a cache saved: prompt `tokens` by prefix lookups, and `blocks` accessed while they were resident."""
+    """What a cache saved: prompt `tokens` by prefix lookups, `blocks` accessed while they were resident, and how many
+    of the tokens an `engine` could use (see `engine_tokens`)."""
 
     tokens: int
     blocks: int
+    engine: int = 0
+
+
+def engine_tokens(found: int, length: int) -> int:
+    """Of `found` tokens of a prompt of `length`, those that an engine uses: full blocks of its own, and never the last
+    token of a prompt, which it computes (vllm/v1/core/kv_cache_manager.py, get_computed_blocks)."""
+    return min(found, length - 1) // ENGINE_BLOCK * ENGINE_BLOCK
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from heapq import heappush, heapreplace
 
-from sim.cache.accesses import Accesses, Hits, next_use
+from sim.cache.accesses import Accesses, Hits, engine_tokens, next_use
 
 
 def belady_hits(accesses: Accesses, capacities: Sequence[int]) -> list[Hits]:
@@ -40,13 +40,14 @@ def _one(
     # Next uses of resident blocks, farthest first (negated). One that has come is past every other entry and never
     # surfaces again; so the top, if the cache is full, is always the next use of a resident block.
     farthest: list[int] = []
-    hit_tokens = hit_blocks = used = 0
+    hit_tokens = hit_blocks = engine = used = 0
     for lo, hi in segments:
         first = hi
         while first > lo and resident[keys[first - 1]]:
             first -= 1
         if first < hi:
             hit_tokens += prefix[first]
+            engine += engine_tokens(prefix[first], prefix[lo])
         for place in range(lo, hi):
             key, again = keys[place], following[place]
             if resident[key]:
@@ -66,4 +67,4 @@ def _one(
                 victim = -heapreplace(farthest, -again)
                 resident[keys[victim]] = 0
                 resident[key] = 1
-    return Hits(hit_tokens, hit_blocks)
+    return Hits(hit_tokens, hit_blocks, engine)

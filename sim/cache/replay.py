@@ -9,7 +9,7 @@ from functools import cached_property
 
 from hw_profiles.errors import InputError
 from policies.base import Block, EvictionPolicy, TierInfo
-from sim.cache.accesses import Accesses, Hits
+from sim.cache.accesses import Accesses, Hits, engine_tokens
 from sim.cache.passes.facts import Facts
 
 
@@ -64,7 +64,7 @@ class Replay:
         facts, blocks = self.facts, self._blocks
         size = facts.block_tokens
         resident = bytearray(facts.distinct)
-        hit_tokens = hit_blocks = used = 0
+        hit_tokens = hit_blocks = engine = used = 0
         insert, touch, victims, remove = policy.insert, policy.touch, policy.victims, policy.remove
         cls = type(policy)
         miss = None if cls.miss is EvictionPolicy.miss else policy.miss
@@ -86,7 +86,9 @@ class Replay:
                     break
                 found += 1
             if found:
-                hit_tokens += min(found * size, length)
+                tokens = min(found * size, length)
+                hit_tokens += tokens
+                engine += engine_tokens(tokens, length)
             for key in keys:
                 block = blocks[key]
                 if turns is not None:
@@ -111,7 +113,7 @@ class Replay:
                     insert(block)
                 if release is not None:
                     release(block)
-        return Hits(hit_tokens, hit_blocks)
+        return Hits(hit_tokens, hit_blocks, engine)
 
 
 def cache_info(capacity: int, now: Callable[[], float] = lambda: 0.0) -> TierInfo:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sim.cache.accesses import Accesses, Hits, previous_use
+from sim.cache.accesses import ENGINE_BLOCK, Accesses, Hits, previous_use
 from traces.request import Ints
 
 
@@ -40,10 +40,23 @@ def lru_hits(accesses: Accesses, capacities: Sequence[int], ttl_s: float = math.
     # last access of its request, so over reversed arrays; the offset starts it afresh for every request.
     offset = np.repeat(np.arange(len(counts))[::-1], counts) * (n + 2)
     prefix = np.maximum.accumulate((at_lookup + offset)[::-1])[::-1] - offset
+    lengths = _by_request(accesses.tokens, accesses.bounds)
+
+    def hits(capacity: int) -> Hits:
+        found = _by_request(np.where(prefix <= capacity, accesses.tokens, 0), accesses.bounds)
+        engine = np.minimum(found, np.maximum(lengths - 1, 0)) // ENGINE_BLOCK * ENGINE_BLOCK
+        return Hits(int(found.sum()), int(np.count_nonzero(at_use <= capacity)), int(engine.sum()))
+
     return [
-        Hits(int(accesses.tokens[prefix <= capacity].sum()), int(np.count_nonzero(at_use <= capacity)))
+        hits(capacity)
         for capacity in np.minimum(capacities, n).tolist()  # a depth of n + 1 means never used before
     ]
+
+
+def _by_request(tokens: Ints, bounds: Ints) -> Ints:
+    """int64[requests]: their sums over the accesses of each request."""
+    sums = np.concatenate(([0], np.cumsum(tokens)))
+    return np.asarray(sums[bounds[1:]] - sums[bounds[:-1]])
 
 
 def _depths(previous: Ints, last: Ints, now: Ints) -> Ints:

@@ -32,20 +32,21 @@ def test_the_document_has_a_row_for_each_policy_and_capacity(kvsim: Kvsim, trace
     answer = kvsim("cache", trace, "--policy", "lru,belady", "--capacity", "600tok,2ktok,unbounded", "--json")
     assert (answer.code, answer.err) == (0, "")
     total, uses = 3536, 7
+    # 1000 tokens are the prompts' first 512 and 488 of the second block; an engine uses 480 of these, in blocks of 16.
     # Accesses 2 1 | 2 1 | 7 | 3 1 with one block: LRU has 1 when request 2 comes, and 2 takes its place before its use.
     # Belady keeps 2 for request 2, which is no prefix without 1, and then 1 for request 4.
     expected = [
-        ("lru", 600, 1000 - 488, 0),
-        ("lru", 2000, 1000 + 512, 3),
-        ("lru", None, 1000 + 512, 3),
-        ("belady", 600, 512, 2),
-        ("belady", 2000, 1000 + 512, 3),
-        ("belady", None, 1000 + 512, 3),
+        ("lru", 600, 1000 - 488, 0, 512),
+        ("lru", 2000, 1000 + 512, 3, 992 + 512),
+        ("lru", None, 1000 + 512, 3, 992 + 512),
+        ("belady", 600, 512, 2, 512),
+        ("belady", 2000, 1000 + 512, 3, 992 + 512),
+        ("belady", None, 1000 + 512, 3, 992 + 512),
     ]
-    keys = ("policy", "capacity_tokens", "hit_ratio", "block_hit_ratio")
+    keys = ("policy", "capacity_tokens", "hit_ratio", "block_hit_ratio", "engine_hit_ratio")
     assert json.loads(answer.out) == [
-        dict(zip(keys, (policy, size, tokens / total, blocks / uses), strict=True))
-        for policy, size, tokens, blocks in expected
+        dict(zip(keys, (policy, size, tokens / total, blocks / uses, engine / total), strict=True))
+        for policy, size, tokens, blocks, engine in expected
     ]
 
 
@@ -103,7 +104,9 @@ def test_a_policy_of_ones_own_and_larger_blocks(kvsim: Kvsim, trace: Path, folde
     answer = kvsim("cache", trace, "--policy", "mine.py:Newest", "--capacity", "1ktok", "--json")
     (row,) = json.loads(answer.out)
     # Room for one, as with LRU. In blocks of 1,024 only the second prompt is one that came before.
-    assert row == {"policy": "mine.py:Newest", "capacity_tokens": 1000, "hit_ratio": 512 / 3536, "block_hit_ratio": 0}
+    share = 512 / 3536
+    assert row.pop("engine_hit_ratio") == share
+    assert row == {"policy": "mine.py:Newest", "capacity_tokens": 1000, "hit_ratio": share, "block_hit_ratio": 0}
     answer = kvsim("cache", trace, "--capacity", "2048tok", "--policy", "lru", "--block-tokens", 1024, "--json")
     assert json.loads(answer.out)[0]["hit_ratio"] == 1000 / 3536
 

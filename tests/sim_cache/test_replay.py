@@ -30,10 +30,11 @@ rows_of = st.lists(st.integers(1, 24).flatmap(row), min_size=1, max_size=15)  # 
 
 def plain_lru(rows, capacity):
     """The rule in its own words, with an OrderedDict."""
-    held, tokens, blocks = OrderedDict(), 0, 0
+    held, tokens, blocks, engine = OrderedDict(), 0, 0, 0
     for length, ids in rows:
         run = next((i for i, key in enumerate(ids) if key not in held), len(ids))
         tokens += min(run * BLOCK, length)
+        engine += next(t for t in range(length - 1, -1, -1) if t % 16 == 0 and t <= run * BLOCK)
         for key in reversed(ids):
             if key in held:
                 blocks += 1
@@ -42,7 +43,7 @@ def plain_lru(rows, capacity):
             if len(held) == capacity:
                 held.popitem(last=False)
             held[key] = None
-    return Hits(tokens, blocks)
+    return Hits(tokens, blocks, engine)
 
 
 def replayed(trace, name, capacity):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from sim.cache.accesses import Accesses, Hits, previous_use
+from sim.cache.accesses import Accesses, Hits, engine_tokens, previous_use
 from traces.request import Ints
 
 
@@ -91,7 +91,7 @@ def play(one: Pass, facts: Facts) -> Hits:
     """Look every request up whole, then have it use its blocks: the rule of `sim.cache.replay.Replay`."""
     resident, use = one
     size = facts.block_tokens
-    hit_tokens = hit_blocks = 0
+    hit_tokens = hit_blocks = engine = 0
     for keys, length in zip(facts.requests, facts.lengths, strict=True):
         found = 0
         for key in reversed(keys):
@@ -99,6 +99,8 @@ def play(one: Pass, facts: Facts) -> Hits:
                 break
             found += 1
         if found:
-            hit_tokens += min(found * size, length)
+            tokens = min(found * size, length)
+            hit_tokens += tokens
+            engine += engine_tokens(tokens, length)
         hit_blocks += use(keys)
-    return Hits(hit_tokens, hit_blocks)
+    return Hits(hit_tokens, hit_blocks, engine)
