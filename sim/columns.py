@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import struct
 
 import numpy as np
 import numpy.typing as npt
 
 ROWS = 4096
 """Rows that are held as they came before they go into columns: together that is faster."""
+CODES = {"int16": "h", "int32": "i", "int64": "q", "float64": "d", "str": "i"}
+"""Types of columns, and how `struct` writes their values; of a text the place in a list."""
 
 
 class Columns:
@@ -16,32 +18,54 @@ class Columns:
 
     def __init__(self, types: dict[str, str]) -> None:
         self.types = types
-        self._data = {name: np.empty(ROWS, "int32" if kind == "str" else kind) for name, kind in types.items()}
+        kinds = {name: "int32" if kind == "str" else kind for name, kind in types.items()}
+        self._data: dict[str, np.ndarray] = {name: np.empty(ROWS, kind) for name, kind in kinds.items()}
         self._texts: dict[str, dict[str, int]] = {name: {} for name, kind in types.items() if kind == "str"}
-        self._rows: list[tuple[Any, ...]] = []
+        self._places = [(list(types).index(name), places) for name, places in self._texts.items()]
+        self._row = struct.Struct("=" + "".join(CODES[kind] for kind in types.values()))
+        self._pack = self._row.pack
+        self._dtype = np.dtype(list(kinds.items()))
+        self._held = bytearray()
+        """Rows that are not in the columns yet, packed."""
+        self._most = ROWS * self._row.size
         self._flushed = 0
 
     def append(self, row: tuple[object, ...]) -> None:
-        """Append one row, in the order of the columns."""
-        rows = self._rows
-        rows.append(row)
-        if len(rows) == ROWS:
+        """Append one row, in the order of the columns. Raises OverflowError for a number that its type cannot hold."""
+        if self._places:
+            row = self._coded(row)
+        try:
+            self._held += self._pack(*row)
+        except struct.error:
+            self._held += np.array([row], self._dtype).tobytes()  # as numpy takes it, or refuses it
+        if len(self._held) >= self._most:
             self._flush()
 
+    def _coded(self, row: tuple[object, ...]) -> tuple[object, ...]:
+        """The row with places for its texts."""
+        values = list(row)
+        for at, places in self._places:
+            text = str(values[at])
+            place = places.get(text)
+            if place is None:
+                place = places[text] = len(places)
+            values[at] = place
+        return tuple(values)
+
     def _flush(self) -> None:
-        if not self._rows:
+        if not self._held:
             return
-        start, end = self._flushed, len(self)
-        for name, values in zip(self.types, zip(*self._rows, strict=True), strict=True):
+        rows = np.frombuffer(self._held, self._dtype)
+        start, end = self._flushed, self._flushed + len(rows)
+        for name in self.types:
             data = self._data[name]
             if end > len(data):  # by a half, one array at a time: joining parts at the end would take twice as much
                 data = np.empty(max(end, len(data) * 3 // 2), data.dtype)
                 data[:start] = self._data[name][:start]
                 self._data[name] = data
-            places = self._texts.get(name)
-            data[start:end] = values if places is None else [places.setdefault(text, len(places)) for text in values]
+            data[start:end] = rows[name]
         self._flushed = end
-        self._rows.clear()
+        self._held = bytearray()
 
     def numbers(self, name: str) -> np.ndarray:
         """A column: of its type, or the int32 places of its texts."""
@@ -56,7 +80,6 @@ class Columns:
 
     def texts(self, name: str) -> list[str]:
         """Every text of a column once, in order of its first appearance."""
-        self._flush()
         return list(self._texts[name])
 
     def among(self, name: str, *texts: str) -> npt.NDArray[np.bool_]:
@@ -65,4 +88,4 @@ class Columns:
         return np.isin(codes, [place for text, place in self._texts[name].items() if text in texts])
 
     def __len__(self) -> int:
-        return self._flushed + len(self._rows)
+        return self._flushed + len(self._held) // self._row.size

@@ -10,6 +10,7 @@ import numpy as np
 from hw_profiles.l2 import l2_model
 from hw_profiles.models import ModelSpec, Stage
 from sim.cost.bound import Bound
+from sim.cost.decode_pages import DecodePages
 from sim.cost.kernels import Kernels
 from sim.cost.l2_prefetch import L2Prefetch, Window
 from sim.cost.layer import Chunk, Floats, LayerCost, Product
@@ -78,6 +79,7 @@ class StageCost:
         with_prompts = sum(k.count * k.cadence.passes * n for k, n in zip(self._kinds, launched, strict=True)) + beside
         self.launch_floor_s = with_prompts * (profile.launch.stream if graphs else eager_launch_s)
         """Time to launch the kernels of a step with prompts: those between them are compiled if there are graphs."""
+        self._pages = DecodePages(self._plain)
         self._layers_by_tokens: dict[int, float] = {}
         self._layers_by_work: dict[tuple[int, int, int], float] = {}
         self._head_by_rows: dict[int, float] = {0: 0.0}
@@ -181,6 +183,10 @@ class StageCost:
         """
         lengths = longest + _STEPS[:steps] if longest else None
         if self._plain is not None:
+            if lengths is None:
+                known = self._pages.of(seqs, context, steps)
+                if known is not None:
+                    return known
             attended = _STEPS[:steps] * seqs
             attended += context
             layers = self._plain.decode_steps(seqs, attended, lengths)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -17,44 +16,83 @@ from sim.engine.batch import Batch, Chunk
 from sim.engine.decoding import DecodeGroup
 
 
-@dataclass(slots=True)
 class Stride:
-    """Steps in progress or planned: the first has begun, the rest is a plan that an outside event may cut."""
+    """Steps in progress or planned: the first has begun, the rest is a plan that an outside event may cut.
 
-    start: float
-    """When the first step starts, s."""
-    stall: float
-    """Seconds that the first step waited for evicted blocks to be copied away."""
-    end: float
-    """End of the last step, s."""
-    steps: int
-    ends: Floats | None
-    """End of each step, s: float64[steps]; None for one step, which is most of them and needs no array."""
-    decode_seqs: int
-    context: int
-    """Tokens that the decoding sequences attend in the first step."""
-    windowed: tuple[Attended, ...]
-    """Those that they attend in layers with a sliding window, by window."""
-    chunks: list[Chunk]
-    """Prefill chunks; only strides of one step have any."""
-    shapes: list[tuple[int, int]]
-    """New tokens of each of them, and the cached tokens before those."""
-    tokens: int
-    """Tokens of a step, prefill and decode."""
-    rows: int
-    """Those of them that are sampled."""
-    times: StepTimes
-    """What the planned steps take by themselves, and its parts; of steps that were cut too."""
-    padding: int = 0
-    """Those of the decoding sequences that have ended: rows of a static batch."""
-    booked: int = 1
-    """Steps whose blocks are reserved."""
-    slowed: float = 0.0
-    """Seconds by which copies slowed the steps."""
-    charged: int = 0
-    """Steps, from the first on, that have been charged for copies beside them."""
-    layer_wait: float = 0.0
-    """Seconds that the only step waited for layers of a prefix on their way."""
+    start         when the first step starts, s
+    stall         seconds that the first step waited for evicted blocks to be copied away
+    end           end of the last step, s
+    steps         how many
+    ends          end of each step, s: float64[steps]; None for one step, which is most of them and needs no array
+    decode_seqs   sequences that decode
+    context       tokens that these attend in the first step
+    windowed      those that they attend in layers with a sliding window, by window
+    chunks        prefill chunks; only strides of one step have any
+    shapes        new tokens of each of them, and the cached tokens before those
+    tokens, rows  tokens of a step, prefill and decode; those of them that are sampled
+    times         what the planned steps take by themselves, and its parts; of steps that were cut too
+    padding       those of the decoding sequences that have ended: rows of a static batch
+    booked        steps whose blocks are reserved
+    slowed        seconds by which copies slowed the steps
+    charged       steps, from the first on, that have been charged for copies beside them
+    layer_wait    seconds that the only step waited for layers of a prefix on their way
+    """
+
+    __slots__ = (
+        "booked",
+        "charged",
+        "chunks",
+        "context",
+        "decode_seqs",
+        "end",
+        "ends",
+        "layer_wait",
+        "padding",
+        "rows",
+        "shapes",
+        "slowed",
+        "stall",
+        "start",
+        "steps",
+        "times",
+        "tokens",
+        "windowed",
+    )
+
+    def __init__(
+        self,
+        start: float,
+        stall: float,
+        end: float,
+        steps: int,
+        ends: Floats | None,
+        decode_seqs: int,
+        context: int,
+        windowed: tuple[Attended, ...],
+        chunks: list[Chunk],
+        shapes: list[tuple[int, int]],
+        tokens: int,
+        rows: int,
+        times: StepTimes,
+        padding: int = 0,
+    ) -> None:
+        self.start = start
+        self.stall = stall
+        self.end = end
+        self.steps = steps
+        self.ends = ends
+        self.decode_seqs = decode_seqs
+        self.context = context
+        self.windowed = windowed
+        self.chunks = chunks
+        self.shapes = shapes
+        self.tokens = tokens
+        self.rows = rows
+        self.times = times
+        self.padding = padding
+        self.booked = 1
+        self.charged = 0
+        self.slowed = self.layer_wait = 0.0
 
     @property
     def first_end(self) -> float:
