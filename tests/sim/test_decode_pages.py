@@ -2,8 +2,8 @@
 
 import pytest
 
-from hw_profiles.models import load_model
 from hw_profiles.loader import load_profile
+from hw_profiles.models import load_model
 from sim.cost.decode_pages import LEAST_ASKED, MOST_PAGES, PAGE_TOKENS
 from sim.cost.step import StepCost
 
