@@ -43,12 +43,12 @@ class H2O(SequencePolicy):
 
     def __init__(self, *, heavy: float = 0.1, recent: float = 0.1) -> None:
         self._heavy, self._recent = amount("heavy", heavy), amount("recent", recent)
-        if isinstance(heavy, int) != isinstance(recent, int):
+        if heavy and recent and isinstance(heavy, int) != isinstance(recent, int):
             raise ValueError(f"recent: found {recent!r}, expected tokens or a share, as heavy is ({heavy!r})")
-        self._budget = self._heavy + self._recent
+        self._budget = self._heavy + self._recent if heavy and recent else self._heavy or self._recent
         if not self._budget:
             raise ValueError("heavy: found 0 and no recent token, expected a budget")
-        if isinstance(heavy, float) and self._budget > 1:
+        if isinstance(self._budget, float) and self._budget > 1:
             raise ValueError(f"recent: found {recent!r}, expected no more than {1 - heavy:g}: shares of the prompt")
 
     def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:

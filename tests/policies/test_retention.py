@@ -74,6 +74,11 @@ def test_h2o_keeps_shares_of_the_prompt(place: tuple[int, int], share: float) ->
     assert plan.kept.at(*place) <= place[0] * (1 + 1e-9)
 
 
+def test_no_heavy_hitters_are_none_of_either_kind() -> None:
+    assert H2O(heavy=0, recent=0.2).plan(layer(), FULL) == H2O(heavy=0.1, recent=0.1).plan(layer(), FULL)
+    assert H2O(heavy=200, recent=0.0).plan(layer(), FULL) == H2O(heavy=100, recent=100).plan(layer(), FULL)
+
+
 @given(place=PLACE, sinks=st.integers(0, 64), window=st.integers(1, 5000))
 def test_streaming_keeps_sinks_and_window(place: tuple[int, int], sinks: int, window: int) -> None:
     plan = StreamingLLM(sinks=sinks, window=window).plan(layer(), FULL)
