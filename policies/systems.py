@@ -96,6 +96,21 @@ SYSTEMS: dict[str, System] = {
         "Liu et al., ECCV 2024 (arXiv 2407.18121)",
         {"retention": "elastic"},
     ),
+    "scissorhands": System(
+        "a fixed budget, cut in bursts by how rarely tokens mattered of late",
+        "Liu et al., NeurIPS 2023 (arXiv 2305.17118)",
+        {"retention": "scissorhands"},
+    ),
+    "corm": System(
+        "no budget: what any of the last queries cared for stays",
+        "Dai et al. (arXiv 2404.15949)",
+        {"retention": "corm"},
+    ),
+    "snapstream": System(
+        "rows of fixed size: sinks, what the prompt's end attended, a ring of the newest",
+        "Li et al. (arXiv 2511.03092)",
+        {"retention": "snapstream"},
+    ),
     "kivi": System(
         "2-bit keys per channel and values per token",
         "Liu et al., ICML 2024 (arXiv 2402.02750)",

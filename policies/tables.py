@@ -50,11 +50,14 @@ from policies.prefetch.next_turn import NextTurn
 from policies.prefetch.none import NoPrefetch
 from policies.prefetch.on_arrival import OnArrival
 from policies.prefetch.popularity import Popularity
+from policies.retention.corm import CORM
 from policies.retention.elastic import ElasticCache
 from policies.retention.h2o import H2O
 from policies.retention.less import LESS
 from policies.retention.none import NoRetention
+from policies.retention.scissorhands import Scissorhands
 from policies.retention.snapkv import SnapKV
+from policies.retention.snapstream import SnapStream
 from policies.retention.streaming_llm import StreamingLLM
 from policies.routing.base import Router
 from policies.routing.cache_aware import CacheAware
@@ -136,6 +139,9 @@ RETENTION: dict[str, type] = {
     "snapkv": SnapKV,
     "less": LESS,
     "elastic": ElasticCache,
+    "scissorhands": Scissorhands,
+    "corm": CORM,
+    "snapstream": SnapStream,
 }
 SELECTION: dict[str, type] = {
     "arkvale": ArkVale,

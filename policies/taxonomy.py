@@ -22,7 +22,9 @@ TREE: Mapping[str, Leaves] = MappingProxyType(
         },
         "after training: tokens": {
             "static eviction": ("streaming_llm",),
-            "dynamic eviction": ("h2o", "snapkv"),
+            "dynamic eviction": ("h2o", "snapkv", "scissorhands"),
+            "eviction without a budget": ("corm",),
+            "static rows": ("snapstream",),
             "merging": ("elastic",),
             "low-rank state": ("less",),
             "budgets by layer or head": (),

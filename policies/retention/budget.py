@@ -7,6 +7,7 @@ from dataclasses import replace
 from hw_profiles.errors import InputError
 from hw_profiles.lines import CONTEXT, Line
 from policies.sequence.plan import LayerPlan, LayerView, Work
+from policies.sequence.scores import ACTIVATION_BYTES, PASSES, SUM_PASSES
 
 
 def amount(name: str, value: float) -> float:
@@ -40,6 +41,17 @@ def gather(layer: LayerView, plan: LayerPlan, launches: int, source: str) -> Wor
     """What a prompt leaves is read and written together, once, in the form in which it is kept."""
     moved = plan.form.of(plan.kept.at_prompt()) * (2.0 * layer.token_bytes)
     return Work("gather what is kept", moved, launches=launches, source=source)
+
+
+def last_queries(layer: LayerView, queries: int, source: str) -> Work:
+    """When a prompt is complete, the scores of its last `queries` over all its keys are computed, written, summed and
+    ranked, beside the fused kernel that attended it. A latent (MLA) is the key of all heads."""
+    keys, width = layer.token_bytes / 2, float(layer.head_dim)
+    if layer.latent:
+        keys, width = layer.token_bytes, layer.token_bytes / layer.element_bytes
+    scores = queries * (PASSES + SUM_PASSES) * ACTIVATION_BYTES * layer.heads
+    flops = 2.0 * queries * layer.heads * width
+    return Work("votes of the last queries", CONTEXT * (keys + scores), CONTEXT * flops, launches=6, source=source)
 
 
 def coverage(layer: LayerView, kept: Line, context: float, prompt: float) -> float:

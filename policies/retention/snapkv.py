@@ -7,9 +7,8 @@ from dataclasses import replace
 from hw_profiles.errors import InputError
 from hw_profiles.lines import CONTEXT, Line
 from policies.options import whole
-from policies.retention.budget import applies, coverage, gather, keeping
-from policies.sequence.plan import FULL, LayerPlan, LayerView, SequencePolicy, Work
-from policies.sequence.scores import ACTIVATION_BYTES, PASSES, SUM_PASSES
+from policies.retention.budget import applies, coverage, gather, keeping, last_queries
+from policies.sequence.plan import FULL, LayerPlan, LayerView, SequencePolicy
 
 SOURCE = "FasterDecoding/SnapKV, snapkv/monkeypatch/snapkv_utils.py"
 
@@ -42,10 +41,7 @@ class SnapKV(SequencePolicy):
         if not applies(layer, self._budget):
             return before
         plan = keeping(before, self._kept(before.kept), self._kept(before.attended))
-        keys = layer.token_bytes / 2
-        scores = self._window * (PASSES + SUM_PASSES) * ACTIVATION_BYTES * layer.heads
-        flops = 2.0 * self._window * layer.heads * layer.head_dim
-        vote = Work("votes of the last queries", CONTEXT * (keys + scores), CONTEXT * flops, launches=6, source=SOURCE)
+        vote = last_queries(layer, self._window, SOURCE)
         return replace(plan, after_prompt=(*plan.after_prompt, vote, gather(layer, plan, 4, SOURCE)))
 
     def coverage(self, layer: LayerView, context: float, prompt: float) -> float:

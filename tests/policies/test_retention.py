@@ -10,13 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hw_profiles.errors import InputError
-from hw_profiles.lines import CONTEXT, Line, upto
+from hw_profiles.lines import CONTEXT, Line, constant, upto
 from policies.kv_format.int4 import Int4
 from policies.kv_format.kivi import KIVI
+from policies.retention.corm import CORM
 from policies.retention.elastic import ElasticCache
 from policies.retention.h2o import H2O
 from policies.retention.less import LESS
+from policies.retention.scissorhands import Scissorhands
 from policies.retention.snapkv import SnapKV
+from policies.retention.snapstream import SnapStream
 from policies.retention.streaming_llm import StreamingLLM
 from policies.sequence.plan import FULL, LayerPlan, LayerView, SequencePolicy
 from policies.tables import KV_FORMAT, RETENTION
@@ -33,6 +36,9 @@ class Halves:
 
     def coverage(self, kept: float, context: float) -> float:
         return min(1.0, 1.5 * kept / context)
+
+    def recalls(self, selected: int, cached: int, page_tokens: int) -> Line:
+        return constant(0.01)
 
 
 def layer(kv_heads: int = 32, *, latent: bool = False, window: int | None = None, layers: int = 32) -> LayerView:
@@ -158,6 +164,9 @@ WHOLE = [
     ElasticCache(budget=1),
     LESS(heavy=0.5, recent=0.5),
     LESS(heavy=0.5, recent=0.5, sparse="lambda"),
+    Scissorhands(budget=LONGEST),
+    CORM(recent=LONGEST),
+    SnapStream(sinks=4, selected=2000, ring=2092),
 ]
 
 
@@ -284,9 +293,10 @@ def test_coverage_is_what_as_many_tokens_hold_at_best() -> None:
 @pytest.mark.parametrize("stored", KV_FORMAT)
 def test_what_is_kept_is_stored_in_the_format(name: str, stored: str) -> None:
     view, form = layer(), KV_FORMAT[stored]()
-    plan = fold(view, form, RETENTION[name]())
+    whole: dict[str, object] = {"budget": 1000} if name == "scissorhands" else {}  # 0.15 P reaches no window exactly
+    plan = fold(view, form, RETENTION[name](**whole))
     assert plan.form == form.plan(view, FULL).form
-    assert plan.kept == RETENTION[name]().plan(view, FULL).kept
+    assert plan.kept == RETENTION[name](**whole).plan(view, FULL).kept
     kept = plan.kept.at(4000, 3000)
     found = plan.form.of(plan.kept).at(4000, 3000)
     expected = plan.form.key / 2 * max(0.0, kept - plan.form.key_full) + min(kept, plan.form.key_full) / 2
@@ -302,7 +312,7 @@ def test_kept_tokens_are_gathered_in_their_format() -> None:
     )
 
 
-@pytest.mark.parametrize("policy", [H2O(), SnapKV(), LESS()], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize("policy", [H2O(), SnapKV(), LESS(), Scissorhands(), CORM()], ids=lambda p: type(p).__name__)
 def test_what_is_per_head_refuses_latents(policy: SequencePolicy) -> None:
     with pytest.raises(InputError, match=r"latent attention \(MLA\)"):
         policy.plan(layer(latent=True), FULL)
@@ -355,6 +365,13 @@ def test_budgets_on_top_of_budgets() -> None:
         (LESS, {"rank": 0}, "rank"),
         (LESS, {"hidden": 0}, "hidden"),
         (LESS, {"max_positions": 0}, "max_positions"),
+        (Scissorhands, {"budget": 0}, "budget"),
+        (Scissorhands, {"drop": 0}, "drop"),
+        (Scissorhands, {"budget": 100, "recent": 51}, "recent"),
+        (CORM, {"window": 0}, "window"),
+        (CORM, {"page": 0}, "page"),
+        (SnapStream, {"ring": 0}, "ring"),
+        (SnapStream, {"slots": "some"}, "slots"),
     ],
 )
 def test_wrong_options_are_named(policy: type, options: dict[str, object], named: str) -> None:
