@@ -49,6 +49,8 @@ TABLES = (
         "R",
         WHERE,
         (*(Figure(name, rate, "tok/s", (s,), lambda m: m.tokens_per_s) for name, rate, s in ROWS),),
+        note="4-bit rows are too fast: the profile of the T4 is from datasheets (41 TFLOP/s), while H2O's logs compute "
+        "prompts at 24 TFLOP/s; and PyTorch takes more passes to unpack than bytes alone tell",
         quick=True,
     ),
     Table(
