@@ -133,8 +133,8 @@ TABLES = (
         tuple(_t4()),
         "calibrated",
         "the rate at which the CPU's attention reads KV (5 GB/s), from the decode latencies of these logs",
-        "prompts are too fast: the profile of the T4 is from datasheets (41 TFLOP/s), while these logs compute at 24, as "
-        "a board that holds 70 W does; the rate of KV differs by the number of sequences",
+        "prompts are too fast: the profile of the T4 is from datasheets (41 TFLOP/s), while these logs compute at 24, "
+        "as a board that holds 70 W does; the rate of KV differs by the number of sequences",
     ),
     Table(
         "h2o",
