@@ -26,6 +26,7 @@ SUMMARY_SCHEMA = "kvsim-summary/1"
 HIT_PREFIX, HIT_SUFFIX = "hit_", "_tokens"
 
 REQUESTS = (
+    "request_id",
     "replica",
     "status",
     "arrival_s",
@@ -60,8 +61,8 @@ STEPS = (
     "works_s",
     "moves_s",
 )
-TRANSFERS = ("link", "replica", "bytes", "queued_s", "start_s", "end_s", "reason")
-TEXTS = frozenset({"status", "link", "reason", "kind", "object", "metric"})
+TRANSFERS = ("link", "replica", "src", "dst", "bytes", "queued_s", "start_s", "end_s", "reason")
+TEXTS = frozenset({"status", "link", "src", "dst", "reason", "kind", "object", "metric"})
 SAMPLES = ("time_s", "kind", "object", "metric", "value")
 
 

@@ -8,13 +8,18 @@ from reports.bins import time_bins
 from reports.document import Section, document
 from reports.figures.base import time_axis
 from reports.figures.cache import cache_figures
+from reports.figures.flow import flow_figures
+from reports.figures.goodput import goodput, interactivity
 from reports.figures.latency import latency_figures
 from reports.figures.links import link_figures
 from reports.figures.load import engine_time, load_figures
+from reports.figures.memory import budget_table, hbm_budget
 from reports.figures.prefetch import prefetch_figures
 from reports.figures.replica_time import replica_time
+from reports.figures.slowest import slowest_figures, slowest_tables
 from reports.load import RunData, section
 from reports.provenance import provenance, trust_line
+from reports.request_tables import percentile_table, reuse_table
 from reports.tables import (
     bound_tables,
     link_tables,
@@ -38,10 +43,17 @@ def render(run: RunData) -> str:
     values, sources = provenance(run.profile)
     prefetches, inside = prefetch_table(run), within_table(run)
     sections = [
-        Section("latency", "Latency", latency_figures(run, axis), [*part_tables(run), *priority_tables(run)]),
-        Section("load", "Load", load_figures(run, axis)),
+        Section(
+            "latency",
+            "Latency",
+            latency_figures(run, axis),
+            [percentile_table(run), *part_tables(run), *priority_tables(run)],
+        ),
+        Section("slowest", "Slowest requests", slowest_figures(run), slowest_tables(run)),
+        Section("load", "Load", [*load_figures(run, axis), goodput(run, axis), interactivity(run, axis)]),
         Section("time", "Replica time", [replica_time(run), engine_time(run, axis)], [time_table(run)]),
         Section("cache", "Cache", cache_figures(run, axis), [tier_table(run), *bound_tables(run)]),
+        Section("flow", "KV bytes", [*flow_figures(run), *hbm_budget(run)], [*reuse_table(run), *budget_table(run)]),
         *([Section("within", "Within a sequence", [], [inside])] if inside else []),
         *([Section("prefetch", "Prefetch", prefetch_figures(run, axis), [prefetches])] if prefetches else []),
         Section("links", "Links", link_figures(run, axis), link_tables(run)),

@@ -18,6 +18,7 @@ from sim.fields import definitions
 from sim.hierarchy.link import CopyEngine
 from sim.hierarchy.tier import Tier
 from sim.link_inputs import GPU_LINKS, own_links
+from sim.lost_reuse import computed_again
 from sim.provenance import profile_summary
 from sim.quantiles import latency_ms, pick
 from sim.queues import queue_lengths
@@ -139,11 +140,13 @@ def _prefix(cluster: Cluster, columns: dict[str, np.ndarray], finished: np.ndarr
     hits = {tier.name: int(columns[f"hit_{tier.name}_tokens"].sum()) for tier in cluster.scenario.spec.tiers}
     total = int(columns["input_tokens"][finished].sum())
     turns = by_turn(columns, finished, cluster.tier_names)
+    again = computed_again(cluster.trace, columns, cluster.scenario.spec.engine.block_tokens)
     return {
         "input_tokens": total,
         "hit_ratio": sum(hits.values()) / total if total else 0.0,
         "hit_tokens": hits,
         "computed_tokens": int(columns["computed_tokens"].sum()),
+        **({} if again is None else {"computed_again_tokens": int(again.sum())}),
         "recomputed_tokens": int(columns["recomputed_tokens"].sum()),
         **({"turns": turns} if turns else {}),
     }

@@ -94,12 +94,14 @@ def _figure(run: RunData, span: str, *, shares: bool = False) -> Figure:
         f"all requests {seconds(float(total[-1, 0]))}."
     )
     if not shares:
-        return Figure(key, title, read, finding, _bars(run, labels, parts, means, "s"), _layout(f"mean {word} (s)"))
+        return Figure(
+            key, title, read, finding, part_bars(run, labels, parts, means, "s"), part_layout(f"mean {word} (s)")
+        )
     scaled = 100.0 * np.divide(means, total, out=np.zeros_like(means), where=total > 0)
     what = part_label(run.summary, parts[worst])
     finding = f"{percent(scaled[tail, worst] / 100)} of the {word} of {who} is {what}."
-    layout = _layout(f"share of {word} (%)", range=[0, 100])
-    return Figure(key, title, read, finding, _bars(run, labels, parts, scaled, "%"), layout)
+    layout = part_layout(f"share of {word} (%)", range=[0, 100])
+    return Figure(key, title, read, finding, part_bars(run, labels, parts, scaled, "%"), layout)
 
 
 def _where_waits_are(run: RunData) -> str:
@@ -110,8 +112,8 @@ def _where_waits_are(run: RunData) -> str:
     return text if len(run.tiers) > 1 else ""
 
 
-def _bars(run: RunData, labels: list[str], parts: list[str], columns: Floats, unit: str) -> list[dict[str, Any]]:
-    """A layer of the bars for each part that can be seen in one of them."""
+def part_bars(run: RunData, labels: list[str], parts: list[str], columns: Floats, unit: str) -> list[dict[str, Any]]:
+    """A layer of the bars for each part that can be seen in one of them; columns: float64[labels, parts]."""
     loads = [part for part in parts if part.startswith("load_")]
     return [
         {
@@ -128,7 +130,8 @@ def _bars(run: RunData, labels: list[str], parts: list[str], columns: Floats, un
     ]
 
 
-def _layout(x_title: str, **x_more: Any) -> dict[str, Any]:
+def part_layout(x_title: str, **x_more: Any) -> dict[str, Any]:
+    """Stacked bars that lie, the first group at the top."""
     return {
         "barmode": "stack",
         "bargap": 0.35,

@@ -5,6 +5,32 @@ from typing import Any
 import numpy as np
 
 LINKS = ("pcie_h2d", "pcie_d2h")
+KV_BYTES = 131072
+GIB = 2**30
+BUDGET = {
+    "total": 80 * GIB,
+    "usable": 72 * GIB,
+    "weights": 15 * GIB,
+    "activations": GIB,
+    "reserved": 2 * GIB,
+    "windows": 0,
+    "kv": 54 * GIB,
+    "blocks": 27648,
+    "block_bytes": 2 * 2**20,
+}
+
+
+def tier(name: str, capacity: int, hits: dict[str, int], links: dict[str, Any]) -> dict[str, Any]:
+    stored = links["pcie_d2h"]["bytes"]
+    return {
+        "count": 1,
+        "capacity_bytes": capacity,
+        "peak_bytes": int(0.9 * capacity),
+        "stored_bytes": stored if name == "dram" else stored + links["pcie_h2d"]["bytes"],
+        "loaded_bytes": hits[name] * KV_BYTES,
+        "evicted_bytes": stored // 3,
+        "never_loaded_bytes": stored // 4,
+    }
 
 
 def statistics(seconds: np.ndarray) -> dict[str, float | None]:
@@ -124,9 +150,11 @@ def make_summary(
             "input_tokens": inputs,
             "hit_ratio": sum(hits.values()) / max(inputs, 1),
             "hit_tokens": hits,
+            "computed_tokens": inputs - sum(hits.values()),
+            "computed_again_tokens": (inputs - sum(hits.values())) // 5,
             "recomputed_tokens": 0,
         },
-        "tiers": {t: {"capacity_bytes": c, "peak_bytes": int(0.9 * c)} for t, c in capacity.items()},
+        "tiers": {t: tier(t, c, hits, links) for t, c in capacity.items()},
         "links": links,
         "time": {"compute_s": 1.0, "load_wait_s": 0.1, "store_wait_s": 0.0, "idle_s": 0.2},
         "preemptions": 0,
@@ -144,7 +172,15 @@ def make_summary(
         },
         "simulator": {"wall_s": 3.0, "cpu_s": 2.9, "events": 1, "requests_per_cpu_s": 4000.0},
         "model": {"name": "llama-3.1-8b"},
-        "hardware": {"profile": "h100-sxm", "replicas": replicas, "tp": 1},
+        "hardware": {
+            "profile": "h100-sxm",
+            "replicas": replicas,
+            "tp": 1,
+            "pp": 1,
+            "gpus": replicas,
+            "kv_bytes_per_token": KV_BYTES,
+            "hbm_budget": BUDGET,
+        },
         "warnings": ["Some arrivals share a timestamp: they were spread over 3 s."],
         "metrics": [
             dict(zip(("key", "label", "unit", "better", "value", "definition"), m, strict=True)) for m in metrics

@@ -12,7 +12,7 @@ import numpy as np
 KV_BYTES = 131072  # per token, Llama-3.1-8B in 16 bit
 LINK_RATE = {"pcie_h2d": 52.3e9, "pcie_d2h": 50.4e9}
 PREFILL_TOKENS_PER_S = 15000.0
-NONE = ("recompute", "preempted", "copies", "layer_wait", "store_wait")
+NONE = ("recompute", "preempted", "copies", "layer_wait", "kv_moves", "store_wait")
 CAPACITY = {"hbm": 8 * 52 * 2**30, "dram": 2 * 2**40}
 
 

@@ -65,10 +65,16 @@ def nasty_page(make_run_dir: Any, tmp_path_factory: pytest.TempPathFactory) -> P
     summary |= {"trace": {"name": NASTY}, "model": {"name": NASTY}, "warnings": [NASTY], "assumptions": [NASTY]}
     summary["profile"]["name"] = NASTY
     summary["tiers"][TIER] = summary["tiers"].pop("dram")
+    summary["prefix"]["hit_tokens"][TIER] = summary["prefix"]["hit_tokens"].pop("dram")
     path.write_text(json.dumps(summary))
     table = pq.read_table(run_dir / "requests.parquet")
     renamed = [f"hit_{TIER}_tokens" if n == "hit_dram_tokens" else n for n in table.column_names]
     pq.write_table(table.rename_columns(renamed), run_dir / "requests.parquet")
+    moved = pq.read_table(run_dir / "transfers.parquet")
+    for name in ("src", "dst"):
+        ends = [TIER if end == "dram" else end for end in moved[name].to_pylist()]
+        moved = moved.set_column(moved.column_names.index(name), name, [ends])
+    pq.write_table(moved, run_dir / "transfers.parquet")
     return write_run_report(run_dir)
 
 
@@ -116,7 +122,8 @@ def test_every_figure_renders_and_nothing_overflows(browser: Any, page: Path, wi
     open_page(browser, page, width, theme)
     assert browser.get_log("browser") == []
     empty = browser.execute_script(
-        "return [...document.querySelectorAll('.chart')].filter(p => !p.querySelector('svg.main-svg .trace path'))"
+        "return [...document.querySelectorAll('.chart')]"
+        ".filter(p => !p.querySelector('svg.main-svg .trace path, svg.main-svg path.sankey-link'))"
         ".map(p => p.dataset.figure)"
     )
     assert empty == []
@@ -161,6 +168,9 @@ def test_markup_in_names_is_text_and_no_script_of_theirs_runs(browser: Any, nast
     assert heading.count(NASTY) == 3
     legend = browser.execute_script("return document.querySelector('#hit-ratio .legend').textContent")
     assert TIER in legend
+    flow = browser.execute_script("return document.querySelector('#byte-flow .sankey').textContent")
+    assert TIER in flow
+    assert browser.execute_script("return document.querySelectorAll('#slowest-ttft-table b, #reuse b').length") == 0
 
 
 def test_the_policy_of_the_page_stops_a_script_that_is_not_ours(browser: Any, page: Path, tmp_path: Path) -> None:
