@@ -23,7 +23,7 @@ test test-all bench: export KVSIM_TRACES := $(abspath $(SHARED_TRACES))
 endif
 endif
 
-.PHONY: demo test test-all test-tools gpu-tools lint bench clean help
+.PHONY: demo test test-all test-tools gpu-tools lint compile bench clean help
 
 help:
 	@echo 'make demo        install into $(VENV) and simulate examples/quickstart.yaml'
@@ -32,6 +32,7 @@ help:
 	@echo 'make test-tools  the browser for the report tests (Debian, once)'
 	@echo 'make gpu-tools   torch and Triton for the kernel tests ($(GPU_VENV); `make test` tries once)'
 	@echo 'make lint        ruff, mypy, import floors'
+	@echo 'make compile     C extensions of what runs hottest: half the CPU time (needs a C compiler; a minute or two)'
 	@echo 'make bench       simulator speed on the examples'
 	@echo 'make clean       remove build output and caches (not $(VENV), not your runs)'
 
@@ -98,6 +99,11 @@ test-tools:
 	  $$run apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive $$run apt-get install -y -qq --no-install-recommends chromium chromium-driver; \
 	fi
+
+# Used until a source changes; then the sources run as they are, until the next `make compile` (kvsim/_compiled.py).
+compile: $(VENV)/.installed
+	@$(BIN)/python -c 'import mypyc, setuptools' 2>/dev/null || $(PIP) install -e '.[compile]'
+	@$(BIN)/python -m kvsim.cli.compile
 
 bench: $(VENV)/.installed
 	@$(BIN)/python benchmarks/speed.py

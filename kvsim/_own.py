@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from kvsim import _compiled
+
 PACKAGES = ("hw_profiles", "traces", "policies", "sim", "calibration", "reports")
 ROOT = Path(__file__).resolve().parents[1]
 """The folder that holds the packages: site-packages, or the checkout."""
@@ -53,3 +55,5 @@ def pin() -> None:
                 f"kvsim needs its own package {name!r} ({ROOT / name}), but this program has imported "
                 f"another one of that name ({origin or sys.modules[name]}): rename that one"
             )
+    if missing:
+        _compiled.use(ROOT)

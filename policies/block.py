@@ -2,6 +2,26 @@
 
 from __future__ import annotations
 
+FIELDS = (
+    "ahead",
+    "key",
+    "late",
+    "members",
+    "pageable",
+    "parent",
+    "parts",
+    "pins",
+    "ready",
+    "sent",
+    "size",
+    "start",
+    "tokens",
+    "turn",
+    "uses",
+    "waiters",
+)
+"""Attributes of a block."""
+
 
 class Block:
     """A resident copy of one prefix block in one tier: the unit that policies order and move.
@@ -25,24 +45,7 @@ class Block:
     turn     turn of its conversation (0 for the first) in the request that used it last, -1 where the trace has none
     """
 
-    __slots__ = (
-        "ahead",
-        "key",
-        "late",
-        "members",
-        "pageable",
-        "parent",
-        "parts",
-        "pins",
-        "ready",
-        "sent",
-        "size",
-        "start",
-        "tokens",
-        "turn",
-        "uses",
-        "waiters",
-    )
+    __slots__ = FIELDS
 
     def __init__(
         self, key: int, start: int, tokens: int, size: int, ready: int, parent: int | None = None, turn: int = -1

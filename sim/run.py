@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
+from inspect import isfunction
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from sim import checks
 from sim.attribution import attribute
 from sim.cache_state import FILE, state_table
 from sim.cluster import Cluster
+from sim.engine.replica import Replica
 from sim.inputs import Inputs, load_inputs
 from sim.policy_failure import failures_named
 from sim.provenance import value_rows
@@ -205,6 +207,7 @@ def _simulate(
         "events": cluster.clock.events,
         "steps": sum(r.accounts.steps for r in cluster.replicas),
         "requests_per_cpu_s": cluster.done / cpu_s,
+        "compiled": not isfunction(Replica.enqueue),  # `make compile`
     }
     state = None
     if save_cache_state:

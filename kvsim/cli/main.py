@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 import kvsim
 from hw_profiles.errors import InputError
+from kvsim import _compiled, _own
 from kvsim.cli import _print, calibrate, calibrate_fit, calibrate_record, calibrate_run, calibrate_validate, new, trace
 from kvsim.cli.cache import cache
 from kvsim.cli.compare import compare
@@ -116,7 +117,8 @@ def _front(
 ) -> None:
     """Simulate the KV-cache memory hierarchy of an LLM serving system."""
     if version:
-        _print.line(f"kvsim {kvsim.__version__}")
+        how = "compiled" if _compiled.current(_own.ROOT) else "interpreted"
+        _print.line(f"kvsim {kvsim.__version__} ({how})")
         raise typer.Exit
     _bare(context)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from policies.base import Block
+from policies.block import FIELDS
 
 TOKENS = 16
 """Tokens of a full block in the checks; a token takes one byte."""
@@ -80,4 +81,4 @@ def same(plan: list[Any], other: list[Any]) -> bool:
 
 def fields(block: Block) -> tuple[object, ...]:
     """Everything about a block that a policy could change."""
-    return tuple(getattr(block, name) for name in Block.__slots__)
+    return tuple(getattr(block, name) for name in FIELDS)

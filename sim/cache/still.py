@@ -71,7 +71,9 @@ class Still:
         clock = Clock()
 
         def engine(*args: Any, **options: Any) -> CopyEngine:
-            return Instant(arrived, *args, **options)
+            link = Instant(*args, **options)
+            link.under_way = arrived
+            return link
 
         topology = Topology(scenario, self._inputs, clock, Recorder(), self._cost, engine)
         cache = topology.cache(0)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -147,7 +149,7 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """A pool of processes that ends with the block, work that is under way with it."""
     before = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")  # not fork: libraries of this process hold threads
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(_folders(),))
     try:
         yield pool
     finally:
@@ -156,8 +158,20 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _quiet() -> None:
-    """In a worker: Ctrl-C ends it without a word, the one that started it speaks; and it ends when that one does."""
+def _folders() -> dict[str, list[str]]:
+    """Where this process finds the modules of our packages: beside their sources, or compiled."""
+    ours = ("hw_profiles", "policies", "sim")
+    packages = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in ours}
+    return {name: list(module.__path__) for name, module in packages.items() if hasattr(module, "__path__")}
+
+
+def _begin(folders: dict[str, list[str]]) -> None:
+    """In a worker, before any of our larger modules is imported: take them from where the one that started it does.
+
+    Ctrl-C ends it without a word, the one that started it speaks; and it ends when that one does.
+    """
+    for name, places in folders.items():
+        importlib.import_module(name).__path__ = places
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     threading.Thread(target=_follow, daemon=True).start()
 
