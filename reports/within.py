@@ -29,7 +29,9 @@ def within_table(run: RunData) -> TextTable | None:
     rows += [(f"attention covered by {name}", percent(share), about) for name, share in did["coverage"].items()]
     if "host_kv" in run.summary:
         held = run.summary["host_kv"]
-        rows.append(("host memory, peak", binary_bytes(held["peak_bytes"]), "KV of sequences, all replicas"))
+        rows.append(
+            ("host memory, peak", binary_bytes(held["peak_bytes"]), "KV of sequences, in the replica with the most")
+        )
     if did.get("importance"):
         kind, _, about = str(did["importance"]).partition(";")
         rows.append(("token importance", kind.removeprefix("token importance: "), about.strip()))

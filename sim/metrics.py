@@ -135,6 +135,15 @@ METRICS: tuple[Metric, ...] = (
         lambda s: len(s["tiers"]) > 1,
     ),
     Metric(
+        "padding_rows",
+        "Padding rows",
+        "%",
+        "lower",
+        "Rows of decode steps whose request had ended, in static batches / all rows.",
+        lambda s: _percent(s["batches"]["padding_share"]),
+        lambda s: "batches" in s,
+    ),
+    Metric(
         "preemptions",
         "Preemptions",
         "",

@@ -71,6 +71,8 @@ def summarize(
     prefetch = spec.policies.prefetch
     if prefetch is not None and prefetch.name != "none":
         summary["prefetch"] = _prefetch(prefetch.name, summary["tiers"].values())
+    if spec.engine.scheduling == "static":
+        summary["batches"] = _batches(columns, finished, steps)
     if inputs.footprint is not None and not inputs.footprint.host.zero:
         peak = max(r.batch.host.peak for r in cluster.replicas)
         summary["host_kv"] = {"limit_bytes": inputs.host_limit, "peak_bytes": peak}
@@ -118,6 +120,18 @@ def _by_priority(columns: dict[str, np.ndarray], priorities: np.ndarray) -> list
         }
         for priority in np.unique(priorities)
     ]
+
+
+def _batches(columns: dict[str, np.ndarray], finished: np.ndarray, steps: pa.Table) -> dict[str, Any]:
+    """Static batches, and rows of their decode steps that only kept others company.
+
+    padding_rows: those rows, summed over steps. padding_share: of all rows.
+    """
+    begun = np.stack([columns["replica"][finished], columns["admit_s"][finished]], axis=1)
+    count = numbers(steps, "count").astype(np.int64)
+    rows, padding = (int((numbers(steps, name) * count).sum()) for name in ("decode_seqs", "padding_seqs"))
+    share = padding / (rows + padding) if rows else 0.0
+    return {"count": len(np.unique(begun, axis=0)), "padding_rows": padding, "padding_share": share}
 
 
 def _duration(columns: dict[str, np.ndarray]) -> float:

@@ -67,9 +67,11 @@ def test_limits_hold_nobody_is_lost_and_strides_are_exact(run, same_requests, ca
 @given(case=cases())
 def test_batches_do_not_overlap_and_take_what_fits(run, case):
     rows, keywords = case
-    requests = run(rows, **keywords).frames["requests"]
+    result = run(rows, **keywords)
+    requests = result.frames["requests"]
     engine, capacity = keywords["engine"], keywords["blocks"]
     found = batches(requests)
+    assert result.summary["batches"]["count"] == len(found)
     for batch, following in zip(found, [*found[1:], None], strict=True):
         longest = batch.output_tokens.max()
 
@@ -97,6 +99,7 @@ def test_rows_that_ended_compute_on(run, hand):
     assert steps.padding_seqs.tolist() == [0, 0, 1]
     expected = hand.mixed_step([(500, 0), (500, 0)], 2) + sum(hand.decode_step(2, 2 * (501 + i)) for i in range(49))
     assert result.frames["requests"].finish_s[1] == pytest.approx(expected, rel=1e-9)
+    assert result.summary["batches"] == {"count": 1, "padding_rows": 48, "padding_share": 48 / 98}
     gaps = [hand.decode_step(2, 2 * (501 + i)) for i in range(49)]
     mean = (sum(gaps) + gaps[0]) / 50  # of tokens that somebody gets
     assert result.summary["itl_ms"]["mean"] == pytest.approx(1e3 * mean, rel=1e-6)
