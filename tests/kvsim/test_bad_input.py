@@ -70,7 +70,7 @@ SCENARIOS = {
 # Arguments, in the folder that the test below fills, and what the line must say.
 CALLS = {
     "unknown verb": (["rnu"], ["found 'rnu'", "did you mean 'run'"]),
-    "verb of a later version": (["reproduce"], ["found 'reproduce'"]),
+    "unknown system": (["reproduce", "arkval"], ["found 'arkval'", "did you mean 'arkvale'"]),
     "unknown verb of trace": (["trace", "stat"], ["kvsim trace", "did you mean 'stats'"]),
     "unknown option": (["run", "small.yaml", "--sed", "1"], ["--sed", "--seed"]),
     "missing argument": (["run"], ["SCENARIO", "kvsim run --help"]),
