@@ -53,6 +53,11 @@ SYSTEMS: dict[str, System] = {
         "Tang et al., ICML 2024 (arXiv 2406.10774)",
         {"selection": "quest"},
     ),
+    "zipvl": System(
+        "only the tokens that hold a share of the attention attend in the prompt; others are dropped or packed",
+        "He et al. (arXiv 2410.08584)",
+        {"selection": "zipvl"},
+    ),
     "l2_prefetch": System(
         "KV blocks are requested into L2 ahead of decode attention", "arXiv 2504.06319", {"prefetch": "l2"}
     ),
@@ -111,6 +116,11 @@ SYSTEMS: dict[str, System] = {
         "Li et al. (arXiv 2511.03092)",
         {"retention": "snapstream"},
     ),
+    "bct": System(
+        "a trained cache of so many slots, whatever the context",
+        "arXiv 2411.15785",
+        {"retention": "bct"},
+    ),
     "kivi": System(
         "2-bit keys per channel and values per token",
         "Liu et al., ICML 2024 (arXiv 2402.02750)",
@@ -131,6 +141,11 @@ SYSTEMS: dict[str, System] = {
         "keys without their least important channels",
         "Xu et al., ICLR 2025 (arXiv 2407.21018)",
         {"kv_format": ["think"]},
+    ),
+    "kvcomp": System(
+        "quantised with a bounded error, then Huffman-coded",
+        "Jiang et al. (arXiv 2509.00579)",
+        {"kv_format": ["kvcomp"]},
     ),
     "fp8": System(
         "8-bit floating point",

@@ -33,6 +33,7 @@ from policies.kv_format.fp8 import FP8
 from policies.kv_format.int4 import Int4
 from policies.kv_format.int8 import Int8
 from policies.kv_format.kivi import KIVI
+from policies.kv_format.kvcomp import KVComp
 from policies.kv_format.none import NoFormat
 from policies.kv_format.quarot import QuaRot
 from policies.kv_format.think import ThinK
@@ -50,6 +51,7 @@ from policies.prefetch.next_turn import NextTurn
 from policies.prefetch.none import NoPrefetch
 from policies.prefetch.on_arrival import OnArrival
 from policies.prefetch.popularity import Popularity
+from policies.retention.bct import BoundedCache
 from policies.retention.corm import CORM
 from policies.retention.elastic import ElasticCache
 from policies.retention.h2o import H2O
@@ -69,6 +71,7 @@ from policies.selection.infinigen import InfiniGen
 from policies.selection.kcache import KCache
 from policies.selection.pqcache import PQCache
 from policies.selection.quest import Quest
+from policies.selection.zipvl import ZipVL
 
 EVICTION: dict[str, type[EvictionPolicy]] = {
     "lru": LRU,
@@ -131,6 +134,7 @@ KV_FORMAT: dict[str, type] = {
     "quarot": QuaRot,
     "zipcache": ZipCache,
     "think": ThinK,
+    "kvcomp": KVComp,
 }
 RETENTION: dict[str, type] = {
     "none": NoRetention,
@@ -142,6 +146,7 @@ RETENTION: dict[str, type] = {
     "scissorhands": Scissorhands,
     "corm": CORM,
     "snapstream": SnapStream,
+    "bct": BoundedCache,
 }
 SELECTION: dict[str, type] = {
     "arkvale": ArkVale,
@@ -149,6 +154,7 @@ SELECTION: dict[str, type] = {
     "pqcache": PQCache,
     "kcache": KCache,
     "quest": Quest,
+    "zipvl": ZipVL,
 }
 SEQUENCE_OFFLOAD: dict[str, type] = {
     "host_kv": HostKV,

@@ -18,7 +18,7 @@ TREE: Mapping[str, Leaves] = MappingProxyType(
             "latent": ("mla",),
             "shared between layers": ("cla", "lckv", "cross_layer", "yoco"),
             "blocks of tokens": ("block_transformer",),
-            "bounded state": (),
+            "bounded state": ("bct",),
         },
         "after training: tokens": {
             "static eviction": ("streaming_llm",),
@@ -33,12 +33,12 @@ TREE: Mapping[str, Leaves] = MappingProxyType(
             "quantisation of KV": ("fp8", "int8", "int4", "kivi", "zipcache"),
             "quantisation of everything": ("quarot",),
             "pruned channels": ("think",),
-            "entropy coding": (),
+            "entropy coding": ("kvcomp",),
         },
         "deployment: within a sequence": {
             "offload": ("flexgen", "host_kv", "uvm"),
             "selection with offload": ("arkvale", "infinigen", "pqcache", "kcache"),
-            "selection in HBM": ("quest",),
+            "selection in HBM": ("quest", "zipvl"),
             "prefetch into L2": ("l2_prefetch",),
         },
         "deployment: across sequences": {

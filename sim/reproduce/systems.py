@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from hw_profiles.errors import InputError
 from sim.reproduce import (
     arkvale,
+    bct,
     block_transformer,
     characterization,
     cla,
@@ -20,6 +21,7 @@ from sim.reproduce import (
     int4,
     kcache,
     kivi,
+    kvcomp,
     l2_prefetch,
     lckv,
     less,
@@ -34,6 +36,7 @@ from sim.reproduce import (
     streaming_llm,
     think,
     zipcache,
+    zipvl,
 )
 from sim.reproduce.rows import Table
 
@@ -43,6 +46,7 @@ SYSTEMS: Mapping[str, tuple[Table, ...]] = {
     "pqcache": pqcache.TABLES,
     "kcache": kcache.TABLES,
     "quest": quest.TABLES,
+    "zipvl": zipvl.TABLES,
     "l2_prefetch": l2_prefetch.TABLES,
     "flexgen": flexgen.TABLES,
     "h2o": h2o.TABLES,
@@ -53,10 +57,12 @@ SYSTEMS: Mapping[str, tuple[Table, ...]] = {
     "scissorhands": scissorhands.TABLES,
     "corm": corm.TABLES,
     "snapstream": snapstream.TABLES,
+    "bct": bct.TABLES,
     "kivi": kivi.TABLES,
     "quarot": quarot.TABLES,
     "zipcache": zipcache.TABLES,
     "think": think.TABLES,
+    "kvcomp": kvcomp.TABLES,
     "fp8": fp8.TABLES,
     "int4": int4.TABLES,
     "cla": cla.TABLES,
