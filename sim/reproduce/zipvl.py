@@ -90,7 +90,7 @@ TABLES = (
                 lambda a, b, c, d, e, f: float((_prefill(a, b) < _prefill(c, d)) + (_prefill(c, d) < _prefill(e, f))),
             ),
             Figure(
-                "and never more than the share of attention in it allows",
+                "products with weights remain: 16k take over three times what 4k of full KV do",
                 1,
                 "holds",
                 (FULL[16_000], OURS[16_000], FULL[4000]),
