@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from sim.clock import Clock
 from sim.invariants import ensure
 from traces.request import Request, Trace
+from traces.rows import Rows
 
 
 class Arrivals:
@@ -32,6 +33,7 @@ class Arrivals:
         self.sender_wait_s = 0.0
         """Seconds that due requests waited with their sender, in all."""
         self._trace = trace
+        self._rows = Rows(trace)
         self._clock = clock
         self._send = send
         self._most = trace.max_parallel
@@ -39,8 +41,10 @@ class Arrivals:
         """(due time, index) of requests that wait for others to end."""
         self._releasing = False
         after = np.full(len(trace), -1) if trace.after is None or not trace.closed_loop else trace.after
-        self._open = np.flatnonzero(after < 0).tolist()
+        starts = after < 0
+        self._open: Sequence[int] = range(len(trace)) if starts.all() else np.flatnonzero(starts).tolist()
         self._next_open = 0
+        self._planned = -1
         self._followers: dict[int, list[int]] = {}
         for index in np.flatnonzero(after >= 0).tolist():
             self._followers.setdefault(int(after[index]), []).append(index)
@@ -68,7 +72,17 @@ class Arrivals:
         if self._next_open < len(self._open):
             index = self._open[self._next_open]
             self._next_open += 1
-            self._at(float(self._trace.arrival_s[index]), index, self._plan_open)
+            time = float(self._trace.arrival_s[index])
+            if self._most is None:
+                self._planned = index
+                self._clock.at(time, self._send_planned)
+            else:
+                self._at(time, index, self._plan_open)
+
+    def _send_planned(self) -> None:
+        """Sends the request that was planned last, and plans the next one."""
+        self._dispatch(self._planned)
+        self._plan_open()
 
     def _at(self, time: float, index: int, then: Callable[[], None] | None = None) -> None:
         def due() -> None:
@@ -92,7 +106,8 @@ class Arrivals:
     def _dispatch(self, index: int) -> None:
         self.sent += 1
         self.under_way += 1
-        self.most_under_way = max(self.most_under_way, self.under_way)
-        request = self._trace.request(index)
+        if self.under_way > self.most_under_way:
+            self.most_under_way = self.under_way
+        request = self._rows.request(index)
         request.arrival_s = self._clock.now
         self._send(request)
