@@ -76,7 +76,7 @@ def told(found: Verdict) -> str:
         if row.note:
             by_note.setdefault(row.note, []).append(label(row))
     notes = [f"{' · '.join(labels)}: {note}" for note, labels in by_note.items()]
-    return ". ".join(part.rstrip(".") for part in (*parts, *notes)) + "."
+    return ". ".join(part[:1].upper() + part[1:].rstrip(".") for part in (*parts, *notes)) + "."
 
 
 def label(row: Row) -> str:
