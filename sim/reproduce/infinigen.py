@@ -131,6 +131,13 @@ TABLES = (
                 lambda *runs: float(sum(a > b for a, b in zip(total(*runs), total(*runs)[1:], strict=False))),
             ),
             Figure(
+                "UVM is the slowest of all",
+                4,
+                "pairs",
+                (FIG14["FlexGen"].but(policies="uvm"), *FIG14.values()),
+                lambda uvm, *others: float(sum(uvm.total_s > other.total_s for other in others)),
+            ),
+            Figure(
                 "gains over FlexGen grow with the batch (4 to 20)",
                 1,
                 "holds",
