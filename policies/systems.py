@@ -121,6 +121,36 @@ SYSTEMS: dict[str, System] = {
         "arXiv 2411.15785",
         {"retention": "bct"},
     ),
+    "lacache": System(
+        "other parts of the past in each layer, by a ladder, thinned out as it fills",
+        "Shi et al., ICML 2025 (arXiv 2507.14204)",
+        {"retention": "lacache"},
+    ),
+    "kvcrush": System(
+        "SnapKV with representatives of what it would drop",
+        "Jha et al., ACML 2025 (arXiv 2503.00022)",
+        {"retention": "kvcrush"},
+    ),
+    "xkv": System(
+        "a budget divided over layers by their worth",
+        "Li et al. (arXiv 2412.05896)",
+        {"retention": "xkv"},
+    ),
+    "zigzagkv": System(
+        "a budget divided over layers by how many tokens they need",
+        "Zhong et al., COLING 2025 (arXiv 2412.09036)",
+        {"retention": "zigzagkv"},
+    ),
+    "baklava": System(
+        "a budget divided over heads by a profile of the model",
+        "Gulhan et al. (arXiv 2502.13176)",
+        {"retention": "baklava"},
+    ),
+    "audiokv": System(
+        "a budget divided over heads by how they follow speech, votes smoothed",
+        "arXiv 2604.06694",
+        {"retention": "audiokv"},
+    ),
     "kivi": System(
         "2-bit keys per channel and values per token",
         "Liu et al., ICML 2024 (arXiv 2402.02750)",

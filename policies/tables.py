@@ -51,16 +51,22 @@ from policies.prefetch.next_turn import NextTurn
 from policies.prefetch.none import NoPrefetch
 from policies.prefetch.on_arrival import OnArrival
 from policies.prefetch.popularity import Popularity
+from policies.retention.audiokv import AudioKV
+from policies.retention.baklava import BaKlaVa
 from policies.retention.bct import BoundedCache
 from policies.retention.corm import CORM
 from policies.retention.elastic import ElasticCache
 from policies.retention.h2o import H2O
+from policies.retention.kvcrush import KVCrush
+from policies.retention.lacache import LaCache
 from policies.retention.less import LESS
 from policies.retention.none import NoRetention
 from policies.retention.scissorhands import Scissorhands
 from policies.retention.snapkv import SnapKV
 from policies.retention.snapstream import SnapStream
 from policies.retention.streaming_llm import StreamingLLM
+from policies.retention.xkv import XKV
+from policies.retention.zigzagkv import ZigZagKV
 from policies.routing.base import Router
 from policies.routing.cache_aware import CacheAware
 from policies.routing.least_loaded import LeastLoaded
@@ -147,6 +153,12 @@ RETENTION: dict[str, type] = {
     "corm": CORM,
     "snapstream": SnapStream,
     "bct": BoundedCache,
+    "lacache": LaCache,
+    "kvcrush": KVCrush,
+    "xkv": XKV,
+    "zigzagkv": ZigZagKV,
+    "baklava": BaKlaVa,
+    "audiokv": AudioKV,
 }
 SELECTION: dict[str, type] = {
     "arkvale": ArkVale,

@@ -21,13 +21,14 @@ TREE: Mapping[str, Leaves] = MappingProxyType(
             "bounded state": ("bct",),
         },
         "after training: tokens": {
-            "static eviction": ("streaming_llm",),
+            "static eviction": ("streaming_llm", "lacache"),
             "dynamic eviction": ("h2o", "snapkv", "scissorhands"),
             "eviction without a budget": ("corm",),
             "static rows": ("snapstream",),
             "merging": ("elastic",),
+            "representatives": ("kvcrush",),
             "low-rank state": ("less",),
-            "budgets by layer or head": (),
+            "budgets by layer or head": ("xkv", "zigzagkv", "baklava", "audiokv"),
         },
         "after training: bytes": {
             "quantisation of KV": ("fp8", "int8", "int4", "kivi", "zipcache"),

@@ -13,14 +13,20 @@ from hw_profiles.errors import InputError
 from hw_profiles.lines import CONTEXT, Line, constant, upto
 from policies.kv_format.int4 import Int4
 from policies.kv_format.kivi import KIVI
+from policies.retention.audiokv import AudioKV
+from policies.retention.baklava import BaKlaVa
 from policies.retention.corm import CORM
 from policies.retention.elastic import ElasticCache
 from policies.retention.h2o import H2O
+from policies.retention.kvcrush import KVCrush
+from policies.retention.lacache import LaCache
 from policies.retention.less import LESS
 from policies.retention.scissorhands import Scissorhands
 from policies.retention.snapkv import SnapKV
 from policies.retention.snapstream import SnapStream
 from policies.retention.streaming_llm import StreamingLLM
+from policies.retention.xkv import XKV
+from policies.retention.zigzagkv import ZigZagKV
 from policies.sequence.plan import FULL, LayerPlan, LayerView, SequencePolicy
 from policies.tables import KV_FORMAT, RETENTION
 
@@ -167,6 +173,12 @@ WHOLE = [
     Scissorhands(budget=LONGEST),
     CORM(recent=LONGEST),
     SnapStream(sinks=4, selected=2000, ring=2092),
+    LaCache(budget=LONGEST),
+    KVCrush(budget=LONGEST),
+    XKV(budget=LONGEST),
+    ZigZagKV(budget=LONGEST),
+    BaKlaVa(budget=LONGEST),
+    AudioKV(budget=LONGEST),
 ]
 
 
@@ -175,7 +187,7 @@ def test_a_budget_that_holds_the_longest_sequence_is_the_full_cache(policy: Sequ
     assert policy.plan(layer(), FULL) is FULL
     packed = KIVI().plan(layer(), FULL)
     assert policy.plan(layer(), packed) is packed
-    if not isinstance(policy, StreamingLLM):
+    if not isinstance(policy, StreamingLLM | LaCache):
         assert policy.coverage(layer(), LONGEST, LONGEST) == 1.0  # type: ignore[attr-defined]
 
 
@@ -312,14 +324,16 @@ def test_kept_tokens_are_gathered_in_their_format() -> None:
     )
 
 
-@pytest.mark.parametrize("policy", [H2O(), SnapKV(), LESS(), Scissorhands(), CORM()], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize(
+    "policy", [H2O(), SnapKV(), LESS(), Scissorhands(), CORM(), XKV(), KVCrush()], ids=lambda p: type(p).__name__
+)
 def test_what_is_per_head_refuses_latents(policy: SequencePolicy) -> None:
     with pytest.raises(InputError, match=r"latent attention \(MLA\)"):
         policy.plan(layer(latent=True), FULL)
 
 
 def test_latents_may_be_dropped_for_all_heads_together() -> None:
-    for policy in (StreamingLLM(), ElasticCache()):
+    for policy in (StreamingLLM(), ElasticCache(), LaCache()):
         plan = policy.plan(layer(latent=True), FULL)
         assert plan.kept.at(4000, 3000) < 4000
 
@@ -372,6 +386,13 @@ def test_budgets_on_top_of_budgets() -> None:
         (CORM, {"page": 0}, "page"),
         (SnapStream, {"ring": 0}, "ring"),
         (SnapStream, {"slots": "some"}, "slots"),
+        (LaCache, {"keep": 1}, "keep"),
+        (KVCrush, {"important": 2}, "important"),
+        (XKV, {"budget": 31}, "budget"),
+        (ZigZagKV, {"weights": [1]}, "weights"),
+        (BaKlaVa, {"head_weights": [0, 0]}, "head_weights"),
+        (AudioKV, {"weights": [1, -1]}, "weights"),
+        (AudioKV, {"storage": "packed"}, "storage"),
     ],
 )
 def test_wrong_options_are_named(policy: type, options: dict[str, object], named: str) -> None:

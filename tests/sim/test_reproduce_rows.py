@@ -19,7 +19,8 @@ ISSUE = {
     "arkvale", "infinigen", "pqcache", "kcache", "quest", "l2_prefetch", "flexgen", "h2o", "streaming_llm", "snapkv",
     "less", "elastic", "kivi", "quarot", "zipcache", "think", "fp8", "int4", "cla", "lckv", "cross_layer",
     "block_transformer", "mla", "static_batching",
-    "scissorhands", "corm", "snapstream", "bct", "zipvl", "kvcomp",
+    "scissorhands", "corm", "snapstream", "bct", "zipvl", "kvcomp", "lacache", "kvcrush",
+    "xkv", "zigzagkv", "baklava", "audiokv",
 }  # fmt: skip
 
 

@@ -1,0 +1,34 @@
+"""ZigZagKV: cache sizes per layer, by how many tokens a layer's attention needs."""
+
+from __future__ import annotations
+
+from hw_profiles.lines import CONTEXT
+from policies.retention.budgets import DividedBudget
+from policies.sequence.plan import LayerView, Work
+from policies.sequence.scores import ACTIVATION_BYTES
+
+
+class ZigZagKV(DividedBudget):
+    """A total of KV divided over the layers by their uncertainty: the fewest tokens that hold 0.9 of the attention.
+
+    The total decides bytes and time, whatever the uncertainty, unless rows are padded (`storage`). The importance data
+    that ships is alike in all layers, and so are their parts unless `weights` has measured counts. Every layer has at
+    least its window. When a prompt is complete, the votes of its last queries are sorted and summed for the count.
+
+    budget        mean tokens of the prompt per layer and head
+    window        last queries of the prompt, which vote and are kept
+    weights       tokens that a layer needs (two numbers: of the first and the last layer, straight in between)
+    head_weights  the same over a layer's KV heads
+    storage       ragged, heads or layers: to what uneven parts are padded
+
+    Source: M. Zhong et al., "ZigZagKV", COLING 2025 (arXiv 2412.09036), section 4, from notes on it.
+    """
+
+    title = "zigzagkv"
+    source = "ZigZagKV (arXiv 2412.09036), section 4"
+    assumptions = ("zigzagkv: layers need what `weights` says, all alike without it",)
+
+    def scoring(self, layer: LayerView) -> tuple[Work, ...]:
+        """The votes of all heads sorted, and their sums."""
+        votes = CONTEXT * (4.0 * ACTIVATION_BYTES * layer.heads)
+        return (Work("tokens that hold 0.9", votes, launches=3, source=self.source),)
