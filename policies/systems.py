@@ -177,6 +177,11 @@ SYSTEMS: dict[str, System] = {
         "Jiang et al. (arXiv 2509.00579)",
         {"kv_format": ["kvcomp"]},
     ),
+    "cachemir": System(
+        "KV and inference in homomorphic encryption: a model of operation counts",
+        "Yu et al. (arXiv 2602.11470)",
+        {"kv_format": ["cachemir"]},
+    ),
     "fp8": System(
         "8-bit floating point",
         "vLLM, quantized KV cache",

@@ -29,6 +29,7 @@ from policies.eviction.sieve import Sieve
 from policies.eviction.ttl import TTL
 from policies.eviction.two_queue import TwoQueue
 from policies.eviction.workload_aware import WorkloadAware
+from policies.kv_format.cachemir import Cachemir
 from policies.kv_format.fp8 import FP8
 from policies.kv_format.int4 import Int4
 from policies.kv_format.int8 import Int8
@@ -141,6 +142,7 @@ KV_FORMAT: dict[str, type] = {
     "zipcache": ZipCache,
     "think": ThinK,
     "kvcomp": KVComp,
+    "cachemir": Cachemir,
 }
 RETENTION: dict[str, type] = {
     "none": NoRetention,

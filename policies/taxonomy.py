@@ -35,6 +35,7 @@ TREE: Mapping[str, Leaves] = MappingProxyType(
             "quantisation of everything": ("quarot",),
             "pruned channels": ("think",),
             "entropy coding": ("kvcomp",),
+            "encryption": ("cachemir",),
         },
         "deployment: within a sequence": {
             "offload": ("flexgen", "host_kv", "uvm"),

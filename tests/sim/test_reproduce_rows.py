@@ -20,7 +20,7 @@ ISSUE = {
     "less", "elastic", "kivi", "quarot", "zipcache", "think", "fp8", "int4", "cla", "lckv", "cross_layer",
     "block_transformer", "mla", "static_batching",
     "scissorhands", "corm", "snapstream", "bct", "zipvl", "kvcomp", "lacache", "kvcrush",
-    "xkv", "zigzagkv", "baklava", "audiokv",
+    "xkv", "zigzagkv", "baklava", "audiokv", "cachemir",
 }  # fmt: skip
 
 
