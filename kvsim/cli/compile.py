@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from kvsim import _compiled, _own
 FOLDERS = ("sim/cost", "sim/engine", "sim/hierarchy")
 SINGLE = (
     *("hw_profiles/curve.py", "hw_profiles/decode_curve.py", "policies/block.py", "sim/arrivals.py"),
-    *("sim/cache/instant.py", "sim/columns.py", "sim/invariants.py", "sim/recorder.py", "sim/routing.py"),
+    *("sim/cache/instant.py", "sim/columns.py", "sim/invariants.py", "sim/recorder.py"),
     "sim/served.py",
 )
 INTERPRETED = ("sim/engine/queue.py",)
@@ -29,8 +30,12 @@ that is compiled can have no subclass that is not."""
 GROUP = "kvsim_compiled"
 """The library with all of them; each has a small extension of its own that takes it from there."""
 C_FLAGS = ("-O1", "-g0")
-SAMPLE = Path("examples/quickstart.yaml")
-"""A run that must come out the same, to the byte, before extensions are used."""
+SAMPLES = (
+    ("examples/quickstart.yaml", ()),
+    ("examples/ssd_tier.yaml", ()),
+    ("examples/long_context.yaml", ("policies=arkvale",)),
+)
+"""Runs that must come out the same, to the byte, before extensions are used: scenarios and their settings."""
 
 
 def main() -> None:
@@ -70,7 +75,7 @@ def build(root: Path) -> None:
             target.rename(Path(scratch) / "old")
         new.rename(target)
         try:
-            differ = differences(root, root / SAMPLE, Path(scratch))
+            differ = [file for path, settings in SAMPLES for file in differences(root, path, settings)]
         except subprocess.CalledProcessError as error:
             differ = [f"the run failed: {error.stderr[-2000:]}"]
         if differ:
@@ -78,18 +83,21 @@ def build(root: Path) -> None:
             sys.exit(f"error: what was compiled is not what the sources do, and is thrown away: {', '.join(differ)}")
 
 
-def differences(root: Path, scenario: Path, folder: Path) -> list[str]:
+def differences(root: Path, scenario: str, settings: Iterable[str]) -> list[str]:
     """Files of a run that are not the same, to the byte, from the extensions and from the sources.
 
     Raises CalledProcessError for a run that fails.
     """
-    outs = folder / "compiled", folder / "interpreted"
-    for out, interpreted in zip(outs, ("", "1"), strict=True):
-        command = [sys.executable, "-m", "kvsim", "run", os.fspath(scenario), "--out", os.fspath(out), "--quiet"]
-        environment = {**os.environ, _compiled.INTERPRETED: interpreted}
-        subprocess.run(command, cwd=root, env=environment, check=True, capture_output=True, text=True)
-    one, two = ({path.name: path.read_bytes() for path in out.iterdir()} for out in outs)
-    summaries = [json.loads(run.pop("summary.json")) for run in (one, two)]
+    sets = [part for setting in settings for part in ("--set", setting)]
+    runs = []
+    for interpreted in ("", "1"):
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-m", "kvsim", "run", scenario, *sets, "--out", f"{folder}/run", "--quiet"]
+            environment = {**os.environ, _compiled.INTERPRETED: interpreted}
+            subprocess.run(command, cwd=root, env=environment, check=True, capture_output=True, text=True)
+            runs.append({path.name: path.read_bytes() for path in Path(folder, "run").iterdir()})
+    one, two = runs
+    summaries = [json.loads(run.pop("summary.json")) for run in runs]
     how = [summary.pop("simulator")["compiled"] for summary in summaries]
     if how != [True, False]:
         return ["the extensions were not used"]

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 
@@ -26,7 +25,7 @@ from sim.cost.overlap import Run, finish, later
 from sim.cost.parallel import Parallel
 from sim.cost.planned_layer import PlannedLayer, lines_of
 from sim.cost.stage import Attended
-from sim.cost.step import StepCost
+from sim.cost.step import EAGER_LAUNCH_S, StepCost
 from sim.cost.sums import Moved, Terms
 from sim.cost.times import Seconds, StepTimes
 
@@ -47,10 +46,27 @@ class PlannedStep(StepCost):
         plan: SequencePlan,
         copy: Mapping[str, CopyModel],
         parallel: Parallel,
-        **options: Any,
+        expert_skew: float = 0.0,
+        graphs: bool = True,
+        eager_launch_s: float = EAGER_LAUNCH_S,
+        graph_sizes: Sequence[int] | None = None,
+        attention_share: float | None = None,
+        launches_per_layer: int | None = None,
     ) -> None:
         _check_layers(model, plan)
-        super().__init__(model, profile, host_time_s, l2_prefetch_bytes, parallel=parallel, **options)
+        super().__init__(
+            model,
+            profile,
+            host_time_s,
+            l2_prefetch_bytes,
+            parallel=parallel,
+            expert_skew=expert_skew,
+            graphs=graphs,
+            eager_launch_s=eager_launch_s,
+            graph_sizes=graph_sizes,
+            attention_share=attention_share,
+            launches_per_layer=launches_per_layer,
+        )
         lines = [line for layer in plan.layers for line in lines_of(layer)]
         self.terms = Terms.of(self.windows, lines)
         self.windows, self.prompts = self.terms.windows, self.terms.prompts
@@ -67,7 +83,7 @@ class PlannedStep(StepCost):
         for key, alike in groupby(zip(model.pattern, plan.layers, strict=True)):
             if key not in known:
                 known[key] = len(self._groups)
-                kind, layer = LayerCost(1, at[key[0]], self.kernels, options.get("expert_skew", 0.0)), at[key[0]]
+                kind, layer = LayerCost(1, at[key[0]], self.kernels, expert_skew), at[key[0]]
                 share = layer.entry_bytes / whole[key[0]]
                 rate = self.kernels.prefill(layer).flops
                 self._groups.append(PlannedLayer(kind, key[1], self.terms, profile, copy, share, parallel.tp, rate))
@@ -76,7 +92,7 @@ class PlannedStep(StepCost):
         self._ranks = parallel.tp
         self._hbm = profile.hbm_bandwidth
         self._launch_s = profile.launch.graph
-        self._eager_s = options.get("eager_launch_s", 0.0)
+        self._eager_s = eager_launch_s
         groups = zip(self._counts, self._groups, strict=True)
         self._works = sum(n * g.kind.decodes * g.launches for n, g in groups)
 
