@@ -91,18 +91,11 @@ class Recorder:
         if self._held > _MOST_HELD:
             self._sort_gaps()
 
-    def gaps(self, ends: np.ndarray, weight: int, *, grow: bool) -> None:
-        """`weight` gaps between each two of the ascending times `ends`: float64[n], n >= 2.
-
-        grow: no gap is shorter than the one before it, as in a stride that no copy slows.
-        """
+    def gaps(self, ends: np.ndarray, weight: int) -> None:
+        """`weight` gaps between each two of the ascending times `ends`: float64[n], n >= 2."""
         self._ends.append(ends)
         self._end_weights.append(weight)
-        before, last = ends.item(-2), ends.item(-1)
-        self._itl_sum += (last - ends.item(0)) * weight
-        longest = last - before if grow else float((ends[1:] - ends[:-1]).max())
-        if longest > self._itl_max:
-            self._itl_max = longest
+        self._itl_sum += (ends.item(-1) - ends.item(0)) * weight
         self._held += len(ends)
         if self._held > _MOST_HELD:
             self._sort_gaps()
@@ -114,8 +107,11 @@ class Recorder:
         if self._ends:
             lengths = [len(ends) for ends in self._ends]
             weights = np.repeat(np.array(self._end_weights, dtype=np.float64), lengths)
-            weights[np.cumsum(lengths) - 1] = 0  # from the end of one stride to the start of another
-            self._count(np.diff(np.concatenate(self._ends)), weights[:-1])
+            between = np.cumsum(lengths)[:-1] - 1  # from the end of one stride to the start of another
+            gaps = np.diff(np.concatenate(self._ends))
+            gaps[between] = weights[between] = 0
+            self._itl_max = max(self._itl_max, float(gaps.max()))
+            self._count(gaps, weights[:-1])
         for held in (self._gaps, self._gap_weights, self._ends, self._end_weights):
             held.clear()
         self._held = 0

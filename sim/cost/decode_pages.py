@@ -30,20 +30,22 @@ class DecodePages:
     def of(self, seqs: float, context: float, steps: int) -> Floats | None:
         """Times of `steps` steps from `context` attended tokens on, `seqs` more each: float64[steps], not to be
         changed. None if they are not remembered."""
-        if self._layers is None or not isinstance(seqs, int) or not isinstance(context, int) or seqs < 1:
+        count, attended = int(seqs), int(context)
+        if self._layers is None or count != seqs or attended != context or count < 1:
             return None
-        number, first = divmod(context, PAGE_TOKENS)
-        last = first + seqs * (steps - 1)
+        number = attended // PAGE_TOKENS
+        first = attended - number * PAGE_TOKENS
+        last = first + count * (steps - 1)
         if last >= PAGE_TOKENS:
             return None
-        page = self._pages.get((seqs, number))
+        page = self._pages.get((count, number))
         if page is None:
-            asked = self._asked.get((seqs, number), 0) + 1
-            self._asked[seqs, number] = asked
+            asked = self._asked.get((count, number), 0) + 1
+            self._asked[count, number] = asked
             if asked < LEAST_ASKED:
                 return None
-            page = self._make(self._layers, seqs, number)
-        return page[first : last + 1 : seqs]
+            page = self._make(self._layers, count, number)
+        return page[first : last + 1 : count]
 
     def _make(self, layers: LayerCost, seqs: int, number: int) -> Floats:
         if len(self._pages) == MOST_PAGES:
