@@ -233,7 +233,7 @@ class Tier:
             self.policy.release_all(self._here(keys))
 
     def _here(self, keys: Iterable[int]) -> list[Block]:
-        return [block for block in map(self.blocks.get, keys) if block is not None]
+        return list(filter(None, map(self.blocks.get, keys)))
 
     def brought_ahead(self, block: Block) -> None:
         """A prefetch brings the block here."""
