@@ -1,15 +1,15 @@
-"""Suite trtllm: published maximum-load throughput of TensorRT-LLM beside the closest settings of this engine.
+"""Suite trtllm: published maximum-load throughput of TensorRT-LLM beside `engine.kind: tensorrt_llm`.
 
-The engine is another one, so there is no target. What of its settings this engine can have, it has:
+Nothing is set or fitted by row:
 - every request at once, prompts and answers of one length each (trtllm-bench throughput, ISL/OSL)
-- capacity scheduler GUARANTEED_NO_EVICT, the default: a request starts only when the KV of its last token is certain to
-  fit. Here: no more sequences than fit whole, so that none is preempted
-- limits of the engine as it is built by default: 2048 sequences, 8192 tokens, 64 tokens to a KV block
-- KV in 95 % of the memory that weights and activations leave free (--kv_cache_free_gpu_mem_fraction 0.95)
+- the engine's own defaults: guaranteed_no_evict, 2048 sequences, 8192 tokens; as that version and its benchmark have it
+  64 tokens to a KV block, chunked context, and KV in 95 % of the memory that weights and activations leave free
 - kernels: the profile of TensorRT-LLM's own where there is one (l40s-trtllm), else vLLM's (a100-80); FP8 weights and
   cache on L40S, 16 bits on A100
+- exchanges of more than two GPUs over PCIe: at what two of them exchange with, by the profile. The only public table of
+  four and eight L40S was measured on a machine where they reduce 3.3 and 1.0 GB/s (aiconfigurator)
 Host time per step is 0: it overlaps there, and is not published. SOURCE: NVIDIA/TensorRT-LLM v0.17,
-docs/source/performance/perf-overview.md.
+docs/source/performance/perf-overview.md; tensorrt_llm/bench/dataclasses/configuration.py (chunking).
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from typing import Any
 from calibration.tables import read_table
 from calibration.validate_runs import Row
 from hw_profiles.loader import load_profile
-from sim.inputs import load_inputs
 from sim.run import simulate
 from sim.scenario import Scenario
 
@@ -34,7 +33,9 @@ MODELS = {"Llama-3.1-8B": "llama-3.1-8b", "Llama-3.1-70B": "llama-3.1-70b", "Mis
 PROFILES = {"L40S": "l40s-trtllm", "A100_SXM4_80GB": "a100-80"}
 FORMATS: dict[str, dict[str, str]] = {"FP8": {"weights_dtype": "fp8", "kv_dtype": "fp8"}, "FP16": {}}
 """By the table's word for weights; 16 bits are the checkpoint's bf16."""
-BLOCK, SEQS, TOKENS, MEMORY = 64, 2048, 8192, 0.95
+PCIE = ("L40S",)
+"""GPUs without NVLink."""
+ENGINE = {"kind": "tensorrt_llm", "block_tokens": 64, "free_gpu_memory_fraction": 0.95, "chunked_context": True}
 
 
 @dataclass(frozen=True)
@@ -81,23 +82,23 @@ def throughput(point: Point) -> float:
     with tempfile.TemporaryDirectory(prefix="kvsim-trtllm-") as folder:
         path = Path(folder) / "load.csv"
         path.write_text("num_prefill_tokens,num_decode_tokens\n" + f"{point.isl},{point.osl}\n" * point.requests)
-        free = load_inputs(_scenario(point, path, {"max_num_seqs": SEQS, "gpu_memory_utilization": 1.0})).budget.blocks
-        blocks = int(MEMORY * free)
-        whole = blocks // -(-(point.isl + point.osl) // BLOCK)
-        limits = {"max_num_seqs": max(1, min(SEQS, whole)), "num_gpu_blocks": blocks}
-        result = simulate(_scenario(point, path, limits))
+        result = simulate(_scenario(point, path))
     return float(result.summary["throughput"]["output_tokens_per_s"])
 
 
-def _scenario(point: Point, trace: Path, limits: dict[str, Any]) -> Scenario:
-    launch = load_profile(PROFILES[point.gpu]).launch.stream  # C++ dispatches, not Python
-    engine = {"max_num_batched_tokens": TOKENS, "block_tokens": BLOCK, "eager_launch": f"{launch!r} s"}
-    engine |= {**FORMATS[point.weights], **limits}
+def _scenario(point: Point, trace: Path) -> Scenario:
+    profile = load_profile(PROFILES[point.gpu])
+    launch = profile.launch.stream  # C++ dispatches, not Python
+    hardware: dict[str, Any] = {"profile": profile.name, "tp": point.tp}
+    if point.gpu in PCIE and point.tp > 2:
+        pair = profile.entries["kernels.allreduce_2.beta"].value_si
+        hardware["interconnect"] = f"{pair!r} B/s"
+    engine = {**ENGINE, **FORMATS[point.weights], "eager_launch": f"{launch!r} s"}
     document = {
         "schema": "kvsim-scenario/1",
         "trace": {"path": str(trace)},
         "model": MODELS[point.model],
-        "hardware": {"profile": PROFILES[point.gpu], "tp": point.tp},
+        "hardware": hardware,
         "engine": engine,
         "tiers": [{"name": "hbm"}],
     }

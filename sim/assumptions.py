@@ -19,9 +19,13 @@ CLAIRVOYANT = (
 )
 
 
+SCHEDULING = {
+    "vllm": "vLLM v1 scheduling (token budget, chunked prefill, FCFS, preemption by recompute)",
+    "tensorrt_llm": "TensorRT-LLM's in-flight batching (engine.capacity_policy, engine.chunked_context)",
+}
 SERVED = (
-    "Modelled: arrivals, lengths and prefix sharing of the trace; vLLM v1 scheduling (token budget, chunked prefill, "
-    "FCFS, preemption by recompute); prefix caching by chained hashes in full engine blocks; one copy engine per "
+    "Modelled: arrivals, lengths and prefix sharing of the trace; {scheduling}; prefix "
+    "caching by chained hashes in full engine blocks; one copy engine per "
     "direction and GPU over shared bandwidths; one copy per contiguous piece of an engine block (engine.kv_layout); "
     "loading of cached prefixes as engine.loading says (by default a request waits for its own, its batch does not)."
 )
@@ -47,7 +51,7 @@ def assumptions(spec: ScenarioSpec, cost: StepCost, inputs: Inputs) -> list[str]
     prefetch = f" but for {format_bytes(ahead)} of KV per layer that are prefetched into it" if ahead else ""
     shares = shares_nothing(spec.engine) is None
     return [
-        SERVED if shares else _framework(spec),
+        SERVED.format(scheduling=SCHEDULING[spec.engine.kind]) if shares else _framework(spec),
         f"Step time: matrix products, attention (cold in L2{prefetch}), elementwise kernels and launches from the "
         "profile's fitted models. Host time per step is engine.host_time (0 s: asynchronous scheduling hides it).",
         *(f"Model: {note}." for note in model.notes),

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from hw_profiles.loader import list_profiles
 from hw_profiles.units import format_bytes
 from policies.tables import PREFETCH
 from sim.assumptions import bounds
 from sim.cluster import Cluster
+from sim.kind_spec import KERNELS
 
 
 def caveats(cluster: Cluster, summary: Mapping[str, Any]) -> list[str]:
@@ -33,6 +35,7 @@ def caveats(cluster: Cluster, summary: Mapping[str, Any]) -> list[str]:
         *_prefetch(cluster),
         *_priority(cluster),
         *_host_memory(cluster),
+        *_kernels(cluster),
         *_extrapolated(cluster, summary["profile"]),
     ]
     return warnings
@@ -102,6 +105,18 @@ def _host_memory(cluster: Cluster) -> list[str]:
     if limit is None or (footprint is not None and not footprint.host.zero):
         return []
     return ["engine.host_kv_memory: no policy within a sequence keeps KV in host memory, so it does nothing"]
+
+
+def _kernels(cluster: Cluster) -> list[str]:
+    """A profile with the kernels of another engine than the one that schedules, where there is one with its own."""
+    kind, name = cluster.scenario.spec.engine.kind, cluster.inputs.profile.name
+    plain = name
+    for ending in KERNELS.values():
+        plain = plain.removesuffix(ending)
+    sibling = plain + KERNELS.get(kind, "")
+    if sibling == name or sibling not in list_profiles():
+        return []
+    return [f"engine.kind is {kind} and profile {name} has another engine's kernels: {sibling} has that engine's"]
 
 
 def _extrapolated(cluster: Cluster, profile: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from hw_profiles.errors import InputError
@@ -9,15 +10,18 @@ from sim.arrivals import Arrivals
 from sim.cache_state import Identity, check_alike, restore
 from sim.clock import Clock
 from sim.cost.framework import FRAMEWORKS
-from sim.cost.graphs import captured_sizes
+from sim.cost.graphs import TRTLLM_SIZES, captured_sizes
 from sim.cost.planned import PlannedStep
 from sim.cost.step import StepCost
 from sim.engine.batch import Batch, EngineLimits
 from sim.engine.footprint import PlannedMemory
+from sim.engine.inflight import InFlightBatch
 from sim.engine.replica import Replica
 from sim.engine.sequence import Preemption, Sequence
 from sim.engine.static import StaticBatch
+from sim.engine_spec import EngineSpec
 from sim.inputs import Inputs
+from sim.kind_spec import KindName
 from sim.link_inputs import copy_method
 from sim.recorder import Recorder
 from sim.routing import Routing
@@ -26,6 +30,9 @@ from sim.served import Served
 from sim.spec import ScenarioSpec
 from sim.topology import Topology
 from traces.request import Request
+
+BATCHES: Mapping[KindName, type[Batch]] = {"vllm": Batch, "tensorrt_llm": InFlightBatch}
+"""The scheduler of each engine."""
 
 
 class Cluster:
@@ -50,8 +57,15 @@ class Cluster:
         engine = spec.engine
         static = engine.scheduling == "static"
         whole = FRAMEWORKS[engine.framework].whole_prompts
-        limits = EngineLimits(engine.max_num_seqs, engine.max_num_batched_tokens, engine.scheduling, whole)
-        batch: type[Batch] = StaticBatch if static else Batch
+        limits = EngineLimits(
+            engine.max_num_seqs,
+            engine.max_num_batched_tokens,
+            engine.scheduling,
+            whole,
+            chunked=engine.chunked_context,
+            no_evict=engine.capacity_policy == "guaranteed_no_evict",
+        )
+        batch: type[Batch] = StaticBatch if static else BATCHES[engine.kind]
         self.replicas = [
             Replica(
                 index,
@@ -123,7 +137,7 @@ class Cluster:
     def _arrive(self, request: Request) -> None:
         seq = Sequence(request, request.hash_ids, len(self.tiers), request.carried_ids)
         self.served.begin(seq)
-        reason = too_long(request, self.inputs, self.scenario.spec.engine.block_tokens)
+        reason = too_long(request, self.inputs, self.scenario.spec.engine)
         if reason:
             seq.status = reason
             if self.topology.future is not None:
@@ -142,7 +156,9 @@ def step_cost(spec: ScenarioSpec, inputs: Inputs) -> StepCost:
     engine, planned = spec.engine, inputs.planned
     framework = FRAMEWORKS[engine.framework]
     slots = (engine.max_num_seqs,) if framework.slots else None
-    sizes = engine.graph_batch_sizes or slots or captured_sizes(engine.max_num_seqs, engine.max_num_batched_tokens)
+    trtllm = engine.kind == "tensorrt_llm"
+    own = TRTLLM_SIZES if trtllm else captured_sizes(engine.max_num_seqs, engine.max_num_batched_tokens)
+    sizes = engine.graph_batch_sizes or slots or own
     lookahead = engine.l2_prefetch or (0 if planned is None else planned.plan.l2_lookahead)
     host_time_s = engine.host_time + framework.sync_s * inputs.model.layers
     options: dict[str, Any] = {
@@ -152,6 +168,7 @@ def step_cost(spec: ScenarioSpec, inputs: Inputs) -> StepCost:
         "eager_launch_s": engine.eager_launch,
         "launches_per_layer": framework.launches_per_layer,
         "graph_sizes": sizes,
+        "graph_padding": sizes is not TRTLLM_SIZES,
         "attention_share": None if planned is None else planned.plan.attention_share,
     }
     if planned is None or planned.plan.plain:
@@ -160,21 +177,25 @@ def step_cost(spec: ScenarioSpec, inputs: Inputs) -> StepCost:
     return PlannedStep(inputs.model, inputs.profile, host_time_s, lookahead, plan=planned.plan, copy=copy, **options)
 
 
-def too_long(request: Request, inputs: Inputs, block_tokens: int) -> str | None:
-    """Why a request can never be served, or None. vLLM refuses it too; the KV of the last token is not needed."""
+def too_long(request: Request, inputs: Inputs, engine: EngineSpec) -> str | None:
+    """Why a request can never be served, or None. vLLM refuses it too; the KV of the last token is not needed, but one
+    who promises all that a request may need promises it."""
     tokens = request.input_tokens + request.output_tokens
     if tokens > inputs.model.max_context:
         return "rejected: longer than the model's context"
+    if not engine.chunked_context and request.input_tokens > engine.max_num_batched_tokens:
+        return "rejected: a prompt longer than a step (engine.chunked_context is false)"
+    last = engine.capacity_policy == "guaranteed_no_evict"
     if inputs.footprint is not None:
-        return _no_room(request, inputs, PlannedMemory(inputs.footprint, block_tokens))
-    if tokens - 1 > inputs.budget.blocks * block_tokens:
+        return _no_room(request, inputs, PlannedMemory(inputs.footprint, engine.block_tokens), last=last)
+    if tokens - (not last) > inputs.budget.blocks * engine.block_tokens:
         return "rejected: longer than the KV cache"
     return None
 
 
-def _no_room(request: Request, inputs: Inputs, memory: PlannedMemory) -> str | None:
-    """The same for planned memory."""
-    final = request.input_tokens + request.output_tokens - 1
+def _no_room(request: Request, inputs: Inputs, memory: PlannedMemory, *, last: bool) -> str | None:
+    """The same for planned memory; `last`: KV of the last token counts."""
+    final = request.input_tokens + request.output_tokens - (not last)
     slot = inputs.footprint.slot_tokens if inputs.footprint else None
     if slot is not None and final > slot:
         return "rejected: longer than a slot"

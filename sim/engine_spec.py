@@ -13,7 +13,8 @@ from sim.cost.framework import FrameworkName
 from sim.cost.step import EAGER_LAUNCH_S
 from sim.engine.queue import Scheduling
 from sim.framework_spec import check_framework, with_framework
-from sim.spec_base import Count, Spec, refuse
+from sim.kind_spec import CapacityPolicy, KindName, check_kind, with_kind
+from sim.spec_base import Count, Spec
 
 MOST_ROWS = 65_536
 
@@ -31,8 +32,9 @@ class LoadingSpec(Spec):
 
 
 class EngineSpec(Spec):
-    """The serving engine; defaults are vLLM's, but for host_time.
+    """The serving engine; defaults are vLLM's, but for host_time, and those of another `kind` its own.
 
+    kind             whose scheduler and memory (sim.kind_spec); it settles what of the rest is not given
     framework        how the engine holds KV, batches, launches and waits (sim.cost.framework); it settles what of the
                      rest is not given
     scheduling       fcfs: by arrival. priority: by the requests' priority, lower ones first, then by arrival. static:
@@ -55,10 +57,13 @@ class EngineSpec(Spec):
     slot_tokens      with slots (framework: static_graph): tokens of each; None: those of the longest request
     host_kv_memory   bytes of host memory per replica for KV that policies within a sequence keep there; None: no limit
     expert_skew      Zipf exponent of the popularity of experts (sim.cost.experts); 0: all alike
+    chunked_context  prompts that do not fit a step run in chunks; false: they run whole (tensorrt_llm)
+    capacity_policy  of tensorrt_llm: whom the capacity scheduler admits (sim.engine.inflight)
+    free_gpu_memory_fraction  of tensorrt_llm: share for KV of the memory that weights and activations leave
     """
 
     framework: FrameworkName = "vllm_paged"
-    kind: Literal["vllm", "sglang", "tensorrt_llm"] = "vllm"
+    kind: KindName = "vllm"
     max_num_seqs: Count = 256
     max_num_batched_tokens: Count = 8192
     scheduling: Scheduling = "fcfs"
@@ -79,17 +84,19 @@ class EngineSpec(Spec):
     slot_tokens: Count | None = None
     host_kv_memory: Annotated[Bytes, Field(gt=0)] | None = None
     expert_skew: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 0.0
+    chunked_context: Annotated[bool, Field(strict=True)] = True
+    capacity_policy: CapacityPolicy | None = None
+    free_gpu_memory_fraction: Annotated[float, Field(gt=0, le=1, strict=True)] | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _settled(cls, value: Any) -> Any:
-        return with_framework(value) if isinstance(value, dict) else value
+        return with_framework(with_kind(value)) if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _available(self) -> EngineSpec:
+        check_kind(self)
         check_framework(self)
-        if self.kind != "vllm":
-            raise refuse(self.kind, "kind", "this engine", ("vllm",))
         for key, formats in (("weights_dtype", WEIGHT_FORMATS), ("kv_dtype", KV_FORMATS)):
             name = getattr(self, key)
             if name is not None and name not in formats:

@@ -211,6 +211,7 @@ def _limits(spec: ScenarioSpec) -> Limits:
         utilization=engine.gpu_memory_utilization,
         max_tokens=engine.max_num_batched_tokens,
         max_seqs=engine.max_num_seqs,
+        free_share=engine.free_gpu_memory_fraction or 1.0,
     )
     return framework_limits(FRAMEWORKS[engine.framework], limits)
 

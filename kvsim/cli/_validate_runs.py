@@ -124,7 +124,7 @@ def _loads(rows: list[Row], *, show_all: bool) -> None:
         for name, errors in groups.items()
     ]
     title = (
-        "TensorRT-LLM v0.17, output tokens/s at maximum load with the closest settings: no target (--all: every load)"
+        "TensorRT-LLM v0.17, output tokens/s at maximum load, engine.kind: tensorrt_llm: no target (--all: every load)"
     )
     _print.table([_print.Column("model, GPU, ranks"), *numbers], found, title=title)
 

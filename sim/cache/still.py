@@ -42,7 +42,7 @@ class Still:
         held = real.held_bytes()
         self.capacities = {name: size // inputs.token_bytes for name, size in held.items()}
         """KV tokens that each tier holds, HBM first."""
-        fits = [too_long(request, inputs, spec.engine.block_tokens) is None for request in inputs.trace]
+        fits = [too_long(request, inputs, spec.engine) is None for request in inputs.trace]
         self.served: Ints = np.flatnonzero(fits)
         """Requests that a replica of its own could serve."""
         hbm = spec.tiers[0].name

@@ -19,17 +19,26 @@ def captured_sizes(max_num_seqs: int, max_num_batched_tokens: int) -> tuple[int,
     return tuple(size for size in (1, 2, 4, *range(8, 256, 8), *range(256, LARGEST + 1, 16)) if size <= most)
 
 
-class Graphs:
-    """Decode steps that replay graphs of the captured `sizes`, ascending; None: one for every size."""
+TRTLLM_SIZES = (*range(1, 33), 64, 128)
+"""The sizes that TensorRT-LLM captures by default; without padding, so other batches run without graphs. SOURCE:
+NVIDIA/TensorRT-LLM, CudaGraphConfig (tensorrt_llm/llmapi/llm_args.py): max_batch_size 128, enable_padding false."""
 
-    def __init__(self, sizes: Sequence[int] | None = None) -> None:
-        self._padded: list[int] | None = None
+
+class Graphs:
+    """Decode steps that replay graphs of the captured `sizes`, ascending; None: one for every size.
+
+    padding: batches between two sizes run as the larger; False: without a graph.
+    """
+
+    def __init__(self, sizes: Sequence[int] | None = None, *, padding: bool = True) -> None:
+        self._padded: list[int | None] | None = None
         if sizes is not None:
-            self._padded = [size for below, size in pairwise((-1, *sizes)) for _ in range(size - below)]
+            padded = [size for below, size in pairwise((-1, *sizes)) for _ in range(size - below)]
+            self._padded = [size if padding or size == seqs else None for seqs, size in enumerate(padded)]
 
     def rows(self, seqs: int) -> int | None:
-        """Rows of the graph that a batch of `seqs` sequences replays; None above the largest: its kernels are launched
-        one by one."""
+        """Rows of the graph that a batch of `seqs` sequences replays; None where there is none, and above the largest:
+        its kernels are launched one by one."""
         if self._padded is None:
             return seqs
         return self._padded[seqs] if seqs < len(self._padded) else None

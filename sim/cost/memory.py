@@ -49,6 +49,9 @@ class Limits:
     """Share of the layers' weights that is not in HBM."""
     fixed_bytes: int = 0
     """What policies within a sequence keep on each GPU, whatever the sequences."""
+    free_share: float = 1.0
+    """Share for KV of what all of this leaves. SOURCE: TensorRT-LLM, free_gpu_memory_fraction of the memory that is
+    free once the engine is loaded (cpp/tensorrt_llm/batch_manager/kvCacheManager.cpp, calculateMaxNumBlocks)."""
 
 
 def hbm_budget(
@@ -121,7 +124,8 @@ def _rank(
     windows = share.window_bytes(limits.block_tokens, limits.max_seqs, limits.max_tokens)
     block_bytes = limits.block_tokens * share.token_bytes
     reserved = profile.reserved_bytes + limits.fixed_bytes
-    fitting = (usable - weights - activations - reserved - windows) // block_bytes
+    left = usable - weights - activations - reserved - windows
+    fitting = int(limits.free_share * left) // block_bytes
     return HBMBudget(total, usable, weights, activations, reserved, windows, 0, fitting, block_bytes)
 
 

@@ -56,6 +56,7 @@ class StepCost:
     eager_launch_s      time to launch a kernel without graphs (see EAGER_LAUNCH_S): of any step if there are none, of
                         decode steps above the largest if there are
     graph_sizes         decode batches that graphs are captured of, ascending; None: of every size
+    graph_padding       batches between two of them are padded to the larger; False: they run without a graph
     attention_share     of the HBM's rate that decode attention reads at; None: the profile's kernel
     launches_per_layer  kernels that Python dispatches per layer without graphs; None: those of the model
 
@@ -75,6 +76,7 @@ class StepCost:
         graphs: bool = True,
         eager_launch_s: float = EAGER_LAUNCH_S,
         graph_sizes: Sequence[int] | None = None,
+        graph_padding: bool = True,
         attention_share: float | None = None,
         launches_per_layer: int | None = None,
     ) -> None:
@@ -103,7 +105,7 @@ class StepCost:
         self.host_time_s = host_time_s
         self.layers = -(-model.layers // parallel.pp)
         """On a GPU, the most of any."""
-        self._graphs = Graphs(graph_sizes) if graphs else None
+        self._graphs = Graphs(graph_sizes, padding=graph_padding) if graphs else None
         self._fixed_by_seqs: dict[int, tuple[bool, int, float, float, float]] = {}
         self._pipeline = Pipeline(self.stages, self._graphs)
         box = profile.validity

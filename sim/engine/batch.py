@@ -17,6 +17,7 @@ from sim.engine.growth import Growth
 from sim.engine.queue import QUEUES, Scheduling
 from sim.engine.sequence import Preemption, Sequence
 from sim.hierarchy.cache import ReplicaCache
+from sim.hierarchy.lookup import Prefix
 from sim.invariants import ensure
 
 Chunk = tuple[Sequence, int]
@@ -25,12 +26,19 @@ Chunk = tuple[Sequence, int]
 
 @dataclass(frozen=True)
 class EngineLimits:
-    """Limits of the scheduler. whole_prompts: static batches run prompts whole, whatever `max_num_batched_tokens`."""
+    """Limits of the scheduler.
+
+    whole_prompts  static batches run prompts whole, whatever `max_num_batched_tokens`
+    chunked        prompts that do not fit a step run in chunks
+    no_evict       a request is admitted only if all that it will ever need fits (sim.engine.inflight)
+    """
 
     max_num_seqs: int
     max_num_batched_tokens: int
     scheduling: Scheduling = "fcfs"
     whole_prompts: bool = False
+    chunked: bool = True
+    no_evict: bool = False
 
 
 class Batch:
@@ -206,8 +214,8 @@ class Batch:
                     return
                 continue  # it is ready now, or it loads and the next one may go ahead
             seq = self.loaded[0][1]
-            tokens = min(seq.known - seq.computed, budget)
-            if not self.cache.extend(seq, tokens):
+            tokens = self._chunk(seq, seq.known - seq.computed, budget)
+            if not tokens or not self.cache.extend(seq, tokens):
                 return
             heapq.heappop(self.loaded)
             self.running[seq.index] = seq
@@ -227,15 +235,10 @@ class Batch:
         if not self.host.fits(host_bytes):
             return False
         prefix = cache.lookup(seq)
-        if not prefix.behind:
-            need = cache.first_bytes(seq, prefix.tokens, min(seq.known - prefix.tokens, budget))
-            room = cache.hbm.capacity - cache.hbm.pinned - cache.hbm.reserved
-            most = (seq.known + cache.hash_tokens) * cache.token_bytes  # that its use of them keeps from being evicted
-            if need > room - most and need > room - cache.newly_pinned(seq, prefix.found):
-                return False
-        if not cache.admit(seq, prefix):
+        if not self._fits(seq, prefix, budget) or not cache.admit(seq, prefix):
             return False
         del self.waiting[place]
+        self._admitted(seq)
         self.host.take(seq.index, host_bytes)
         seq.last_level = 0
         if seq.loss is None:
@@ -247,6 +250,24 @@ class Batch:
         else:
             self.ready(seq, now)
         return True
+
+    def _fits(self, seq: Sequence, prefix: Prefix, budget: int) -> bool:
+        """True if the first chunk of a waiting sequence, with this prefix, has room; what must be loaded first waits
+        for its room later."""
+        if prefix.behind:
+            return True
+        cache = self.cache
+        need = cache.first_bytes(seq, prefix.tokens, min(seq.known - prefix.tokens, budget))
+        room = cache.hbm.capacity - cache.hbm.pinned - cache.hbm.reserved
+        most = (seq.known + cache.hash_tokens) * cache.token_bytes  # that its use of them keeps from being evicted
+        return need <= room - most or need <= room - cache.newly_pinned(seq, prefix.found)
+
+    def _admitted(self, seq: Sequence) -> None:
+        """The sequence was looked up, and holds what was found."""
+
+    def _chunk(self, seq: Sequence, left: int, budget: int) -> int:
+        """Tokens of the `left` ones of its prompt that a sequence computes first, of at most `budget`; 0: it waits."""
+        return min(left, budget)
 
     def _next_waiting(self) -> int | None:
         """Place in the queue of the first sequence that need not wait for a fetch of its own."""

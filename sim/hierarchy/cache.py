@@ -68,6 +68,8 @@ class ReplicaCache:
         self._hearing = [low.tier for low in self.lower if low.tier.hears_release]
         self.cached_tokens = self._lookup.cached_tokens
         self.mover = Mover(here, sources)
+        self.covered = 0
+        """Sum of `Sequence.covered`."""
 
     @property
     def evicting_copies(self) -> bool:
@@ -118,6 +120,7 @@ class ReplicaCache:
                 self.mover.join(seq, block)
         seq.computed = seq.published = hit
         seq.covered = hit * self.token_bytes
+        self.covered += seq.covered
         self._count_hits(seq, found, hit)
         for level in range(1, len(self._tiers)) if behind else ():
             items = self._loads(found, seq.held, level)
@@ -246,6 +249,7 @@ class ReplicaCache:
         for tier in self._hearing:
             tier.released(reversed(tier.ends(seq.keys)))
         seq.held = []
+        self.covered -= seq.covered
         seq.covered = 0
 
     # ---- memory that is planned (sim.engine.footprint), or not
@@ -273,6 +277,17 @@ class ReplicaCache:
         if seq.blocks and not memory.at_once:
             ensure(seq.blocks == memory.prompt_blocks(seq.input_tokens, tokens), "a prompt holds other than planned")
         return seq.blocks * self.block_bytes
+
+    def whole_bytes(self, seq: Seq) -> int:
+        """Bytes of HBM for all of its prompt and output, what it shares with others included.
+
+        The last output token counts too, whose KV nobody needs. SOURCE: TensorRT-LLM, getRemainingBlocksToCompletion
+        (cpp/tensorrt_llm/batch_manager/kvCacheManager.cpp): prompt + max_new_tokens, rounded up to blocks.
+        """
+        tokens = seq.input_tokens + seq.output_tokens
+        memory = self.memory
+        blocks = self.blocks_of(tokens) if memory is None else memory.whole_blocks(seq.input_tokens, tokens)
+        return blocks * self.block_bytes
 
     def first_bytes(self, seq: Seq, hit: int, chunk: int) -> int:
         """Bytes of HBM for the first `chunk` tokens that a sequence computes, after `hit` that were found."""
@@ -388,6 +403,7 @@ class ReplicaCache:
         hbm.insert_all(new, size)
         seq.published = upto
         seq.covered += size + grown
+        self.covered += size + grown
         hbm.counters.stored_bytes += size + grown
 
     def _publish_said(self, seq: Seq) -> None:

@@ -102,7 +102,16 @@ BAD = [
     ("engine.kv_dtype", "fp9", "engine.kv_dtype: unknown number format, found 'fp9', expected one of bf16"),
     ("engine.weights_dtype", "fp_8", "did you mean 'fp8'?"),
     ("engine.expert_skew", -1, "engine.expert_skew: found -1, expected a number >= 0"),
-    ("engine.kind", "sglang", f"engine.kind: this engine {LATER}, found 'sglang', expected vllm"),
+    ("engine.kind", "tgi", "engine.kind: found 'tgi', expected 'vllm' or 'tensorrt_llm'"),
+    ("engine", {"chunked_context": False}, "engine.chunked_context: vllm computes long prompts in chunks, found False"),
+    ("engine.capacity_policy", "max_utilization", "not with kind: vllm, .*expected kind: tensorrt_llm"),
+    (
+        "engine",
+        {"kind": "tensorrt_llm", "gpu_memory_utilization": 0.9},
+        "engine.gpu_memory_utilization: not with kind: tensorrt_llm, found 0.9, expected 1.0",
+    ),
+    ("engine", {"kind": "tensorrt_llm", "scheduling": "priority"}, "engine.scheduling: not with kind: tensorrt_llm"),
+    ("engine", {"kind": "tensorrt_llm", "framework": "hf_concat"}, "engine.framework: not with kind: tensorrt_llm"),
     (
         "tiers.1.device",
         "nvme-gen4",

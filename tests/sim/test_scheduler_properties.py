@@ -38,12 +38,24 @@ def traces(draw):
 
 
 @st.composite
+def kinds(draw, tokens, rows):
+    """An engine and options of its own, with steps of as many tokens."""
+    kind = draw(st.sampled_from(["vllm", "tensorrt_llm", "tensorrt_llm"]))
+    if kind == "vllm":
+        return {}
+    capacity = draw(st.sampled_from(["guaranteed_no_evict", "max_utilization"]))
+    whole = max(row[1] for row in rows) <= tokens and draw(st.booleans())
+    return {"kind": kind, "capacity_policy": capacity, "chunked_context": not whole}
+
+
+@st.composite
 def settings_of_a_run(draw, rows, room=(0.7, 1.05, 1.3, 2.0, 4.0)):
     """Engine, tiers and policy, with HBM for about one or a few requests, so that preemption is common."""
     block = draw(st.sampled_from([16, 64, 512]))
     longest = max(i + o - 1 for _, i, o, _ in rows)
     seqs = draw(st.sampled_from([1, 2, 4, 16]))
-    tokens = draw(st.sampled_from([16, 100, 512, 700, 2048]))
+    tokens = draw(st.sampled_from([16, 100, 512, 700, 2048, 3000]))
+    kind = draw(kinds(tokens, rows))
     return {
         "blocks": -(-int(longest * draw(st.sampled_from(room))) // block) + draw(st.integers(0, 1)),
         "dram": draw(st.sampled_from([None, "100 MiB", "400 MiB", "10 GiB"])),
@@ -52,7 +64,7 @@ def settings_of_a_run(draw, rows, room=(0.7, 1.05, 1.3, 2.0, 4.0)):
             "eviction": draw(st.sampled_from(list(EVICTION))),
             "offload": draw(st.sampled_from(["none", "write_through", "write_back"])),
         },
-        "engine": {"max_num_seqs": seqs, "max_num_batched_tokens": tokens, "block_tokens": block},
+        "engine": {"max_num_seqs": seqs, "max_num_batched_tokens": tokens, "block_tokens": block, **kind},
         "hardware": {"profile": "h100-sxm", "replicas": draw(st.integers(1, 2))},
     }
 
@@ -82,8 +94,13 @@ def test_limits_hold_and_nobody_is_lost(run, case):
     assert (steps.decode_seqs + steps.prefill_tokens > 0).all()
     requests = result.frames["requests"]
     capacity = keywords["blocks"] * engine["block_tokens"]
-    fits = requests.input_tokens + requests.output_tokens - 1 <= capacity
+    promised = engine.get("capacity_policy") == "guaranteed_no_evict"  # with the KV of the last token
+    fits = requests.input_tokens + requests.output_tokens - (not promised) <= capacity
     assert list(requests.status) == ["finished" if ok else "rejected" for ok in fits]
+    if promised:
+        assert result.summary["preemptions"] == 0
+    if promised and not engine["chunked_context"]:
+        assert steps.prefill_seqs.sum() == fits.sum()  # every prompt ran in one step
     done = requests[fits]
     order = done[["arrival_s", "admit_s", "load_done_s", "first_chunk_s", "first_token_s", "finish_s"]].to_numpy()
     assert (np.diff(order, axis=1) >= 0).all()
