@@ -110,7 +110,8 @@ def test_shipped_profiles_have_every_method(name: str, link: str) -> None:
             assert seconds == sorted(seconds)
     slow = profile.pageable(link)
     assert slow is not None
-    assert slow < profile.copy_model(link).beta
+    fast = profile.copy_model(link).beta
+    assert slow < fast or (name == "sn40l" and slow == fast)  # its DDR is its own: nothing to lock pages for
 
 
 def test_loop_falls_back_to_the_line_of_the_link() -> None:

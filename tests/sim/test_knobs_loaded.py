@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from sim.engine_spec import EngineSpec, LoadingSpec
+from sim.policies_spec import PoliciesSpec
 from sim.run import simulate
-from sim.spec import EngineSpec, HardwareSpec, LoadingSpec, PoliciesSpec, ScenarioSpec
+from sim.spec import HardwareSpec, ScenarioSpec
 from sim.tier_spec import LinkSpec, TierSpec
 
 CHAT = {
@@ -259,7 +261,20 @@ ELSEWHERE = {
     "slo": "test_metamorphic.py",
     "warm_start": "test_warm_start.py",
     "seed": "test_metamorphic.py, test_determinism.py",
-    "engine.kind": "there is one",
+    "engine.kind": "test_inflight.py",
+    "engine.capacity_policy": "test_inflight.py",
+    "engine.chunked_context": "test_inflight.py",
+    "engine.free_gpu_memory_fraction": "test_inflight.py",
+    "engine.framework": "test_framework.py",
+    "engine.slot_tokens": "test_framework.py",
+    "engine.host_kv_memory": "test_footprint.py, test_planned.py",
+    "policies.architecture": "test_architecture.py",
+    "policies.kv_format": "test_formats_and_retention.py",
+    "policies.retention": "test_formats_and_retention.py",
+    "policies.selection": "test_selection_runs.py",
+    "policies.sequence_offload": "test_selection_runs.py",
+    "policies.sequence_prefetch": "test_l2_prefetch.py, test_attention_share.py",
+    "importance": "tests/policies/test_selection_runs.py",
     "tiers.*.name": "what the tier is: every row",
     "tiers.*.prefetch": "refused",
 }
