@@ -90,8 +90,12 @@ class DividedBudget(SequencePolicy):
 
     def budgets(self, layer: LayerView) -> list[int]:
         """Tokens per head of each layer on average, times the heads."""
-        weights = _spread("weights", self._weights, layer.layers)
+        weights = _spread("weights", self.worth(layer), layer.layers)
         return allot(self._budget * layer.layers * layer.kv_heads, weights, self._window * layer.kv_heads)
+
+    def worth(self, layer: LayerView) -> tuple[float, ...] | None:
+        """Weights of the layers; None: all alike."""
+        return self._weights
 
     def scoring(self, layer: LayerView) -> tuple[Work, ...]:
         """Kernels of its own when a prompt is complete."""

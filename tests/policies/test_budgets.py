@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw_profiles.errors import InputError
@@ -71,6 +71,7 @@ def test_parts_add_up_to_the_total(total: int, weights: list[float], least: int)
 
 
 @pytest.mark.parametrize("policy", DIVIDED)
+@settings(max_examples=20)
 @given(weights=NUMBERS, heads=st.lists(st.floats(0.01, 10), min_size=HEADS, max_size=HEADS))
 def test_bytes_are_those_of_the_total_however_it_is_divided(
     policy: type[DividedBudget], weights: list[float], heads: list[float]
@@ -124,6 +125,25 @@ def test_coverage_is_the_mean_of_heads() -> None:
     policy = BaKlaVa(budget=1000, window=0 + 1, head_weights=[1.0] * 4 + [0.0] * 4)
     assert policy.coverage(layer(), 10_000, 10_000) == pytest.approx((1999 + 1) / 2 / 10_000, rel=1e-3)
     assert XKV(budget=1000).coverage(layer(), 500, 400) == 1.0
+
+
+class Recorded(Even):
+    """Deeper layers need fewer tokens."""
+
+    def layer_keys(self, mass: float) -> list[float]:
+        return [mass * 100 * (LAYERS - i) for i in range(LAYERS)]
+
+
+def test_uncertainty_comes_from_data_that_tells_layers_apart() -> None:
+    view = replace(layer(), importance=Recorded())  # type: ignore[arg-type]
+    parts = ZigZagKV(budget=1032).budgets(view)
+    assert parts == ZigZagKV(budget=1032, weights=[LAYERS, 1]).budgets(layer())
+    assert parts[0] > parts[-1]
+    assert sum(parts) == 1032 * LAYERS * HEADS
+    assert ZigZagKV(budget=1032, weights=[1, 1]).budgets(view) == [1032 * HEADS] * LAYERS  # given weights go first
+    assert ZigZagKV(budget=1032).budgets(replace(view, layers=8)) == [1032 * HEADS] * 8  # of another model
+    assert ZigZagKV(budget=1032).budgets(layer()) == [1032 * HEADS] * LAYERS
+    assert XKV(budget=1032).budgets(view) == [1032 * HEADS] * LAYERS
 
 
 # ---- LaCache

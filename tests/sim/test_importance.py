@@ -43,7 +43,7 @@ def recording(tmp_path):
 
 
 def test_the_data_moves_what_is_recalled(recording):
-    page = 512 * 1024
+    page = 128 * 1024  # of Llama-3.1-8B
     assert recalled(planned(ARKVALE, {"name": "table"})) == pytest.approx((8.6 - 1) / 32 * page)  # 16 of 32 in Fig. 4b
     found = [
         recalled(planned(ARKVALE, {"name": "synthetic"})),
@@ -72,3 +72,29 @@ def test_wrong_data_is_named_by_its_own_place_in_the_scenario():
         planned(ARKVALE, {"name": "synthetic", "setting": "fast"})
     with pytest.raises(InputError, match=r"table has no such page size of recalls, found 16, expected 32 tokens"):
         planned({"selection": {"name": "arkvale", "page": 16}}, {"name": "table"})
+
+
+def test_layers_that_a_recording_tells_apart_have_budgets_of_their_own(tmp_path):
+    """The upper half of the layers attends one page, the lower half all: nearly all of the total goes there."""
+    scores = np.zeros((32, 3, 60), dtype=np.float16)
+    scores[16:, :, 1:] = -10
+    metadata = {"score": "log_mass", "model": "m", "page_tokens": 32, "context": 1920, "source": "two kinds"}
+    save(tmp_path / "two.npz", scores, metadata)
+    zigzag = {"retention": {"name": "zigzagkv", "budget": 1000}}
+    found = planned(zigzag, {"name": "recorded", "path": str(tmp_path / "two.npz")})
+    kept = [layer.kept.at(30_000, 30_000) for layer in found.plan.layers]
+    assert sum(kept) == pytest.approx(32 * 1000)
+    assert len(set(kept)) == 2
+    assert (kept[0] - 32) / (kept[31] - 32) == pytest.approx(54, rel=0.01)  # 0.9 of 60 pages against one
+    assert {layer.kept.at(30_000, 30_000) for layer in planned(zigzag).plan.layers} == {1000}
+
+
+def test_what_corm_and_zipvl_keep_follows_from_the_data(recording):
+    """Settings of the process and published counts move them; a recording without masses is refused."""
+    for policies in ({"retention": "corm"}, {"selection": "zipvl"}):
+        kept = planned(policies).plan.layers[3].kept
+        assert 0 < kept.at(30_000, 30_000) < 9000
+        with pytest.raises(InputError, match="attention mass needs scores"):
+            planned(policies, {"name": "recorded", "path": recording})
+    slow = planned({"retention": "corm"}, {"name": "synthetic", "setting": "slow"}).plan.layers[3].kept
+    assert slow != planned({"retention": "corm"}).plan.layers[3].kept

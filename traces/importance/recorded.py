@@ -119,6 +119,11 @@ class Recorded:
             self._beyond(f"keys are counted in pages of {self.page_tokens} tokens")
         return through([(0, 0.0), (self.context, min(pages * self.page_tokens, self.context))])
 
+    def layer_keys(self, mass: float) -> list[float]:
+        """Tokens that hold `mass` of the attention in each recorded layer, at the recorded context, in whole pages."""
+        held = np.cumsum(self._masses(), axis=2)
+        return [float(pages + 1) * self.page_tokens for pages in (held < mass - 1e-6).sum(axis=2).mean(axis=1)]
+
     def hit_ratio(self, cached_tokens: int, selected_tokens: int, block_tokens: int) -> float:
         """Of the most often selected blocks, replayed. Blocks must be whole pages of the recording."""
         if selected_tokens <= 0:

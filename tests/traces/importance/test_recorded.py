@@ -55,6 +55,7 @@ def test_keys_coverage_and_hits_counted_by_hand(tmp_path):
     assert recorded.keys_for(0.8).at(64, 0) == 32
     assert recorded.keys_for(0.8).at(32, 0) == 16
     assert recorded.keys_for(0.88).at(64, 0) == pytest.approx((3 + 3 + 2) / 3 * 16)
+    assert recorded.layer_keys(0.88) == [pytest.approx((3 + 3 + 2) / 3 * 16)]
     assert recorded.coverage(16, 64) == pytest.approx(0.6, abs=1e-3)
     assert recorded.coverage(8, 64) == pytest.approx(0.3, abs=1e-3)
     assert recorded.coverage(64, 64) == 1.0
