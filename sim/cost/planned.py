@@ -50,6 +50,7 @@ class PlannedStep(StepCost):
         graphs: bool = True,
         eager_launch_s: float = EAGER_LAUNCH_S,
         graph_sizes: Sequence[int] | None = None,
+        graph_padding: bool = True,
         attention_share: float | None = None,
         launches_per_layer: int | None = None,
     ) -> None:
@@ -64,6 +65,7 @@ class PlannedStep(StepCost):
             graphs=graphs,
             eager_launch_s=eager_launch_s,
             graph_sizes=graph_sizes,
+            graph_padding=graph_padding,
             attention_share=attention_share,
             launches_per_layer=launches_per_layer,
         )
