@@ -43,14 +43,14 @@ def sampled_profile(profile: Profile, draw: Draw) -> Profile:
         error = errors.get(group.removeprefix("kernels."), 0.0)
         if error and key in (*TIMES, *RATES):
             si *= math.exp(error if key in TIMES else -error)
-        entries[path] = replace(value, value_si=_within(si, quantity_of(path)))
-    return replace(profile, entries=_l2_holds(entries))
+        entries[path] = replace(value, value_si=within_bounds(si, quantity_of(path)))
+    return replace(profile, entries=l2_holds(entries))
 
 
 def sampled_device(device: Device, draw: Draw) -> Device:
     """The same of a device behind a tier."""
     entries = {
-        path: replace(value, value_si=_within(_drawn(value, draw(path)), quantity_of_device(path)))
+        path: replace(value, value_si=within_bounds(_drawn(value, draw(path)), quantity_of_device(path)))
         for path, value in device.entries.items()
     }
     return replace(device, entries=entries)
@@ -71,7 +71,7 @@ def _deviate(u: float) -> float:
     return max(-MOST_SIGMAS, min(MOST_SIGMAS, NormalDist().inv_cdf(u)))
 
 
-def _within(si: float, quantity: Quantity | None) -> float:
+def within_bounds(si: float, quantity: Quantity | None) -> float:
     """Inside the bounds of the quantity, and whole where it is."""
     if quantity is None:
         return si
@@ -79,7 +79,7 @@ def _within(si: float, quantity: Quantity | None) -> float:
     return max(float(round(si)), 1.0) if quantity.whole else si
 
 
-def _l2_holds(entries: Mapping[str, ProfileValue]) -> dict[str, ProfileValue]:
+def l2_holds(entries: Mapping[str, ProfileValue]) -> dict[str, ProfileValue]:
     """L2 is no slower than HBM, and full hits end before full misses begin, whatever was drawn for each."""
     out = dict(entries)
     for low, high in (("tiers.hbm.read", "tiers.l2.read"), ("tiers.l2.full_hit_bytes", "tiers.l2.full_miss_bytes")):

@@ -22,12 +22,13 @@ from reports.tables import TextTable
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page with tables and figures: `key` is its anchor."""
+    """A part of the page: paragraphs, tables, figures. `key` is its anchor."""
 
     key: str
     title: str
     figures: Sequence[Figure]
     tables: Sequence[TextTable] = ()
+    notes: Sequence[str] = ()
 
 
 def document(template: str, **values: Any) -> str:

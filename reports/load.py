@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from hw_profiles.errors import InputError
 from hw_profiles.yaml_io import parse_yaml, read_text
+from reports.explained import checked
 from sim.attribution import PARTS
 
 Floats = npt.NDArray[np.float64]
@@ -119,6 +120,7 @@ class RunData:
     replicas: int
     start_s: float  # first arrival
     end_s: float  # last event
+    explain: Mapping[str, Any] | None = None  # explain.json, where `kvsim run --explain` wrote one
 
     @property
     def slo_targets(self) -> Mapping[str, Mapping[str, Any]]:
@@ -164,6 +166,7 @@ def load_run(run_dir: Path) -> RunData:
         replicas=_replicas(summary, scenario, requests, steps),
         start_s=start,
         end_s=max([start, *(float(np.nanmax(e)) for e in ends if np.isfinite(e).any())]),
+        explain=_read_explain(run_dir / "explain.json", summary),
     )
 
 
@@ -203,6 +206,10 @@ def _read_summary(path: Path) -> Mapping[str, Any]:
             allowed=SUMMARY_SCHEMA,
         )
     return summary
+
+
+def _read_explain(path: Path, summary: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    return checked(_read_json(path), path, summary.get("config_sha256")) if path.exists() else None
 
 
 def _read_profile(path: Path) -> tuple[Mapping[str, Any], ...]:

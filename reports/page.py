@@ -17,6 +17,8 @@ from reports.figures.memory import budget_table, hbm_budget
 from reports.figures.prefetch import prefetch_figures
 from reports.figures.replica_time import replica_time
 from reports.figures.slowest import slowest_figures, slowest_tables
+from reports.figures.tornado import explain_table, tornado_figures
+from reports.limits import limits
 from reports.load import RunData, section
 from reports.provenance import provenance, trust_line
 from reports.request_tables import percentile_table, reuse_table
@@ -60,6 +62,7 @@ def render(run: RunData) -> str:
     ]
     return document(
         "run.html.j2",
+        limits=limits_section(run),
         names=names(run),
         facts=facts(run),
         tiles=tiles(summary),
@@ -76,6 +79,14 @@ def render(run: RunData) -> str:
         scenario=run.scenario_text.strip(),
         assumptions=[str(a) for a in summary.get("assumptions") or ASSUMPTIONS],
     )
+
+
+def limits_section(run: RunData) -> Section:
+    """What limits the run, and what would move it if that was asked for."""
+    study = run.explain
+    moved = [] if study is None else tornado_figures(study)
+    tables = [] if study is None else [explain_table(study)]
+    return Section("limits", "What limits this run", moved, tables, limits(run))
 
 
 def names(run: RunData) -> dict[str, str]:

@@ -15,6 +15,7 @@ from hw_profiles.loader import load_profile
 from hw_profiles.models import ModelSpec, load_model
 from hw_profiles.profile import Profile
 from hw_profiles.sampling import Draw, sampled_device, sampled_profile
+from hw_profiles.scaling import Machine
 from policies.architecture.base import Architecture
 from policies.build import build_policy
 from sim.block_sizes import block_sizes
@@ -78,11 +79,17 @@ class TraceReader(Protocol):
 
 
 def load_inputs(
-    scenario: Scenario, *, strict: bool = False, draw: Draw | None = None, read: TraceReader = build_trace
+    scenario: Scenario,
+    *,
+    strict: bool = False,
+    draw: Draw | None = None,
+    read: TraceReader = build_trace,
+    change: Callable[[Machine], Machine] | None = None,
 ) -> Inputs:
     """Load trace (with `read`), model and profile, and size the HBM. `strict` refuses a trace that needs a warning.
 
-    With `draw`, values of profile and devices are drawn from their intervals (`hw_profiles.sampling`).
+    With `draw`, values of profile and devices are drawn from their intervals (`hw_profiles.sampling`). With `change`,
+    the run is on another machine: what it makes of this one, with all that the scenario sets (`hw_profiles.scaling`).
 
     Raises InputError naming the scenario's key."""
     spec, base = scenario.spec, scenario.base_dir
@@ -100,6 +107,9 @@ def load_inputs(
             for name, device in devices.items()
         }
     profile, caps = _named(scenario, None, lambda: with_links(profile, devices, spec))
+    if change is not None:
+        changed = change(Machine(profile, devices, caps))
+        profile, devices, caps = changed.profile, dict(changed.devices), dict(changed.caps)
     parallel = spec.hardware.parallel
     _named(scenario, "hardware", lambda: parallel.check_model(model))
     layout = _layout(spec, model, profile)

@@ -87,7 +87,7 @@ class Result:
             for name, table in tables.items():
                 pq.write_table(table, temporary / name, compression="zstd", row_group_size=ROW_GROUP)
             write_atomic(temporary / "summary.json", json.dumps(self.summary, indent=1, allow_nan=False) + "\n")
-            for stale in ("summary.json", "report.html", "timeline.json", FILE):
+            for stale in ("summary.json", "report.html", "timeline.json", "explain.json", FILE):
                 (target / stale).unlink(missing_ok=True)
             for name in ("scenario.yaml", "profile.json", *tables, "summary.json"):
                 (temporary / name).replace(target / name)

@@ -12,7 +12,7 @@ from hw_profiles.errors import InputError
 from hw_profiles.files import write_atomic
 
 WRITTEN = frozenset(
-    {"scenario.yaml", "summary.json", "profile.json", "timeline.json", "report.html"}
+    {"scenario.yaml", "summary.json", "profile.json", "timeline.json", "explain.json", "report.html"}
     | {f"{table}.parquet" for table in ("requests", "steps", "transfers", "samples", "preemptions", "cache_state")}
 )
 

@@ -9,6 +9,7 @@ import typer
 
 from hw_profiles.errors import InputError
 from kvsim.cli import _print
+from kvsim.cli._explain import explain_run
 from kvsim.cli._options import (
     AsJson,
     Quiet,
@@ -16,6 +17,7 @@ from kvsim.cli._options import (
     Strict,
     Timeline,
     TimelineRequests,
+    Workers,
     draw_timeline,
     parse_setting,
 )
@@ -50,6 +52,14 @@ def run(
             "--uncertainty", metavar="N", help="N more runs on machines within the profile's intervals: bands."
         ),
     ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Run again with each resource halved and doubled: what would move it.")
+    ] = False,
+    explain_requests: Annotated[
+        int | None,
+        typer.Option("--explain-requests", metavar="N", min=1, help="Requests of each of these. [default: first 2000]"),
+    ] = None,
+    workers: Workers = None,
     fail_on_slo: Annotated[bool, typer.Option("--fail-on-slo", help="Exit with 1 when the SLO is missed.")] = False,
     strict: Strict = False,
     quiet: Quiet = False,
@@ -85,6 +95,9 @@ def run(
     folder = out or Path("out") / f"{scenario.stem}-{summary['config_sha256'][:8]}"
     may_write(folder, scenario)
     saved = result.save(folder.resolve())  # resolved: a link to a folder, or `.`, means that folder
+    moves = ""
+    if explain or explain_requests is not None:
+        moves = explain_run(result, spec, saved, explain_requests, workers, show=not (quiet or as_json))
     del result  # its tables are on disk, and a report reads what it needs of them
     if not no_report:
         from reports.run_report import write_run_report
@@ -106,6 +119,8 @@ def run(
     else:
         if not quiet:
             print_summary(summary)
+        if moves:
+            _print.line(moves)
         if bound:
             _print.line(bound_line(summary["bound"]))
         _print.line(verdict(summary).line)

@@ -58,6 +58,13 @@ def make_run_dir() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def make_study() -> Callable[..., dict[str, Any]]:
+    """Fabricates what `explain.json` holds."""
+    made: Callable[..., dict[str, Any]] = _module("fake_explain").make_study
+    return made
+
+
+@pytest.fixture(scope="session")
 def shared_run(make_run_dir: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run directory of 1,500 requests on 4 replicas; tests only read it."""
     path: Path = make_run_dir(tmp_path_factory.mktemp("run"), n=1500, replicas=4, rejected=3, span=900, steps=300)

@@ -50,12 +50,17 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def page(shared_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_run_report(shared_run, tmp_path_factory.mktemp("browser") / "report.html")
+def page(shared_run: Path, make_study: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with everything: what would move it too."""
+    run_dir = tmp_path_factory.mktemp("browser") / "run"
+    shutil.copytree(shared_run, run_dir)
+    digest = json.loads((run_dir / "summary.json").read_text())["config_sha256"]
+    (run_dir / "explain.json").write_text(json.dumps(make_study(digest)))
+    return write_run_report(run_dir)
 
 
 @pytest.fixture(scope="module")
-def nasty_page(make_run_dir: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def nasty_page(make_run_dir: Any, make_study: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose names carry markup, in the text of the page and in the labels of figures."""
     run_dir = make_run_dir(tmp_path_factory.mktemp("nasty"), n=200, replicas=2, span=100, steps=30)
     import pyarrow.parquet as pq
@@ -67,6 +72,10 @@ def nasty_page(make_run_dir: Any, tmp_path_factory: pytest.TempPathFactory) -> P
     summary["tiers"][TIER] = summary["tiers"].pop("dram")
     summary["prefix"]["hit_tokens"][TIER] = summary["prefix"]["hit_tokens"].pop("dram")
     path.write_text(json.dumps(summary))
+    text = json.dumps(make_study(summary["config_sha256"]))
+    for name in ("wheel", "lever", "TTFT, P99", "does not fit", "Much."):
+        text = text.replace(json.dumps(name), json.dumps(f"{name} {TIER} {NASTY}"))
+    (run_dir / "explain.json").write_text(text)
     table = pq.read_table(run_dir / "requests.parquet")
     renamed = [f"hit_{TIER}_tokens" if n == "hit_dram_tokens" else n for n in table.column_names]
     pq.write_table(table.rename_columns(renamed), run_dir / "requests.parquet")
@@ -127,7 +136,7 @@ def test_every_figure_renders_and_nothing_overflows(browser: Any, page: Path, wi
         ".map(p => p.dataset.figure)"
     )
     assert empty == []
-    assert browser.execute_script("return document.querySelectorAll('.chart').length") >= 15
+    assert browser.execute_script("return document.querySelectorAll('.chart').length") >= 24
     browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert browser.execute_script("return document.documentElement.scrollWidth") == width
     outside = browser.execute_script(
@@ -170,6 +179,9 @@ def test_markup_in_names_is_text_and_no_script_of_theirs_runs(browser: Any, nast
     assert TIER in legend
     flow = browser.execute_script("return document.querySelector('#byte-flow .sankey').textContent")
     assert TIER in flow
+    moved = browser.execute_script("return document.querySelector('#tornado-0').textContent")
+    assert f"wheel {TIER} {NASTY}" in moved
+    assert browser.execute_script("return document.querySelectorAll('#limits b, #limits img').length") == 0
     assert browser.execute_script("return document.querySelectorAll('#slowest-ttft-table b, #reuse b').length") == 0
 
 
@@ -179,6 +191,22 @@ def test_the_policy_of_the_page_stops_a_script_that_is_not_ours(browser: Any, pa
     open_page(browser, changed)
     assert browser.execute_script("return window.pwned === undefined")
     assert any("Content Security Policy" in entry["message"] for entry in browser.get_log("browser"))
+
+
+def test_sections_open_from_the_contents_and_tell_what_they_show(browser: Any, page: Path) -> None:
+    from selenium.webdriver.common.by import By
+
+    open_page(browser, page)
+    for section in ("limits", "latency", "slowest", "load", "flow"):
+        browser.find_element(By.CSS_SELECTOR, f"nav a[href='#{section}']").click()
+        top = browser.execute_script(f"return document.getElementById('{section}').getBoundingClientRect().top")
+        assert -1 <= top <= 120
+    for figure in ("tornado-0", "slowest-ttft", "goodput", "interactivity", "byte-flow", "never-loaded", "hbm-budget"):
+        said = browser.execute_script(f"return document.querySelector('#{figure} .chart').getAttribute('aria-label')")
+        assert len(said) > 20
+    bands = browser.execute_script("return document.querySelectorAll('#byte-flow path.sankey-link').length")
+    assert bands >= 4
+    assert browser.get_log("browser") == []
 
 
 def test_figures_follow_the_theme(browser: Any, page: Path) -> None:
@@ -213,10 +241,11 @@ def test_the_keyboard_reaches_links_and_tables(browser: Any, page: Path) -> None
     open_page(browser, page)
     focused = "var e = document.activeElement; return e.className + ' ' + (e.getAttribute('href') || e.ariaLabel)"
     seen = []
-    for _ in range(15):
+    for _ in range(25):
         browser.find_element(By.TAG_NAME, "body").send_keys(Keys.TAB)
         seen.append(browser.execute_script(focused))
     assert seen[0] == "skip #main"
+    assert " #limits" in seen
     assert " #latency" in seen
     assert "scroll Metrics" in seen
 

@@ -177,3 +177,27 @@ def test_values_say_whether_the_run_used_them(run_dir):
     path.write_text(json.dumps(rows))
     cells = re.findall(r'<td class="quiet">([^<]*)</td>', report(run_dir))
     assert cells == ["used", "not used", "–"]
+
+
+def test_markup_in_a_study_is_text(run_dir, make_study):
+    digest = json.loads((run_dir / "summary.json").read_text())["config_sha256"]
+    text = json.dumps(make_study(digest))
+    for name in ("wheel", "slack", "TTFT, P99", "does not fit", "Much.", "1 TB/s", "2 TB/s", "requests/s"):
+        text = text.replace(json.dumps(name), json.dumps(NASTY))
+    (run_dir / "explain.json").write_text(text)
+    page = report(run_dir)
+    assert "<img" not in page
+    assert "alert(2)</script>" not in page
+    assert page.count(html.escape(NASTY, quote=False)) >= 5
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_requests_make_a_page_of_less_than_8_mb(make_run_dir, make_study, tmp_path):
+    """Everything is binned: the page grows with neither requests nor steps nor transfers."""
+    run_dir = make_run_dir(tmp_path, n=100_000, replicas=8, span=36_000.0, steps=20_000)
+    digest = json.loads((run_dir / "summary.json").read_text())["config_sha256"]
+    (run_dir / "explain.json").write_text(json.dumps(make_study(digest)))
+    size = write_run_report(run_dir).stat().st_size
+    assert size < 8_000_000
+    small = write_run_report(make_run_dir(tmp_path / "small", n=2_000, replicas=8, span=720.0)).stat().st_size
+    assert size < small + 200_000
