@@ -32,7 +32,7 @@ help:
 	@echo 'make test-tools  the browser for the report tests (Debian, once)'
 	@echo 'make gpu-tools   torch and Triton for the kernel tests ($(GPU_VENV); `make test` tries once)'
 	@echo 'make lint        ruff, mypy, import floors'
-	@echo 'make compile     C extensions of what runs hottest: half the CPU time (needs a C compiler; a minute or two)'
+	@echo 'make compile     C extensions of what runs hottest: a third less CPU time (needs a C compiler; a minute or two)'
 	@echo 'make bench       simulator speed on the examples'
 	@echo 'make clean       remove build output and caches (not $(VENV), not your runs)'
 

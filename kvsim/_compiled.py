@@ -1,7 +1,7 @@
 """The hot modules as C extensions, made of these same sources by `make compile`, and used only while they are.
 
 Python then finds `sim.engine.replica` and the others in `build/compiled/` instead of beside its source. Nothing else
-changes: the same module names, the same numbers to the last bit, about half as much CPU time. Without a build, with
+changes: the same module names, the same numbers to the last bit, about a third less CPU time. Without a build, with
 one for another Python, or after an edit of a source, the sources run as they are.
 """
 
