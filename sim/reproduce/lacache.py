@@ -1,6 +1,7 @@
 """LaCache (ICML 2025): a ladder of places instead of scores.
 
-SOURCE: its tables are of quality, which is not simulated; what the description says of memory and kernels.
+SOURCE: its tables are of quality, which is not simulated; what the description and the code (GATECH-EIC/LaCache, read)
+say of memory and kernels.
 """
 
 from __future__ import annotations

@@ -149,24 +149,34 @@ def test_uncertainty_comes_from_data_that_tells_layers_apart() -> None:
 # ---- LaCache
 
 
-@given(n=st.integers(1, LONGEST), budget=st.integers(100, 5000), keep=st.sampled_from([0.25, 0.5, 0.9]))
-def test_lacache_reads_the_mean_and_has_room_for_its_budget(n: int, budget: int, keep: float) -> None:
-    plan = LaCache(budget=budget, keep=keep).plan(layer(), FULL)
-    kept = plan.kept.at(n, 1)
-    assert kept == plan.attended.at(n, 1) == min(n, budget - round(budget * (1 - keep) / 2))
-    assert kept * layer().token_bytes + plan.extra.at(n, 1) == pytest.approx(min(n, budget) * layer().token_bytes)
+@given(n=st.integers(1, LONGEST), budget=st.integers(100, 5000))
+def test_lacache_keeps_its_budget(n: int, budget: int) -> None:
+    plan = LaCache(budget=budget, span=8).plan(layer(), FULL)
+    assert plan.kept.at(n, 1) == plan.attended.at(n, 1) == min(n, budget)
+    assert plan.extra.zero
 
 
-def test_lacache_needs_no_scores_and_spans_more_than_a_window() -> None:
-    policy = LaCache(budget=2048, keep=0.5)
+def test_lacache_needs_no_scores_and_sees_further_than_a_window() -> None:
+    policy = LaCache(budget=2048, span=8)
     plan = policy.plan(layer(), FULL)
-    assert (plan.pair_bytes, plan.prefill_flops) == (0.0, 1.0)
-    assert sum(w.flops.at(9000, 9000) for w in (*plan.works, *plan.after_prompt)) == 0
-    # 16 layers: a token is left in one of them after four halvings, and each cycle brings 1024
-    assert policy.span(layer()) == 5 * 1024
+    assert (plan.pair_bytes, plan.prefill_flops, plan.works) == (0.0, 1.0, ())
+    assert sum(w.flops.at(9000, 9000) for w in plan.after_prompt) == 0
+    # one of two is kept: 1024 tokens, and ten generations of as many, of which the last has a token left
+    assert policy.history(layer()) == 11 * 1024
     window = StreamingLLM(sinks=0, window=2048).plan(layer(), FULL)
-    assert policy.span(layer()) > 2 * window.kept.at(20_000, 1)
-    assert plan.works[0].nbytes.at(20_000, 1) == pytest.approx(2 * 1024 * layer().token_bytes / 1024)
+    assert plan.kept.at(20_000, 1) == window.kept.at(20_000, 1)
+
+
+def test_the_published_code_copies_its_cache_to_thin_a_ladder() -> None:
+    def copied(span: int, overlap: int = 0) -> float:
+        (work,) = LaCache(budget=2048, span=span, overlap=overlap, drop="copy").plan(layer(), FULL).works
+        return work.nbytes.at(20_000, 1) / (2 * 2048 * layer().token_bytes)
+
+    assert copied(8) == 1  # of 16 layers: 2 tokens, 1 kept: one goes per copy
+    assert copied(4) == pytest.approx(1 / 3)  # 4 tokens, 1 kept
+    assert copied(4, 2) == pytest.approx(1 / 5)  # 7 tokens, 2 kept
+    with pytest.raises(InputError, match="keeps every token in all 16 layers"):
+        LaCache(span=16).plan(layer(), FULL)
 
 
 # ---- KVCrush
