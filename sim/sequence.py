@@ -109,7 +109,8 @@ def plan_sequence(scenario: Scenario, model: ModelSpec, *, hybrid: bool = False)
         tuple(dict.fromkeys(assumed)),
         max((policy.gpu_batches for _, policy in built), default=1),
     )
-    middle = layer_view(model, model.layers // 2, spec, cast("Importance", importance))
+    whole = [i for i in range(model.layers) if model.specs[model.pattern[i]].window is None] or [*range(model.layers)]
+    middle = layer_view(model, whole[len(whole) // 2], spec, cast("Importance", importance))
     covers = tuple(
         (type(policy).__name__, partial(policy.coverage, middle)) for _, policy in built if hasattr(policy, "coverage")
     )

@@ -19,8 +19,8 @@ def within(cluster: Cluster) -> dict[str, Any] | None:
 
     h2d_bytes, d2h_bytes: over all replicas, toward the GPUs and away from them. move_wait_s: what layers waited for
     them. coverage: by policy that drops tokens, the share of the attention mass that it keeps at the end of a request,
-    the mean of up to SAMPLE requests, in a layer half way up; says nothing of the quality of answers. None if there are
-    no such policies.
+    the mean of up to SAMPLE requests, in a layer half way up that sees everything; says nothing of the quality of
+    answers. None if there are no such policies.
     """
     planned = cluster.inputs.planned
     if planned is None or not cluster.scenario.spec.policies.within:

@@ -67,30 +67,33 @@ class PlannedLayer:
         ranks: int,
         flop_rate: float,
     ) -> None:
-        if ranks > 1:  # what is fixed is of the whole layer too
-            own = [tuple(replace(w, fixed=w.fixed / ranks) for w in works) for works in _all_works(plan)]
-            plan = replace(plan, works=own[0], prompt_works=own[1], after_prompt=own[2])
+        if ranks > 1:
+            plan = _on_a_rank(plan, ranks)
         self.kind, self.plan, self._terms = kind, plan, terms
         read = plan.form.read(plan.attended)
         if kind.arithmetic:
             read = plan.attended * (1.0 + plan.form.beside)
         self.attended = Summed(read, terms)
         self.launches = sum(work.launches for work in plan.works)
-        self._share, self._hbm = share, profile.hbm_bandwidth
+        self._share, self._ranks, self._hbm = share, ranks, profile.hbm_bandwidth
         self._flop_rate = flop_rate
         self._works = [self._kernel(work, terms) for work in plan.works]
         self._copies = [
             _Copy(
                 move,
-                Summed(move.nbytes * share, terms),
+                Summed(move.nbytes * self._part(move), terms),
                 Summed(move.copies, terms),
                 copy[move.direction],
-                move.fixed / ranks,
+                move.fixed,
             )
             for move in plan.moves
         ]
         self._prompt_copies = [(move, copy[move.direction]) for move in plan.prompt_moves]
         self._launch_s = profile.launch.graph
+
+    def _part(self, move: Move) -> float:
+        """The rank's share of a move: what several ranks have alike is loaded by each, and stored once."""
+        return self._share if move.direction == "h2d" else min(self._share, 1.0 / self._ranks)
 
     def _kernel(self, work: Work, terms: Terms) -> _Kernel:
         share = self._share
@@ -126,15 +129,15 @@ class PlannedLayer:
         return total
 
     def moves_s(self, seqs: float, context: float, sums: Sequence[Attended], steps: int) -> list[Seconds]:
-        """Seconds of loads that the layer waits for, of those that start a layer ahead, and of stores."""
-        total: dict[str, Seconds] = {"critical": 0.0, "ahead": 0.0, "store": 0.0}
+        """Seconds of copies by `way`, in the order of `sim.cost.overlap.Run`."""
+        total = _no_seconds()
         for copy in self._copies:
             total[way(copy.move)] = total[way(copy.move)] + copy.along(seqs, context, sums, steps)
         return list(total.values())
 
     def fixed_s(self) -> list[Seconds]:
         """Those of what a step moves whatever its sequences: weights, for a step of prompts alone."""
-        total: dict[str, Seconds] = {"critical": 0.0, "ahead": 0.0, "store": 0.0}
+        total = _no_seconds()
         for copy in self._copies:
             if copy.fixed:
                 total[way(copy.move)] = total[way(copy.move)] + copy.seconds(copy.fixed, 1.0)
@@ -169,9 +172,9 @@ class PlannedLayer:
         return busy + work.seconds + work.launches * self._launch_s + (0.0 if work.beside else host)
 
     def prompt_moves_s(self, chunks: Sequence[Chunk]) -> list[Seconds]:
-        total: dict[str, Seconds] = {"critical": 0.0, "ahead": 0.0, "store": 0.0}
+        total = _no_seconds()
         for move, model in self._prompt_copies:
-            nbytes, copies = sum(_grown(move.nbytes, chunks)) * self._share, sum(_grown(move.copies, chunks))
+            nbytes, copies = sum(_grown(move.nbytes, chunks)) * self._part(move), sum(_grown(move.copies, chunks))
             seconds = move_seconds(move, model, nbytes, max(copies, 1.0 if nbytes else 0.0))
             total[way(move)] = total[way(move)] + seconds
         return list(total.values())
@@ -192,17 +195,39 @@ class PlannedLayer:
                 total += copy.fixed * steps + (copy.nbytes.total(seqs, context, sums, steps) if seqs else 0.0)
         for move in self.plan.prompt_moves:
             if move.direction == direction:
-                total += sum(_grown(move.nbytes, chunks)) * self._share
+                total += sum(_grown(move.nbytes, chunks)) * self._part(move)
         return total
 
 
 def way(move: Move) -> str:
-    """What of a step a move bears on: loads that the layer waits for, loads ahead, stores."""
-    return "store" if move.direction == "d2h" else "ahead" if move.when == "async" else move.when
+    """What of a step a move bears on (`sim.cost.overlap.Run`)."""
+    if move.direction == "d2h":
+        return "held" if move.when == "critical" else "store"
+    return "aside" if move.when == "async" else move.when
 
 
-def _all_works(plan: LayerPlan) -> tuple[tuple[Work, ...], ...]:
-    return plan.works, plan.prompt_works, plan.after_prompt
+def _no_seconds() -> dict[str, Seconds]:
+    return dict.fromkeys(("critical", "ahead", "store", "held", "aside"), 0.0)
+
+
+def _on_a_rank(plan: LayerPlan, ranks: int) -> LayerPlan:
+    """What is fixed is of the whole layer, and threads that gather are of the host: a rank has its part of both."""
+
+    def works(given: tuple[Work, ...]) -> tuple[Work, ...]:
+        return tuple(replace(work, fixed=work.fixed / ranks) for work in given)
+
+    def moves(given: tuple[Move, ...]) -> tuple[Move, ...]:
+        shared = [m.rate if m.rate is None or m.via != "gather" else m.rate / ranks for m in given]
+        return tuple(replace(m, fixed=m.fixed / ranks, rate=rate) for m, rate in zip(given, shared, strict=True))
+
+    return replace(
+        plan,
+        works=works(plan.works),
+        prompt_works=works(plan.prompt_works),
+        after_prompt=works(plan.after_prompt),
+        moves=moves(plan.moves),
+        prompt_moves=moves(plan.prompt_moves),
+    )
 
 
 def move_seconds(move: Move, model: CopyModel, nbytes: Seconds, copies: Seconds) -> Seconds:
