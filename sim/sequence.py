@@ -12,6 +12,7 @@ from hw_profiles.lines import CONTEXT, NOTHING, Line, upto
 from hw_profiles.mlp import MLP
 from hw_profiles.models import ModelSpec
 from policies.build import build_policy
+from policies.checks.plan import plan_of
 from policies.sequence.plan import FULL, Importance, LayerPlan, LayerView, SequencePlan, SequencePolicy
 from policies.sequence.shapes import as_prompt_grows
 from sim.cost.framework import FRAMEWORKS, framework_plan
@@ -75,15 +76,16 @@ def plan_sequence(scenario: Scenario, model: ModelSpec, *, hybrid: bool = False)
     """
     policies, spec = list(policies_of(scenario)), scenario.spec
     framework = FRAMEWORKS[spec.engine.framework]
+    named_data = _importance(scenario) if spec.importance else None  # read here: its mistakes are not a policy's
     if not policies and not framework.plans:
         return None
     if framework.plans and spec.hardware.pp > 1:
         problem = "frameworks that run other kernels than vLLM are not available with pipeline stages in this version"
         raise InputError(problem, path="engine.framework", found=spec.engine.framework)
     _check_banks(model, [f"policies.{family}" for family, _ in policies])
-    named_data = _importance(scenario) if spec.importance else None  # read here: its mistakes are not a policy's
     importance = _Asked(lambda: named_data or _importance(scenario))
     built: list[tuple[str, SequencePolicy]] = []
+    names = {f"policies.{family}": named.name for family, named in policies}
     for family, named in policies:
         path = f"policies.{family}"
         policy = build_policy(family, named.model_dump(), base_dir=scenario.base_dir, path=path)
@@ -94,7 +96,7 @@ def plan_sequence(scenario: Scenario, model: ModelSpec, *, hybrid: bool = False)
         plan = FULL if view.window is None else LayerPlan(kept=CONTEXT, attended=upto(view.window))
         for path, policy in built:
             try:
-                plan = policy.plan(view, plan)
+                plan = plan_of(policy, names[path], view, plan)
             except InputError as error:
                 raise error.at(path=path) from None
         spec_of_layer = model.specs[model.pattern[index]]

@@ -53,3 +53,38 @@ class Fixed(SequencePolicy):
 
     def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
         return before.plus(works=[Work("weights", fixed=self.size, launches=0)])
+
+
+class Gathered(SequencePolicy):
+    """Everything comes from host memory, gathered at 10 GB/s by the threads of one host."""
+
+    def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
+        return replace(before, moves=(Move("h2d", CONTEXT * layer.token_bytes, via="gather", rate=10e9),))
+
+
+class Nothing(SequencePolicy):
+    """Forgets to return."""
+
+    def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
+        return None  # type: ignore[return-value]
+
+
+class Negative(SequencePolicy):
+    """Moves less than nothing."""
+
+    def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
+        return replace(before, moves=(Move("h2d", Line(base=-1e9)),))
+
+
+class Fails(SequencePolicy):
+    """Has a bug."""
+
+    def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
+        return replace(before, kept=upto(layer.index // 0))
+
+
+class Sideways(SequencePolicy):
+    """Moves in a direction that there is not."""
+
+    def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
+        return replace(before, moves=(Move("up", CONTEXT),))  # type: ignore[arg-type]

@@ -161,3 +161,50 @@ def test_what_is_fixed_is_shared_by_the_ranks() -> None:
         alone = works[works.prefill_seqs == 0]
         extra.append(float((alone.works_s / alone["count"]).mean()))
     assert extra[0] == pytest.approx(2 * extra[1])
+
+
+def test_stores_that_are_waited_for_hold_a_layer_up_and_loads_that_are_not_do_not() -> None:
+    assert finish([Run(4, 1.0, 0.0, held=0.5)]) == pytest.approx(4 * 1.5)
+    assert finish([Run(4, 1.0, 0.0, store=0.5)]) == pytest.approx(4.0)
+    assert finish([Run(4, 1.0, 0.0, aside=0.5)]) == pytest.approx(4.0)
+    assert finish([Run(4, 1.0, 0.25, aside=1.0)]) == pytest.approx(4 * 1.25)  # the link takes less than the kernels
+    assert finish([Run(4, 1.0, 0.0, ahead=0.5, aside=1.0)]) == pytest.approx(4 * 1.5)  # more, and so decides
+
+
+def test_what_ranks_have_alike_is_stored_once_and_hosts_gather_at_one_rate() -> None:
+    """Llama-3.1-8B has 8 KV heads: on 16 ranks each is there twice."""
+    moved = []
+    for tp in (1, 16):
+        hardware = {"profile": "h100-sxm", "tp": tp, "gpus_per_node": 16}
+        moved.append(run({"selection": own("Host")}, hardware=hardware).summary["within"])
+    assert moved[1]["d2h_bytes"] == pytest.approx(moved[0]["d2h_bytes"], rel=1e-9)
+    assert moved[1]["h2d_bytes"] == pytest.approx(2 * moved[0]["h2d_bytes"], rel=1e-9)
+    waits = []
+    for tp in (1, 2):
+        hardware = {"profile": "h100-sxm", "tp": tp}
+        links = {f"pcie_{way}": {"bandwidth": "1000 TB/s", "latency": "0 s"} for way in ("h2d", "d2h")}
+        summary = run({"selection": own("Gathered")}, hardware=hardware, links=links).summary
+        waits.append(summary["within"]["move_wait_s"])
+    assert waits[1] == pytest.approx(waits[0], rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ("Nothing", "returned None for layer 0, expected a LayerPlan"),
+        ("Negative", "layer 0: moves: -"),
+        ("Fails", "ZeroDivisionError: integer division"),
+        ("Sideways", "direction, found 'up', expected one of h2d, d2h"),
+    ],
+)
+def test_mistakes_of_a_policy_are_told_in_one_line(policy: str, said: str) -> None:
+    with pytest.raises(InputError) as error:
+        run({"selection": own(policy)})
+    assert said in str(error.value)
+    assert "policies.selection" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_importance_that_is_not_there_is_told_without_a_policy_too(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"importance"):
+        run(importance={"name": "recorded", "path": str(tmp_path / "no.npz")})

@@ -1,0 +1,76 @@
+"""What a plan within a sequence must be: the contract of `policies.sequence.plan`, checked before the run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import get_args
+
+from hw_profiles.errors import InputError
+from hw_profiles.lines import Line
+from policies.guard import place_of
+from policies.sequence.plan import Direction, LayerPlan, LayerView, Move, SequencePolicy, Via, When, Work
+
+CONTEXTS = ((1, 1), (2, 1), (100, 100), (5000, 4000))
+"""(context, prompt) at which amounts are looked at, beside the model's longest."""
+
+
+def plan_of(policy: SequencePolicy, name: str, layer: LayerView, before: LayerPlan) -> LayerPlan:
+    """The policy's plan of a layer. Raises InputError, naming policy and layer, for what breaks the contract."""
+    try:
+        plan = policy.plan(layer, before)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a user's policy raises is reported in one line
+        place = place_of(error.__traceback__)
+        if place is None:
+            raise
+        problem = f"{name} failed for layer {layer.index}: {type(error).__name__}: {error} ({place})"
+        raise InputError(problem) from None
+    if not isinstance(plan, LayerPlan):
+        raise InputError(f"{name} returned {plan!r} for layer {layer.index}, expected a LayerPlan")
+    for what, line, of_computed in _lines(plan):
+        if of_computed and line.of_prompt:
+            raise InputError(f"{name}, layer {layer.index}: {what}: lines in the tokens computed have no prompt terms")
+        for context, prompt in (*CONTEXTS, (layer.max_context, layer.max_context)):
+            value = line.at(context, prompt)
+            if not math.isfinite(value) or value < -1e-6 * max(1.0, abs(line.slope) * context):
+                where = f"at a context of {context} and a prompt of {prompt}"
+                raise InputError(f"{name}, layer {layer.index}: {what}: {value:g} {where}, expected 0 or more")
+    for move in (*plan.moves, *plan.prompt_moves):
+        _check_move(name, move)
+    for work in (*plan.works, *plan.prompt_works, *plan.after_prompt):
+        _check_work(name, work)
+    return plan
+
+
+def _lines(plan: LayerPlan) -> Iterator[tuple[str, Line, bool]]:
+    """(what, line, it is of the tokens computed so far)."""
+    yield from (("kept", plan.kept, False), ("attended", plan.attended, False))
+    yield from (("extra", plan.extra, False), ("host", plan.host, False))
+    for kind, works, computed in (
+        ("works", plan.works, False),
+        ("prompt_works", plan.prompt_works, True),
+        ("after_prompt", plan.after_prompt, False),
+    ):
+        for work in works:
+            yield from ((kind, line, computed) for line in (work.nbytes, work.flops, work.host_seconds))
+    for kind, moves, computed in (("moves", plan.moves, False), ("prompt_moves", plan.prompt_moves, True)):
+        for move in moves:
+            yield from ((kind, line, computed) for line in (move.nbytes, move.copies))
+
+
+def _check_move(name: str, move: Move) -> None:
+    given = (("direction", move.direction, Direction), ("when", move.when, When), ("via", move.via, Via))
+    for what, found, allowed in given:
+        if found not in get_args(allowed):
+            raise InputError(f"{name}: a move's {what}", found=found, allowed=get_args(allowed))
+    if move.rate is not None and not move.rate > 0:
+        raise InputError(f"{name}: a move's rate", found=move.rate, allowed="bytes/s above 0")
+
+
+def _check_work(name: str, work: Work) -> None:
+    if not work.efficiency > 0:
+        raise InputError(f"{name}: efficiency of {work.kernel}", found=work.efficiency, allowed="a number above 0")
+    if min(work.launches, work.seconds, work.fixed) < 0:
+        raise InputError(f"{name}: launches, seconds and fixed bytes of {work.kernel} are 0 or more")
