@@ -107,6 +107,9 @@ def lacking(
     evicted: blocks that are just leaving the source.
     """
     held, grain, spans, larger = target.blocks, target.block_tokens, target.span > 1, target.span > source.span
+    whole_blocks = admission is None and not (spans or larger or source.block_tokens % grain)
+    if whole_blocks and held.keys().isdisjoint([block.key for block in blocks]):
+        return _all_of(blocks, token_bytes)
     wanted: list[Block] = []
     copies: list[Block] = []
     starts: list[int] = []
@@ -141,3 +144,16 @@ def lacking(
         if rests is not None:
             rests.append(rest)
     return Copies(wanted, copies, starts, ends, rests)
+
+
+def _all_of(blocks: Sequence[Block], token_bytes: int) -> Copies:
+    """New copies of whole blocks, which is what most stores are."""
+    copies: list[Block] = []
+    ends: list[int] = []
+    for block in blocks:
+        tokens = block.tokens
+        copy = Block(block.key, block.start, tokens, tokens * token_bytes, 0, block.parent, block.turn)
+        copy.pins = 1
+        copies.append(copy)
+        ends.append(tokens)
+    return Copies(list(blocks), copies, [0] * len(ends), ends, None)
