@@ -51,6 +51,8 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     line(_time(summary["time"]))
     line(_split(summary))
     line(_queue(summary["queue"]))
+    if "within" in summary:
+        line(_within(summary["within"]))
     if "priorities" in summary:
         line(_priorities(summary["priorities"]))
     turns = _turns(summary["prefix"])
@@ -138,6 +140,19 @@ def _split(summary: Mapping[str, Any]) -> str:
     whole = sum(split[key] for key in fields)
     parts = [f"{_plain(percent(split[key] / whole))} {fields[key]['label']}" for key in fields if whole and split[key]]
     return f"replica time by what bounds it: {', '.join(parts)}"
+
+
+def _within(did: Mapping[str, Any]) -> str:
+    """What policies within a sequence moved, and what attention they cover."""
+    names = " + ".join(str(policy["name"]) for policy in did["policies"])
+    parts = []
+    if did["h2d_bytes"] or did["d2h_bytes"]:
+        there, back = binary_bytes(did["h2d_bytes"]), binary_bytes(did["d2h_bytes"])
+        parts.append(f"{there} toward the GPUs and {back} away in steps, which waited {seconds(did['move_wait_s'])}")
+    parts += [f"{name} covers {percent(share)} of the attention mass" for name, share in did["coverage"].items()]
+    if did.get("importance"):
+        parts.append("importance: " + str(did["importance"]).partition(";")[0].removeprefix("token importance: "))
+    return f"within a sequence, {names}: {'; '.join(parts) or 'nothing moved'}"
 
 
 def _priorities(found: list[Mapping[str, Any]]) -> str:

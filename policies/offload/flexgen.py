@@ -71,6 +71,9 @@ class FlexGen(SequencePolicy):
     def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
         """The layer's plan."""
         plan = self._with_kv(layer, before)
+        if self.kv[2]:  # what is on disk takes no host memory
+            held = self.kv[1] / (self.kv[1] + self.kv[2])
+            plan = replace(plan, host=before.host + (plan.host - before.host) * held)
         when: When = "ahead" if self.overlap else "critical"
         moves = [*plan.moves]
         for device, share in (("host", self.weights[1]), ("disk", self.weights[2])):
