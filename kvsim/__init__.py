@@ -7,6 +7,7 @@
     result.save("out/one-tib")
     result = kvsim.load("out/one-tib")        # the same again, from its folder
     result.frames["requests"]                 # a pandas frame; result.tables has pyarrow tables
+    result.figures["ttft-split"].show()       # a figure of its report, as a Plotly object
 
 A policy of your own subclasses `kvsim.EvictionPolicy`, `AdmissionPolicy`, `OffloadPolicy`, `PrefetchPolicy` or `Router`
 (`kvsim new policy` writes one to start from); `kvsim.check_policy` tests whether it keeps the contract of its family,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from hw_profiles.errors import InputError
     from hw_profiles.lines import CONTEXT, Line, constant, upto
+    from kvsim._saved import SavedRun
     from policies.architecture.base import Architecture
     from policies.base import (
         AdmissionPolicy,
@@ -71,6 +73,7 @@ __all__ = [
     "RequestView",
     "Result",
     "Router",
+    "SavedRun",
     "Scenario",
     "SequencePolicy",
     "StepMove",
@@ -98,18 +101,18 @@ _HOMES: Mapping[str, str] = MappingProxyType(
     | dict.fromkeys(("ReplicaView", "Router"), "policies.routing.base")
     | dict.fromkeys(("CONTEXT", "Line", "constant", "upto"), "hw_profiles.lines")
     | dict.fromkeys(("Form", "LayerPlan", "LayerView", "SequencePolicy", "StepMove", "Work"), "policies.sequence.plan")
-    | {"Architecture": "policies.architecture.base"}
+    | {"Architecture": "policies.architecture.base", "SavedRun": "kvsim._saved"}
 )
 
 
-def load(run_dir: "str | Path") -> "Result":
-    """Read a run directory back: summary, tables, scenario.
+def load(run_dir: "str | Path") -> "SavedRun":
+    """Read a run directory back: summary, tables, scenario, and the figures of its report on first use.
 
     Raises InputError (one line) for what is missing, corrupt or of another schema.
     """
     from kvsim import _own
 
-    found: Result = _own.module("sim.run").Result.load(run_dir)
+    found: SavedRun = _own.module("kvsim._saved").load(run_dir)
     return found
 
 

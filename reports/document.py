@@ -33,12 +33,12 @@ class Section:
 
 def document(template: str, **values: Any) -> str:
     """The page of `templates/<template>`, which extends `base.html.j2`, as one HTML document."""
-    plotly, script = Markup(get_plotlyjs()), Markup(_file("render.js"))
+    plotly, script = Markup(get_plotlyjs()), Markup(template_file("render.js"))
     return (
         _environment()
         .get_template(template)
         .render(
-            style=Markup(_file("style.css")),
+            style=Markup(template_file("style.css")),
             plotly=plotly,
             script=script,
             policy=content_policy(plotly, script),
@@ -61,13 +61,14 @@ def content_policy(*scripts: str) -> str:
 
 
 @cache
-def _file(name: str) -> str:
+def template_file(name: str) -> str:
+    """The text of a file of `templates/`."""
     return (resources.files("reports") / "templates" / name).read_text(encoding="utf-8")
 
 
 def _environment() -> Environment:
     return Environment(
-        loader=FunctionLoader(_file),
+        loader=FunctionLoader(template_file),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

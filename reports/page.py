@@ -41,10 +41,33 @@ NO_METRICS = "The summary of this run lists no metrics."
 def render(run: RunData) -> str:
     """The whole report of `run` as one HTML document."""
     summary = run.summary
-    axis = time_axis(time_bins(run.start_s, run.end_s, len(run.arrivals)))
     values, sources = provenance(run.profile)
+    return document(
+        "run.html.j2",
+        limits=limits_section(run),
+        names=names(run),
+        facts=facts(run),
+        tiles=tiles(summary),
+        verdict=verdict(summary),
+        rejected=rejected_note(run),
+        warnings=[str(w) for w in summary.get("warnings") or []],
+        bands=bands_note(section(summary, "uncertainty")),
+        metrics=[metric_row(m) for m in summary.get("metrics") or [] if isinstance(m, Mapping)],
+        no_metrics=NO_METRICS,
+        sections=run_sections(run),
+        trust=trust_line(summary),
+        values=values,
+        sources=sources,
+        scenario=run.scenario_text.strip(),
+        assumptions=[str(a) for a in summary.get("assumptions") or ASSUMPTIONS],
+    )
+
+
+def run_sections(run: RunData) -> list[Section]:
+    """Every section with figures and tables of numbers, in the order of the page."""
+    axis = time_axis(time_bins(run.start_s, run.end_s, len(run.arrivals)))
     prefetches, inside = prefetch_table(run), within_table(run)
-    sections = [
+    return [
         Section(
             "latency",
             "Latency",
@@ -60,25 +83,6 @@ def render(run: RunData) -> str:
         *([Section("prefetch", "Prefetch", prefetch_figures(run, axis), [prefetches])] if prefetches else []),
         Section("links", "Links", link_figures(run, axis), link_tables(run)),
     ]
-    return document(
-        "run.html.j2",
-        limits=limits_section(run),
-        names=names(run),
-        facts=facts(run),
-        tiles=tiles(summary),
-        verdict=verdict(summary),
-        rejected=rejected_note(run),
-        warnings=[str(w) for w in summary.get("warnings") or []],
-        bands=bands_note(section(summary, "uncertainty")),
-        metrics=[metric_row(m) for m in summary.get("metrics") or [] if isinstance(m, Mapping)],
-        no_metrics=NO_METRICS,
-        sections=sections,
-        trust=trust_line(summary),
-        values=values,
-        sources=sources,
-        scenario=run.scenario_text.strip(),
-        assumptions=[str(a) for a in summary.get("assumptions") or ASSUMPTIONS],
-    )
 
 
 def limits_section(run: RunData) -> Section:

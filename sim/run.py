@@ -29,6 +29,7 @@ from sim.attribution import attribute
 from sim.cache_state import FILE, state_table
 from sim.cluster import Cluster
 from sim.engine.replica import Replica
+from sim.exports import remove_exports
 from sim.inputs import Inputs, load_inputs
 from sim.policy_failure import failures_named
 from sim.provenance import value_rows
@@ -89,6 +90,7 @@ class Result:
             write_atomic(temporary / "summary.json", json.dumps(self.summary, indent=1, allow_nan=False) + "\n")
             for stale in ("summary.json", "report.html", "timeline.json", "explain.json", FILE):
                 (target / stale).unlink(missing_ok=True)
+            remove_exports(target)
             for name in ("scenario.yaml", "profile.json", *tables, "summary.json"):
                 (temporary / name).replace(target / name)
 

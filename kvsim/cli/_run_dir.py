@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hw_profiles.errors import InputError
 from hw_profiles.files import write_atomic
+from sim.exports import FOLDER, only_exports, remove_exports
 
 WRITTEN = frozenset(
     {"scenario.yaml", "summary.json", "profile.json", "timeline.json", "explain.json", "report.html"}
@@ -33,7 +34,8 @@ def may_write(out: Path, scenario: Path) -> None:
     if not out.exists():
         return
     entries = {entry.name for entry in out.iterdir()}
-    foreign = sorted(entries - WRITTEN)
+    exports = {FOLDER} if only_exports(out / FOLDER) else set()
+    foreign = sorted(entries - WRITTEN - exports)
     if not foreign and entries and not entries & {"summary.json", "scenario.yaml"}:
         foreign = sorted(entries)
     if foreign:
@@ -47,4 +49,5 @@ def keep_scenario(out: Path, text: str) -> None:
     """Leave only the scenario in `out`, of a run whose numbers must not be used."""
     for name in WRITTEN:
         (out / name).unlink(missing_ok=True)
+    remove_exports(out)
     write_atomic(out / "scenario.yaml", text)

@@ -17,17 +17,27 @@ def report(
         Path | None,
         typer.Option("--out", metavar="DIR", help="Write report.html here. [default: DIR itself]"),
     ] = None,
+    tables: Annotated[
+        str | None, typer.Option("--tables", metavar="csv|md", help="Also write tables/: metrics, tiers, links, parts.")
+    ] = None,
     timeline: Timeline = False,
     timeline_requests: TimelineRequests = None,
     as_json: AsJson = False,
 ) -> None:
     """Write report.html of the run in DIR again, from its tables."""
     from reports.run_report import write_run_report
+    from reports.sheets import check_form, write_sheets
 
+    if tables is not None:
+        check_form(tables)
     written = write_run_report(run_dir, None if out is None else out / "report.html")
-    files = {"report": str(written)}
+    files: dict[str, str | list[str]] = {"report": str(written)}
     if not as_json:
         _print.line(str(written))
+    if tables is not None:
+        files["tables"] = sheets = [str(file) for file in write_sheets(run_dir, tables, out)]
+        for sheet in () if as_json else sheets:
+            _print.line(sheet)
     if timeline or timeline_requests is not None:
         drawn = draw_timeline(run_dir, out, timeline_requests)
         files["timeline"] = str(drawn.path)

@@ -1,0 +1,65 @@
+"""The figures of a report for a notebook: the same data as Plotly objects, with the page's light palette."""
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+
+from reports.document import template_file
+from reports.figures.base import Figure
+from reports.load import load_run
+from reports.page import limits_section, run_sections
+
+COLOR_KEYS = frozenset({"color", "fillcolor", "bgcolor"})
+"""Where figures name colours of the style sheet; `templates/render.js` has the same keys."""
+
+
+def figures(run_dir: str | Path) -> dict[str, go.Figure]:
+    """The figures of the run's report by name (the anchor in the page), in the order of the page.
+
+    Each has the page's title with its finding below; `figure.layout.meta` holds the sentence on how to read it.
+    One that has nothing to draw says why. Raises InputError, one line, for a run directory that cannot be read.
+    """
+    run = load_run(Path(run_dir))
+    found = (figure for section in (limits_section(run), *run_sections(run)) for figure in section.figures)
+    return {figure.key: plotly_figure(figure) for figure in found}
+
+
+def plotly_figure(figure: Figure) -> go.Figure:
+    """One figure of a page as a Plotly object."""
+    made = go.Figure({"data": resolved(figure.data), "layout": resolved(figure.layout)})
+    made.update_layout(
+        template="plotly_white",
+        title={"text": figure.title, "subtitle": {"text": figure.finding or figure.empty}},
+        meta={"read": figure.read},
+    )
+    return made
+
+
+def resolved(node: Any, key: str = "") -> Any:
+    """A copy with every name of a colour replaced by the colour, as `templates/render.js` does on the page."""
+    if isinstance(node, dict):
+        return {name: resolved(value, name) for name, value in node.items()}
+    if isinstance(node, list):
+        return [resolved(value, key) for value in node]
+    if key in COLOR_KEYS and isinstance(node, str) and node.startswith("--c-"):
+        return _color(node)
+    return node
+
+
+def _color(name: str) -> str:
+    """`#rrggbb` of a colour's name; `rgba(...)` with a fifth of its strength for one that ends in -soft."""
+    plain = palette()[name.removesuffix("-soft")]
+    if not name.endswith("-soft"):
+        return plain
+    red, green, blue = (int(plain[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.2)"
+
+
+@cache
+def palette() -> dict[str, str]:
+    """The colours of the page in its light theme, by name: the first block of the style sheet."""
+    root, _, _ = template_file("style.css").partition("}")
+    return dict(re.findall(r"(--c-[\w-]+): (#[0-9a-f]{6})", root))
