@@ -26,12 +26,14 @@ class KVCrush(SequencePolicy):
     window     last queries of the prompt, which vote and are kept
 
     Source: G. Jha et al., "KVCrush", ACML 2025 (arXiv 2503.00022), section 3, from notes on it; how the budget is
-    divided is assumed. What representatives stand for is not in any importance data: coverage is that of the important.
+    divided from the authors' implementation, openvinotoolkit/openvino.genai (768 tokens by SnapKV and 8 blocks of 32 of
+    representatives; also 960 and 2). What representatives stand for is not in any importance data: coverage is that of
+    the important.
     """
 
-    assumptions = ("kvcrush: half of the budget for representatives is assumed; what they stand for is not counted",)
+    assumptions = ("kvcrush: what representatives stand for is not counted in the coverage",)
 
-    def __init__(self, *, budget: int = 2048, important: float = 0.5, window: int = 32) -> None:
+    def __init__(self, *, budget: int = 2048, important: float = 0.75, window: int = 32) -> None:
         self._snapkv = SnapKV(budget=budget, window=window)
         self._budget = budget
         self._important = number("important", important, 0, 1)
