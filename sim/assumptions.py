@@ -21,6 +21,7 @@ CLAIRVOYANT = (
 
 SCHEDULING = {
     "vllm": "vLLM v1 scheduling (token budget, chunked prefill, FCFS, preemption by recompute)",
+    "sglang": "SGLang's scheduling (prompts first, engine.schedule_policy, retraction; leaves of the radix tree first)",
     "tensorrt_llm": "TensorRT-LLM's in-flight batching (engine.capacity_policy, engine.chunked_context)",
 }
 SERVED = (

@@ -10,12 +10,13 @@ from sim.arrivals import Arrivals
 from sim.cache_state import Identity, check_alike, restore
 from sim.clock import Clock
 from sim.cost.framework import FRAMEWORKS
-from sim.cost.graphs import TRTLLM_SIZES, captured_sizes
+from sim.cost.graphs import TRTLLM_SIZES, captured_sizes, sglang_sizes
 from sim.cost.planned import PlannedStep
 from sim.cost.step import StepCost
 from sim.engine.batch import Batch, EngineLimits
 from sim.engine.footprint import PlannedMemory
 from sim.engine.inflight import InFlightBatch
+from sim.engine.prefill_first import PrefillFirstBatch
 from sim.engine.replica import Replica
 from sim.engine.sequence import Preemption, Sequence
 from sim.engine.static import StaticBatch
@@ -31,7 +32,7 @@ from sim.spec import ScenarioSpec
 from sim.topology import Topology
 from traces.request import Request
 
-BATCHES: Mapping[KindName, type[Batch]] = {"vllm": Batch, "tensorrt_llm": InFlightBatch}
+BATCHES: Mapping[KindName, type[Batch]] = {"vllm": Batch, "sglang": PrefillFirstBatch, "tensorrt_llm": InFlightBatch}
 """The scheduler of each engine."""
 
 
@@ -64,6 +65,9 @@ class Cluster:
             whole,
             chunked=engine.chunked_context,
             no_evict=engine.capacity_policy == "guaranteed_no_evict",
+            mixed=engine.mixed_chunk is not False,
+            conservativeness=engine.schedule_conservativeness or 1.0,
+            longest_prefix_first=engine.schedule_policy == "lpm",
         )
         batch: type[Batch] = StaticBatch if static else BATCHES[engine.kind]
         self.replicas = [
@@ -156,9 +160,7 @@ def step_cost(spec: ScenarioSpec, inputs: Inputs) -> StepCost:
     engine, planned = spec.engine, inputs.planned
     framework = FRAMEWORKS[engine.framework]
     slots = (engine.max_num_seqs,) if framework.slots else None
-    trtllm = engine.kind == "tensorrt_llm"
-    own = TRTLLM_SIZES if trtllm else captured_sizes(engine.max_num_seqs, engine.max_num_batched_tokens)
-    sizes = engine.graph_batch_sizes or slots or own
+    sizes = engine.graph_batch_sizes or slots or _graph_sizes(spec, inputs)
     lookahead = engine.l2_prefetch or (0 if planned is None else planned.plan.l2_lookahead)
     host_time_s = engine.host_time + framework.sync_s * inputs.model.layers
     options: dict[str, Any] = {
@@ -177,6 +179,16 @@ def step_cost(spec: ScenarioSpec, inputs: Inputs) -> StepCost:
     return PlannedStep(inputs.model, inputs.profile, host_time_s, lookahead, plan=planned.plan, copy=copy, **options)
 
 
+def _graph_sizes(spec: ScenarioSpec, inputs: Inputs) -> tuple[int, ...]:
+    """Decode batches that the engine captures graphs of by default."""
+    engine = spec.engine
+    if engine.kind == "tensorrt_llm":
+        return TRTLLM_SIZES
+    if engine.kind == "sglang":
+        return sglang_sizes(inputs.profile.hbm_bytes, spec.hardware.tp)
+    return captured_sizes(engine.max_num_seqs, engine.max_num_batched_tokens)
+
+
 def too_long(request: Request, inputs: Inputs, engine: EngineSpec) -> str | None:
     """Why a request can never be served, or None. vLLM refuses it too; the KV of the last token is not needed, but one
     who promises all that a request may need promises it."""
@@ -188,7 +200,8 @@ def too_long(request: Request, inputs: Inputs, engine: EngineSpec) -> str | None
     last = engine.capacity_policy == "guaranteed_no_evict"
     if inputs.footprint is not None:
         return _no_room(request, inputs, PlannedMemory(inputs.footprint, engine.block_tokens), last=last)
-    if tokens - (not last) > inputs.budget.blocks * engine.block_tokens:
+    spare = engine.block_tokens + 2 if engine.kind == "sglang" else last
+    if tokens - 1 + spare > inputs.budget.blocks * engine.block_tokens:
         return "rejected: longer than the KV cache"
     return None
 

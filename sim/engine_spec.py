@@ -13,7 +13,7 @@ from sim.cost.framework import FrameworkName
 from sim.cost.step import EAGER_LAUNCH_S
 from sim.engine.queue import Scheduling
 from sim.framework_spec import check_framework, with_framework
-from sim.kind_spec import CapacityPolicy, KindName, check_kind, with_kind
+from sim.kind_spec import CapacityPolicy, KindName, SchedulePolicy, check_kind, with_kind
 from sim.spec_base import Count, Spec
 
 MOST_ROWS = 65_536
@@ -60,6 +60,8 @@ class EngineSpec(Spec):
     chunked_context  prompts that do not fit a step run in chunks; false: they run whole (tensorrt_llm)
     capacity_policy  of tensorrt_llm: whom the capacity scheduler admits (sim.engine.inflight)
     free_gpu_memory_fraction  of tensorrt_llm: share for KV of the memory that weights and activations leave
+    schedule_policy, mixed_chunk, schedule_conservativeness  of sglang: sim.engine.prefill_first
+    mem_fraction_static  of sglang: share of the GPU's memory for weights and KV; derived when not given
     """
 
     framework: FrameworkName = "vllm_paged"
@@ -87,6 +89,10 @@ class EngineSpec(Spec):
     chunked_context: Annotated[bool, Field(strict=True)] = True
     capacity_policy: CapacityPolicy | None = None
     free_gpu_memory_fraction: Annotated[float, Field(gt=0, le=1, strict=True)] | None = None
+    schedule_policy: SchedulePolicy | None = None
+    mixed_chunk: Annotated[bool, Field(strict=True)] | None = None
+    schedule_conservativeness: Annotated[float, Field(gt=0, le=10)] | None = None
+    mem_fraction_static: Annotated[float, Field(gt=0, le=1, strict=True)] | None = None
 
     @model_validator(mode="before")
     @classmethod

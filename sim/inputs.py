@@ -21,8 +21,9 @@ from policies.build import build_policy
 from sim.block_sizes import block_sizes
 from sim.cache_state import CacheState, read_state
 from sim.cost.framework import FRAMEWORKS, framework_footprint, framework_limits
+from sim.cost.graphs import sglang_sizes
 from sim.cost.kv import KVLayout, kv_layout
-from sim.cost.memory import HBMBudget, Limits, better_layout, hbm_budget
+from sim.cost.memory import HBMBudget, Limits, better_layout, hbm_budget, static_share
 from sim.engine.footprint import Footprint
 from sim.link_inputs import Link, check_pinned, link_models, load_tier_device, of_replicas, with_links
 from sim.scenario import Scenario
@@ -214,7 +215,7 @@ def _check_period(scenario: Scenario, model: ModelSpec) -> None:
         raise InputError(problem, where=scenario.where, path="engine.block_tokens", found=block)
 
 
-def _limits(spec: ScenarioSpec) -> Limits:
+def _limits(spec: ScenarioSpec, profile: Profile) -> Limits:
     engine = spec.engine
     limits = Limits(
         block_tokens=engine.block_tokens,
@@ -223,6 +224,11 @@ def _limits(spec: ScenarioSpec) -> Limits:
         max_seqs=engine.max_num_seqs,
         free_share=engine.free_gpu_memory_fraction or 1.0,
     )
+    if engine.kind == "sglang":
+        hardware, tokens = spec.hardware, engine.max_num_batched_tokens
+        largest = max(engine.graph_batch_sizes or sglang_sizes(profile.hbm_bytes, hardware.tp))
+        share = static_share(profile.hbm_bytes, tokens, largest, hardware.parallel.gpus)
+        limits = replace(limits, utilization=engine.mem_fraction_static or share, activations=False)
     return framework_limits(FRAMEWORKS[engine.framework], limits)
 
 
@@ -231,7 +237,7 @@ def _layout(spec: ScenarioSpec, model: ModelSpec, profile: Profile) -> KVLayout:
     parallel = spec.hardware.parallel
     if not spec.engine.hybrid_kv_cache:
         return kv_layout(model, parallel)
-    return better_layout(model, profile, parallel, _limits(spec))
+    return better_layout(model, profile, parallel, _limits(spec, profile))
 
 
 def _budget(
@@ -243,7 +249,7 @@ def _budget(
         if blocks is not None:
             raise InputError("set either engine.num_gpu_blocks or tiers.hbm.capacity", path="tiers.hbm.capacity")
         blocks = hbm.capacity // (spec.engine.block_tokens * layout.token_bytes)
-    limits = _limits(spec)
+    limits = _limits(spec, profile)
     if planned is not None:
         fixed = round(planned.fixed / spec.hardware.tp)
         limits = replace(limits, weights_on_host=planned.plan.weights_on_host, fixed_bytes=fixed)

@@ -8,7 +8,8 @@ from typing import Any, Literal, Protocol
 
 from hw_profiles.errors import InputError
 
-KindName = Literal["vllm", "tensorrt_llm"]
+KindName = Literal["vllm", "sglang", "tensorrt_llm"]
+SchedulePolicy = Literal["fcfs", "lpm"]
 CapacityPolicy = Literal["guaranteed_no_evict", "max_utilization"]
 
 
@@ -33,6 +34,23 @@ _CONTINUOUS = {"framework": "vllm_paged", "scheduling": "fcfs"}
 
 KINDS: Mapping[KindName, EngineKind] = {
     "vllm": EngineKind("vLLM v1's scheduler", "vllm-project/vllm: vllm/v1/core/sched/scheduler.py"),
+    "sglang": EngineKind(
+        "SGLang's scheduler: prompts first, a radix tree of tokens, retraction",
+        "sgl-project/sglang: python/sglang/srt/managers/scheduler.py, schedule_policy.py, schedule_batch.py. Defaults: "
+        "python/sglang/srt/server_args.py (chunked_prefill_size 8192 of GPUs of 60 to 160 GB, page_size 1, "
+        "schedule_policy fcfs, enable_mixed_chunk false, schedule_conservativeness 1), max_running_requests 2048 at "
+        "least (model_executor/model_runner.py)",
+        defaults={
+            "max_num_seqs": 2048,
+            "max_num_batched_tokens": 8192,
+            "block_tokens": 1,
+            "schedule_policy": "fcfs",
+            "mixed_chunk": False,
+            "schedule_conservativeness": 1.0,
+        },
+        needs={**_CONTINUOUS, "gpu_memory_utilization": 1.0},
+        own=("schedule_policy", "mixed_chunk", "schedule_conservativeness", "mem_fraction_static"),
+    ),
     "tensorrt_llm": EngineKind(
         "TensorRT-LLM's in-flight batching under a capacity scheduler",
         "NVIDIA/TensorRT-LLM: cpp/tensorrt_llm/batch_manager/capacityScheduler.cpp, microBatchScheduler.cpp. Defaults: "
@@ -52,7 +70,7 @@ KINDS: Mapping[KindName, EngineKind] = {
 }
 """By name; sim.engine has the schedulers."""
 
-KERNELS: Mapping[str, str] = {"sglang": "-sglang", "tensorrt_llm": "-trtllm"}
+KERNELS: Mapping[KindName, str] = {"sglang": "-sglang", "tensorrt_llm": "-trtllm"}
 """Endings of the names of profiles that have an engine's kernels; those of vLLM's have none."""
 
 

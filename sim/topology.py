@@ -170,7 +170,7 @@ class Topology:
                 label,
                 capacity,
                 policy,
-                leaf_only=tier.leaf_only,
+                leaf_only=tier.leaf_only or self._scenario.spec.engine.kind == "sglang",
                 block_tokens=tokens,
                 span=span,
                 page_locked=locked,

@@ -24,6 +24,21 @@ TRTLLM_SIZES = (*range(1, 33), 64, 128)
 NVIDIA/TensorRT-LLM, CudaGraphConfig (tensorrt_llm/llmapi/llm_args.py): max_batch_size 128, enable_padding false."""
 
 
+def sglang_sizes(hbm_bytes: int, tp: int) -> tuple[int, ...]:
+    """The sizes that SGLang captures by default, by the memory of a GPU and the ranks of a group.
+
+    SOURCE: sgl-project/sglang, python/sglang/srt/server_args.py, _handle_gpu_memory_settings and
+    _generate_cuda_graph_batch_sizes.
+    """
+    few, many = next((sizes for gib, sizes in _SGLANG_LARGEST if hbm_bytes < gib * 2**30), (512, 512))
+    sizes = (1, 2, 4, 8, 12, *range(16, 257, 8), *range(272, 512, 16), 512)
+    return tuple(size for size in sizes if size <= (few if tp < 4 else many))
+
+
+_SGLANG_LARGEST = ((20, (8, 8)), (35, (24, 80)), (60, (32, 160)), (160, (256, 512)))
+"""Below so many GiB of memory: rows of the largest graph with fewer than four ranks, and with more."""
+
+
 class Graphs:
     """Decode steps that replay graphs of the captured `sizes`, ascending; None: one for every size.
 

@@ -49,6 +49,8 @@ class Limits:
     """Share of the layers' weights that is not in HBM."""
     fixed_bytes: int = 0
     """What policies within a sequence keep on each GPU, whatever the sequences."""
+    activations: bool = True
+    """False: they are in what `utilization` leaves."""
     free_share: float = 1.0
     """Share for KV of what all of this leaves. SOURCE: TensorRT-LLM, free_gpu_memory_fraction of the memory that is
     free once the engine is loaded (cpp/tensorrt_llm/batch_manager/kvCacheManager.cpp, calculateMaxNumBlocks)."""
@@ -89,6 +91,19 @@ def hbm_budget(
     return replace(tightest, blocks=chosen, kv=chosen * tightest.block_bytes)
 
 
+def static_share(hbm_bytes: int, max_tokens: int, largest_graph: int, gpus: int) -> float:
+    """Share of a GPU's memory that SGLang takes for weights and KV by default, if the rest is to have room for a step.
+
+    SOURCE: sgl-project/sglang, python/sglang/srt/server_args.py, _handle_gpu_memory_settings, in MiB: 512, 1.5 per
+    token of a chunk, 2 per row of the largest graph and 128 per GPU; 10 GiB at least on GPUs of more than 60 GiB.
+    """
+    total = hbm_bytes / 2**20
+    reserved = 512 + 1.5 * max(max_tokens, 2048) + 2 * largest_graph + 128 * gpus
+    if total > 60 * 1024:
+        reserved = max(reserved, 10 * 1024)
+    return round((total - reserved) / total, 3)
+
+
 def better_layout(model: ModelSpec, profile: Profile, parallel: Parallel, limits: Limits) -> KVLayout:
     """The hybrid layout where the windows of `max_seqs` sequences leave room for more blocks, else all layers whole.
 
@@ -119,7 +134,9 @@ def _rank(
     layers = [layer for _, layer in kinds]
     width = max(mlp_width(layer) for layer in layers) + 2 * model.hidden
     activations = round(limits.max_tokens * width) * model.dtype_bytes
-    if stage.samples:
+    if not limits.activations:
+        activations = 0
+    elif stage.samples:
         activations += limits.max_seqs * model.vocab * LOGIT_BYTES
     windows = share.window_bytes(limits.block_tokens, limits.max_seqs, limits.max_tokens)
     block_bytes = limits.block_tokens * share.token_bytes

@@ -31,6 +31,7 @@ class EngineLimits:
     whole_prompts  static batches run prompts whole, whatever `max_num_batched_tokens`
     chunked        prompts that do not fit a step run in chunks
     no_evict       a request is admitted only if all that it will ever need fits (sim.engine.inflight)
+    mixed, conservativeness, longest_prefix_first: see sim.engine.prefill_first
     """
 
     max_num_seqs: int
@@ -39,6 +40,9 @@ class EngineLimits:
     whole_prompts: bool = False
     chunked: bool = True
     no_evict: bool = False
+    mixed: bool = True
+    conservativeness: float = 1.0
+    longest_prefix_first: bool = False
 
 
 class Batch:
@@ -89,6 +93,15 @@ class Batch:
         """Requests that arrived and are not running."""
         return len(self.waiting) + len(self.loading) + len(self.loaded)
 
+    @property
+    def paused(self) -> bool:
+        """The decoding sequences are not in the step that was decided last."""
+        return False
+
+    def _budget(self) -> int:
+        """Tokens of prompts that a step has room for."""
+        return self.limits.max_num_batched_tokens - self.decoding.count
+
     def taken_waits(self) -> list[float]:
         """Seconds that rows had waited for their second token when they began to decode, told once (static batches)."""
         return []
@@ -114,7 +127,7 @@ class Batch:
         preempted = len(self.preemptions)
         decoding = self.decoding
         while (blocks := decoding.blocks(1)) and not self.cache.reserve(blocks):
-            self._preempt(self.waiting.victim(self.running), now)
+            self._preempt(self._victim(), now)
         chunks = [] if self.prefilling is None else self._continue_prefill(self.prefilling, now)
         settled = preempted == len(self.preemptions)
         if self.waiting or self.loaded:
@@ -162,14 +175,18 @@ class Batch:
         With vLLM's order of preemption by arrival it gives way itself if there is no room; by priority others may.
         """
         while self.prefilling is seq:
-            tokens = min(seq.known - seq.computed, self.limits.max_num_batched_tokens - self.decoding.count)
+            tokens = min(seq.known - seq.computed, self._budget())
             if self.cache.extend(seq, tokens):
                 return [(seq, tokens)]
-            victim = self.waiting.victim(self.running)
+            victim = self._victim()
             if victim in self.decoding:
                 self._give_back(victim)
             self._preempt(victim, now)
         return []
+
+    def _victim(self) -> Sequence:
+        """Who gives way."""
+        return self.waiting.victim(self.running)
 
     def _give_back(self, seq: Sequence) -> None:
         """The block that was reserved for the next token of a decoding sequence, if that needed one."""
@@ -205,7 +222,7 @@ class Batch:
 
     def _admit(self, chunks: list[Chunk], now: float) -> None:
         """Take waiting sequences in order while the budget, the batch and the memory allow it."""
-        budget = self.limits.max_num_batched_tokens - self.decoding.count
+        budget = self._budget()
         for _, tokens in chunks:
             budget -= tokens
         while budget > 0 and len(self.running) < self.limits.max_num_seqs:

@@ -56,6 +56,11 @@ class DecodeGroup:
         return (*grown, *[Attended(tokens, 0) for tokens in self._prompt_sums])
 
     @property
+    def steps_done(self) -> int:
+        """Decode steps of this replica so far."""
+        return self._done
+
+    @property
     def longest(self) -> int:
         """Tokens that the longest sequence attends in the next step; 0 if nobody asks."""
         heap = self._lengths

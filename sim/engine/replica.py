@@ -123,7 +123,7 @@ class Replica:
         """Recount what this replica's sequences hold. Raises InvariantError."""
         stride = self._stride
         if self._stalled:
-            self.batch.check(1, self._stalled[0].chunks)
+            self.batch.check(int(not self.batch.paused), self._stalled[0].chunks)
         elif stride is None:
             self.batch.check(0, [])
         else:
@@ -255,7 +255,7 @@ class Replica:
         if stride.booked < stride.steps and stride.decode_seqs:
             self._reserve_steps(stride, stride.steps)
         self.accounts.add(stride, now, self._last_end, batch)
-        for seq in batch.decoding.advance(stride.steps):
+        for seq in batch.decoding.advance(stride.steps) if stride.decode_seqs else ():
             self._finish(seq, now)
         if stride.chunks:
             self._finish_chunks(stride, now)

@@ -90,7 +90,7 @@ class Stride:
         self.rows = rows
         self.times = times
         self.padding = padding
-        self.booked = 1
+        self.booked = 1 if decode_seqs else 0
         self.charged = 0
         self.slowed = self.layer_wait = 0.0
 
@@ -176,7 +176,9 @@ def plan_stride(
     Single steps and strides add the same numbers in the same order, so both give the same bits.
     """
     group = batch.decoding
-    seqs, context, windowed = group.count, group.context, group.windowed
+    seqs, context, windowed, longest = group.count, group.context, group.windowed, group.longest
+    if batch.paused:
+        seqs, context, windowed, longest = 0, 0, tuple(Attended(0, 0) for _ in windowed), 0
     ends = None
     if not chunks:
         steps = 1 if single else _stride_length(batch, group)
@@ -200,7 +202,7 @@ def plan_stride(
             ended.append(seq.known)
         shapes.append((n, seq.computed))
     times = cost.mixed_step(
-        seqs, context, windowed, shapes, tokens, rows, longest=group.longest, flowing=flowing, ended=ended
+        seqs, context, windowed, shapes, tokens, rows, longest=longest, flowing=flowing, ended=ended
     )
     end = start + at(times.seconds, 0)
     return Stride(

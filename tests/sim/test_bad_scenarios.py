@@ -102,7 +102,7 @@ BAD = [
     ("engine.kv_dtype", "fp9", "engine.kv_dtype: unknown number format, found 'fp9', expected one of bf16"),
     ("engine.weights_dtype", "fp_8", "did you mean 'fp8'?"),
     ("engine.expert_skew", -1, "engine.expert_skew: found -1, expected a number >= 0"),
-    ("engine.kind", "tgi", "engine.kind: found 'tgi', expected 'vllm' or 'tensorrt_llm'"),
+    ("engine.kind", "tgi", "engine.kind: found 'tgi', expected 'vllm', 'sglang' or 'tensorrt_llm'"),
     ("engine", {"chunked_context": False}, "engine.chunked_context: vllm computes long prompts in chunks, found False"),
     ("engine.capacity_policy", "max_utilization", "not with kind: vllm, .*expected kind: tensorrt_llm"),
     (

@@ -40,9 +40,18 @@ def traces(draw):
 @st.composite
 def kinds(draw, tokens, rows):
     """An engine and options of its own, with steps of as many tokens."""
-    kind = draw(st.sampled_from(["vllm", "tensorrt_llm", "tensorrt_llm"]))
+    kind = draw(st.sampled_from(["vllm", "sglang", "tensorrt_llm"]))
     if kind == "vllm":
         return {}
+    if kind == "sglang":
+        policy = draw(st.sampled_from(["fcfs", "lpm"]))
+        cautious = draw(st.sampled_from([0.1, 1.0]))
+        return {
+            "kind": kind,
+            "schedule_policy": policy,
+            "mixed_chunk": draw(st.booleans()),
+            "schedule_conservativeness": cautious,
+        }
     capacity = draw(st.sampled_from(["guaranteed_no_evict", "max_utilization"]))
     whole = max(row[1] for row in rows) <= tokens and draw(st.booleans())
     return {"kind": kind, "capacity_policy": capacity, "chunked_context": not whole}
@@ -91,12 +100,16 @@ def test_limits_hold_and_nobody_is_lost(run, case):
     engine, steps = keywords["engine"], result.frames["steps"]
     assert (steps.decode_seqs + steps.prefill_tokens <= engine["max_num_batched_tokens"]).all()
     assert (steps.decode_seqs + steps.prefill_seqs <= engine["max_num_seqs"]).all()
+    assert (steps.running <= engine["max_num_seqs"]).all()
     assert (steps.decode_seqs + steps.prefill_tokens > 0).all()
     requests = result.frames["requests"]
     capacity = keywords["blocks"] * engine["block_tokens"]
     promised = engine.get("capacity_policy") == "guaranteed_no_evict"  # with the KV of the last token
-    fits = requests.input_tokens + requests.output_tokens - (not promised) <= capacity
+    more = engine["block_tokens"] + 1 if engine.get("kind") == "sglang" else promised - 1
+    fits = requests.input_tokens + requests.output_tokens + more <= capacity
     assert list(requests.status) == ["finished" if ok else "rejected" for ok in fits]
+    if engine.get("mixed_chunk") is False:
+        assert ((steps.decode_seqs == 0) | (steps.prefill_seqs == 0)).all()
     if promised:
         assert result.summary["preemptions"] == 0
     if promised and not engine["chunked_context"]:
@@ -194,6 +207,7 @@ def test_strides_save_rows(run, prompt):
 
 @CHECKED
 @given(
+    kind=st.sampled_from(["vllm", "sglang", "tensorrt_llm"]),
     count=st.integers(2, 12),
     tokens=st.sampled_from([16, 300, 1024]),
     output=st.integers(1, 40),
@@ -201,13 +215,14 @@ def test_strides_save_rows(run, prompt):
     seqs=st.integers(1, 4),
     budget=st.sampled_from([16, 512, 8192]),
 )
-@example(count=12, tokens=1024, output=40, gaps=[0] * 12, seqs=1, budget=16)
-def test_equal_requests_start_and_finish_in_order_of_arrival(run, count, tokens, output, gaps, seqs, budget):
+@example(kind="vllm", count=12, tokens=1024, output=40, gaps=[0] * 12, seqs=1, budget=16)
+def test_equal_requests_start_and_finish_in_order_of_arrival(run, kind, count, tokens, output, gaps, seqs, budget):
     arrivals = np.cumsum(gaps[:count])
     rows = [
         (float(t), tokens, output, [1000 * i + k for k in range(-(-tokens // 512))]) for i, t in enumerate(arrivals)
     ]
-    result = run(rows, engine={"max_num_seqs": seqs, "max_num_batched_tokens": budget})
+    engine = {"kind": kind, "max_num_seqs": seqs, "max_num_batched_tokens": budget, "chunked_context": True}
+    result = run(rows, engine=engine)
     requests = result.frames["requests"]
     assert result.summary["preemptions"] == 0
     for column in ("admit_s", "first_chunk_s", "first_token_s", "finish_s"):
