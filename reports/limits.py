@@ -116,8 +116,12 @@ def _tiers(run: RunData) -> str:
     again, total = prefix.get("computed_again_tokens"), prefix.get("input_tokens")
     text = f"{'; '.join(said)}." if said else ""
     if is_number(again) and is_number(total) and total:
-        share = "No prompt token" if not again else f"{percent(again / total)} of prompt tokens"
-        text += f" {share} had to be computed again because no tier still had what an earlier prompt had computed."
+        text += (
+            f" {percent(again / total)} of prompt tokens had to be computed again because no tier still had what an "
+            "earlier prompt had computed."
+            if again
+            else " No prompt token was computed that an earlier prompt had computed before."
+        )
     return text.strip()
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hw_profiles.scaling import COMPUTE, EXCHANGE, FIXED, HBM, PCIE
+from hw_profiles.schema import CAPS
 from hw_profiles.units import format_bytes, format_rate, format_seconds
 from sim.link_inputs import copy_method
 from sim.scenario import Scenario
@@ -83,7 +84,8 @@ def _of_links(scenario: Scenario, summary: Mapping[str, Any], values: Mapping[st
             yield _scaled(f"device.{tier}", f"{_named(tier)} device", what, values[f"devices.{tier}.read.bandwidth"])
     for name, link in summary["links"].items():
         if "capacity_bytes_per_s" in link and name in moved and name not in {f"{tier}_joint" for tier in devices}:
-            rate = link["capacity_bytes_per_s"] / max(1, link["count"])
+            lanes = summary["hardware"]["gpus"] // summary["hardware"]["replicas"] if name in CAPS else 1
+            rate = link["capacity_bytes_per_s"] / max(1, link["count"] * lanes)
             what = "A bandwidth that several links share; each of them as it is."
             yield _scaled(f"cap.{name}", SHARED.get(name, f"{name}, shared"), what, rate)
 

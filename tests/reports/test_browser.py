@@ -250,13 +250,18 @@ def test_the_keyboard_reaches_links_and_tables(browser: Any, page: Path) -> None
     assert "scroll Metrics" in seen
 
 
-def test_prints_everything_that_is_folded(browser: Any, page: Path) -> None:
-    open_page(browser, page)
+def test_prints_everything_that_is_folded_on_the_width_of_a_sheet(browser: Any, page: Path) -> None:
+    open_page(browser, page, 688)  # A4 less 14 mm on both sides, at 96 px per inch
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     deadline = time.monotonic() + 20
     while browser.execute_script("return document.querySelectorAll('details:not([open])').length"):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    wide = browser.execute_script(
+        "return [...document.querySelectorAll('table')].filter(t => t.getBoundingClientRect().right > innerWidth + 0.5)"
+        ".map(t => t.parentNode.id || t.closest('.sheet, section').id)"
+    )
+    assert wide == []
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
     while not browser.execute_script("return document.querySelectorAll('details:not([open])').length"):
         assert time.monotonic() < deadline
