@@ -35,6 +35,7 @@ def caveats(cluster: Cluster, summary: Mapping[str, Any]) -> list[str]:
         *_prefetch(cluster),
         *_priority(cluster),
         *_host_memory(cluster),
+        *(() if cluster.inputs.planned is None else cluster.inputs.planned.idle),
         *_kernels(cluster),
         *_extrapolated(cluster, summary["profile"]),
     ]

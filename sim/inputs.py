@@ -115,14 +115,14 @@ def load_inputs(
     _named(scenario, "hardware", lambda: parallel.check_model(model))
     layout = _layout(spec, model, profile)
     apart = any(share.windows for share in layout.shares)
-    planned = _named(scenario, None, lambda: plan_sequence(scenario, model, hybrid=apart))
+    trace = _named(scenario, "trace", lambda: read(spec.trace, spec.seed, base, strict=strict))
+    planned = _named(scenario, None, lambda: plan_sequence(scenario, model, hybrid=apart, longest=longest(trace)))
     _check_l2(scenario, profile, planned)
     _named(scenario, None, lambda: check_pinned(profile, spec))
     _check_period(scenario, model)
     links = _named(scenario, None, lambda: link_models(profile, devices, spec, layout.lanes))
     caps = of_replicas(caps, spec, layout.lanes)
     budget = _named(scenario, None, lambda: _budget(spec, model, profile, layout, planned))
-    trace = _named(scenario, "trace", lambda: read(spec.trace, spec.seed, base, strict=strict))
     if trace.block_tokens % spec.engine.block_tokens:
         raise InputError(
             "the engine's block must divide the trace's hash block",

@@ -8,14 +8,15 @@ from functools import partial
 from typing import Any, cast
 
 from hw_profiles.errors import InputError
-from hw_profiles.lines import CONTEXT, NOTHING, Line, upto
+from hw_profiles.lines import CONTEXT, NOTHING, Line
 from hw_profiles.mlp import MLP
 from hw_profiles.models import ModelSpec
 from policies.build import build_policy
 from policies.checks.plan import plan_of
-from policies.sequence.plan import FULL, Importance, LayerPlan, LayerView, SequencePlan, SequencePolicy
+from policies.sequence.plan import Importance, LayerPlan, LayerView, SequencePlan, SequencePolicy
 from policies.sequence.shapes import as_prompt_grows
 from sim.cost.framework import FRAMEWORKS, framework_plan
+from sim.idle import untouched, why_idle
 from sim.scenario import Scenario
 from sim.spec import ScenarioSpec
 from sim.spec_base import PolicySpec
@@ -35,6 +36,7 @@ class Planned:
     fixed       HBM bytes whatever the sequences
     importance  line of the report on what token importance comes from; None if no policy has asked
     covers      by policy that drops tokens: share of the attention mass that it keeps, of (context, prompt)
+    idle        policies that leave every layer as it is, with the reason, one line each
     """
 
     plan: SequencePlan
@@ -44,6 +46,7 @@ class Planned:
     fixed: float
     importance: Callable[[], str | None] = lambda: None
     covers: tuple[tuple[str, Callable[[float, float], float]], ...] = ()
+    idle: tuple[str, ...] = ()
 
 
 class _Asked:
@@ -69,10 +72,13 @@ def policies_of(scenario: Scenario) -> Iterator[tuple[str, PolicySpec]]:
             yield family, policy
 
 
-def plan_sequence(scenario: Scenario, model: ModelSpec, *, hybrid: bool = False) -> Planned | None:
+def plan_sequence(
+    scenario: Scenario, model: ModelSpec, *, hybrid: bool = False, longest: int | None = None
+) -> Planned | None:
     """The plan that the scenario's policies make for the model; None if there are none. Raises InputError.
 
     hybrid: the engine's blocks count layers without a window alone, windows are kept apart (`sim.cost.kv`).
+    longest: tokens of the longest sequence of the run, prompt and output; None: as the model allows.
     """
     policies, spec = list(policies_of(scenario)), scenario.spec
     framework = FRAMEWORKS[spec.engine.framework]
@@ -90,19 +96,28 @@ def plan_sequence(scenario: Scenario, model: ModelSpec, *, hybrid: bool = False)
         path = f"policies.{family}"
         policy = build_policy(family, named.model_dump(), base_dir=scenario.base_dir, path=path)
         built.append((path, policy))
+    views = [layer_view(model, index, spec, cast("Importance", importance), longest) for index in range(model.layers)]
     layers: list[LayerPlan] = []
-    for index in range(model.layers):
-        view = layer_view(model, index, spec, cast("Importance", importance))
-        plan = FULL if view.window is None else LayerPlan(kept=CONTEXT, attended=upto(view.window))
-        for path, policy in built:
+    acted: set[int] = set()
+    for index, view in enumerate(views):
+        plan = untouched(view)
+        for place, (path, policy) in enumerate(built):
+            before = plan
             try:
-                plan = plan_of(policy, names[path], view, plan)
+                plan = plan_of(policy, names[path], view, before)
             except InputError as error:
                 raise error.at(path=path) from None
+            if plan != before:
+                acted.add(place)
         spec_of_layer = model.specs[model.pattern[index]]
         heads = 0 if spec_of_layer.cadence.skips_prompt or spec_of_layer.cadence.period > 1 else model.heads
         layers.append(framework_plan(framework, plan, spec_of_layer.kv_bytes_per_token, heads))
-    assumed = [line for _, policy in built for line in policy.assumptions]
+    assumed = [line for place in sorted(acted) for line in built[place][1].assumptions]
+    idle = [
+        f"{path}: {named.name} {why}"
+        for place, ((path, policy), (_, named)) in enumerate(zip(built, policies, strict=True))
+        if place not in acted and (why := why_idle(policy, views, model.name))
+    ]
     if policies and model.kv_sources:
         assumed.append(SHARED)
     plan_of_all = SequencePlan(
@@ -112,12 +127,12 @@ def plan_sequence(scenario: Scenario, model: ModelSpec, *, hybrid: bool = False)
         max((policy.gpu_batches for _, policy in built), default=1),
     )
     whole = [i for i in range(model.layers) if model.specs[model.pattern[i]].window is None] or [*range(model.layers)]
-    middle = layer_view(model, whole[len(whole) // 2], spec, cast("Importance", importance))
+    middle = views[whole[len(whole) // 2]]
     covers = tuple(
         (type(policy).__name__, partial(policy.coverage, middle)) for _, policy in built if hasattr(policy, "coverage")
     )
     found = measured(plan_of_all, model, whole_prompts=framework.whole_prompts, hybrid=hybrid)
-    return replace(found, importance=lambda: _said(importance.data), covers=covers)
+    return replace(found, importance=lambda: _said(importance.data), covers=covers, idle=tuple(idle))
 
 
 def _reading(source: LayerPlan, own: LayerPlan) -> LayerPlan:
@@ -158,7 +173,9 @@ def _said(data: Importance | None) -> str | None:
     return "; ".join(filter(None, lines)) or None
 
 
-def layer_view(model: ModelSpec, index: int, spec: ScenarioSpec, importance: Importance) -> LayerView:
+def layer_view(
+    model: ModelSpec, index: int, spec: ScenarioSpec, importance: Importance, longest: int | None = None
+) -> LayerView:
     """What policies may see of a layer."""
     layer = model.specs[model.pattern[index]]
     return LayerView(
@@ -177,6 +194,7 @@ def layer_view(model: ModelSpec, index: int, spec: ScenarioSpec, importance: Imp
         max_seqs=spec.engine.max_num_seqs,
         importance=importance,
         ffn_width=layer.mlp.intermediate if isinstance(layer.mlp, MLP) else 0,
+        longest=longest,
     )
 
 

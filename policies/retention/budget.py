@@ -22,7 +22,7 @@ def amount(name: str, value: float) -> float:
 def applies(layer: LayerView, tokens: float = 0) -> bool:
     """False where a budget of `tokens` holds the longest sequence, so that nothing is ever dropped or need be scored;
     and for layers with a sliding window, which published policies leave alone."""
-    return layer.window is None and tokens < layer.max_context
+    return layer.window is None and tokens < layer.longest_sequence
 
 
 def of_prompt(line: Line, share: float) -> Line:

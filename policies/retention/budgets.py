@@ -64,7 +64,7 @@ class DividedBudget(SequencePolicy):
         if not applies(layer):
             return before
         heads, longest = self._heads(layer), self._longest(layer)
-        if min(heads) >= layer.max_context:
+        if min(heads) >= layer.longest_sequence:
             return before
         if before.kept != CONTEXT or before.attended != CONTEXT:
             raise InputError(f"{self.title} keeps part of a whole prompt, and another policy has dropped some of it")
@@ -81,7 +81,7 @@ class DividedBudget(SequencePolicy):
     def coverage(self, layer: LayerView, context: float, prompt: float) -> float:
         """Share of the attention mass that as many tokens hold at best, the mean over heads."""
         heads = self._heads(layer)
-        if not applies(layer) or min(heads) >= layer.max_context:
+        if not applies(layer) or min(heads) >= layer.longest_sequence:
             return 1.0
         found = {
             b: layer.importance.coverage(min(_kept([b]).at(context, prompt), context), context) for b in set(heads)

@@ -60,7 +60,7 @@ class LaCache(SequencePolicy):
         older: so many generations of as many tokens each, down to the last token of the oldest.
         """
         if not applies(layer, self._budget):
-            return layer.max_context
+            return layer.longest_sequence
         tokens, kept = self._ladder(layer)
         keep = kept / tokens
         fresh = self._budget * (1.0 - keep)

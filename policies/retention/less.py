@@ -28,7 +28,8 @@ class LESS(SequencePolicy):
                      `lambda` are the first ones
     sparse           h2o: heavy ones by accumulated attention. lambda: sinks and a window, without scores
     rank, hidden     widths of the networks
-    max_positions    longest context of the model, of which budgets are shares; by default the run's longest
+    max_positions    tokens of which budgets are shares; by default the longest context of the model, whatever the run's
+                     own sequences (so a share of few tokens in the paper is one of many in a model of 128k)
 
     Source: H. Dong et al., "Get more with LESS", ICML 2024 (arXiv 2402.09398), section 3; repository hdong920/LESS
     (scripts of llama2_7b: ratios 0.025, ker_dim 8, ker_hid 512, of max_position_embeddings 4096). Its code masks
@@ -65,6 +66,7 @@ class LESS(SequencePolicy):
         sparse: SequencePolicy = StreamingLLM(sinks=heavy, window=recent, fused_rope=True)
         if self._h2o:
             sparse = H2O(heavy=heavy, recent=recent)
+        self.assumptions = (*self._said(layer), *sparse.assumptions)
         plan = sparse.plan(layer, before)
         state = ACTIVATION_BYTES * layer.kv_heads * self._rank * (layer.head_dim + 1)
         network = layer.head_dim * self._hidden + self._hidden * self._rank
@@ -99,8 +101,19 @@ class LESS(SequencePolicy):
         tokens = sum(self._tokens(layer))
         return coverage(layer, FULL.kept.capped(tokens), context, prompt) if applies(layer, tokens) else 1.0
 
+    def _said(self, layer: LayerView) -> tuple[str, ...]:
+        """What the shares come to."""
+        if isinstance(self._heavy, int) and isinstance(self._recent, int):
+            return ()
+        heavy, recent = self._tokens(layer)
+        if self._positions:
+            whose = f"the {self._positions} tokens of max_positions"
+        else:
+            whose = f"the {layer.max_context} tokens that the model allows, however short sequences are (max_positions)"
+        return (f"less: {heavy} heavy and {recent} recent tokens are kept, shares of {whose}",)
+
     def _tokens(self, layer: LayerView) -> tuple[int, int]:
         """(heavy, recent) tokens."""
-        longest = self._positions or layer.max_context
-        heavy, recent = (n if isinstance(n, int) else int(n * longest) for n in (self._heavy, self._recent))
+        positions = self._positions or layer.max_context
+        heavy, recent = (n if isinstance(n, int) else int(n * positions) for n in (self._heavy, self._recent))
         return heavy, max(1, recent)

@@ -186,7 +186,8 @@ class LayerView:
 
     Bytes and widths are of the whole layer, all ranks. token_bytes: keys and values of one token in the engine's own
     format; 2 x kv_heads x head_dim x element bytes without MLA. weight_bytes: of the layer's weights.
-    ffn_width: values between the two halves of a dense FFN, 0 if the layer has none.
+    ffn_width: values between the two halves of a dense FFN, 0 if the layer has none. longest: tokens of the longest
+    sequence of the run, prompt and output, as far as the trace tells; None: nobody says.
     """
 
     index: int
@@ -204,6 +205,12 @@ class LayerView:
     importance: Importance
     weight_bytes: float = 0.0
     ffn_width: int = 0
+    longest: int | None = None
+
+    @property
+    def longest_sequence(self) -> int:
+        """Tokens of the longest sequence of the run; longer ones than the model allows are rejected."""
+        return self.max_context if self.longest is None else min(self.longest, self.max_context)
 
 
 class Importance(Protocol):

@@ -24,7 +24,8 @@ def context_of(layer: LayerView) -> Line:
 
 def longest(layer: LayerView) -> int:
     """The most tokens that the layer can attend to in this run."""
-    return layer.max_context if layer.window is None else min(layer.window, layer.max_context)
+    most = layer.longest_sequence
+    return most if layer.window is None else min(layer.window, most)
 
 
 def through(points: Sequence[tuple[int, float]], slope: float = 0.0) -> Line:
