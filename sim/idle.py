@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from hw_profiles.errors import InputError
 from hw_profiles.lines import CONTEXT, Line, constant, upto
+from policies.checks.plan import plan_of
 from policies.sequence.plan import FULL, LayerPlan, LayerView, SequencePolicy
 
 FAR = 1 << 31
@@ -54,6 +55,6 @@ def why_idle(policy: SequencePolicy, layers: Sequence[LayerView], model: str) ->
 def _would_act(policy: SequencePolicy, layers: Sequence[LayerView]) -> bool:
     """Whether it changes any of the layers, or refuses to."""
     try:
-        return any(policy.plan(layer, untouched(layer)) != untouched(layer) for layer in layers)
+        return any(plan_of(policy, "", layer, untouched(layer)) != untouched(layer) for layer in layers)
     except InputError:
         return True

@@ -36,8 +36,8 @@ class AudioKV(DividedBudget):
     def scoring(self, layer: LayerView) -> tuple[Work, ...]:
         """Two transforms of every KV head's votes, fp32, read and written by each."""
         points, n = [(0, 0.0)], 256
-        while points[-1][0] < layer.longest_sequence:
-            at = min(n, layer.longest_sequence)
+        while points[-1][0] < layer.max_context:
+            at = min(n, layer.max_context)
             points.append((at, 2 * FFT * at * math.log2(at)))
             n *= 2
         nbytes, flops = through([(0, 0.0), (1, 16.0)], 16.0), through(points)

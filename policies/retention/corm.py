@@ -74,8 +74,8 @@ class CORM(SequencePolicy):
 
     def kept(self, layer: LayerView) -> Line:
         """Tokens kept, by context: the least concave line above what is found at some contexts."""
-        if self._known is None or self._known[0] is not layer.importance or self._known[1] != layer.longest_sequence:
-            self._known = (layer.importance, layer.longest_sequence, self._line(layer))
+        if self._known is None or self._known[0] is not layer.importance or self._known[1] != layer.max_context:
+            self._known = (layer.importance, layer.max_context, self._line(layer))
         return self._known[2]
 
     def coverage(self, layer: LayerView, context: float, prompt: float) -> float:
@@ -85,8 +85,8 @@ class CORM(SequencePolicy):
     def _line(self, layer: LayerView) -> Line:
         points = [(0, 0.0), (self._recent, float(self._recent))]
         context = 2 * self._recent
-        while points[-1][0] < layer.longest_sequence:
-            n = min(context, layer.longest_sequence)
+        while points[-1][0] < layer.max_context:
+            n = min(context, layer.max_context)
             cared = min(self._cared(layer.importance, n), n - self._recent)
             points.append((n, max(cared + self._recent, points[-1][1])))
             context *= 2

@@ -148,7 +148,7 @@ class PQCache(Selector):
 
         None while the cache holds the whole prompt; straight between the lengths that the importance data is asked for.
         """
-        most, begin = longest(layer), max(self.sinks, self.cache)
+        most, begin = layer.max_context, max(self.sinks, self.cache)
         points = [(0, 0.0)] + [(begin, 0.0)] * bool(begin)
         for length in sorted({most >> shift for shift in range(KNOTS)}):
             if length > begin:

@@ -10,7 +10,7 @@ from policies.options import choice, number, whole
 from policies.retention.budget import gather, last_queries
 from policies.selection.base import Selector
 from policies.sequence.plan import LayerPlan, LayerView, Work
-from policies.sequence.shapes import longest, needs_all_tokens, needs_heads, through
+from policies.sequence.shapes import needs_all_tokens, needs_heads, through
 
 SCALE_BITS = 32
 """Of a token's values: an fp16 minimum and an fp16 step over all heads, as in ZipCache."""
@@ -76,8 +76,8 @@ class ZipVL(Selector):
         plan = self._packed(layer, before) if self.packs else self._dropped(layer, before)
         important = self._important(layer)
         points, n = [(0, 0.0)], 256.0
-        while points[-1][0] < longest(layer):
-            at = min(round(n), longest(layer))
+        while points[-1][0] < layer.max_context:
+            at = min(round(n), layer.max_context)
             points.append((at, important.at(at, at) ** 2 / 2))
             n *= STEP
         attend = Work(
