@@ -141,3 +141,31 @@ def test_every_system_is_in_the_table_and_the_example_is_a_policy(tmp_path, monk
     plain["trace"]["clients"] |= {"clients": 1, "conversations": 1}
     summary = Scenario.from_dict(plain, base_dir=tmp_path).run().summary
     assert summary["within"]["policies"][0]["tokens"] == 512
+
+
+WHEN = ROOT / "docs" / "when.md"
+
+
+def test_every_system_says_when_it_wins():
+    found = rows(WHEN.read_text(), "| system | quiet")
+    assert [row[0].strip("`") for row in found] == list(SYSTEMS)
+    assert all(len(row) == 9 and row[7] and row[8] for row in found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["full", "arkvale", "snapkv", "corm", "bct", "zipvl", "kivi", "yoco"])
+def test_when_it_wins_is_what_comes_out(name):
+    try:
+        locate("mooncake-conversation")
+    except InputError:
+        pytest.skip("the conversation trace is not on this machine (KVSIM_TRACES)")
+    (row,) = [row for row in rows(WHEN.read_text(), "| system | quiet") if row[0] == f"`{name}`"]
+    crowded = Scenario.load(ROOT / "examples" / "systems.yaml")
+    if name != "full":
+        crowded = crowded.set("policies", name)
+    quiet, full = (s.run().summary for s in (crowded.set("trace.rate_scale", 0.05), crowded))
+    assert close(row[1], quiet["tpot_ms"]["p50"], 0.02)
+    assert close(row[2], quiet["ttft_ms"]["p50"] / 1e3, 0.02)
+    assert close(row[3], full["tpot_ms"]["p50"], 0.02)
+    assert close(row[4], full["ttft_ms"]["p50"] / 1e3, 0.02)
+    assert close(row[5], full["throughput"]["output_tokens_per_s"], 0.02)
