@@ -121,7 +121,8 @@ def sentence(study: Mapping[str, Any], key: str) -> str:
     if top is None:
         return f"Nothing that was tried improves {metric['label']} by more than {percent(SMALL)}."
     before, after = (" ".join(metric_value(v, metric["unit"])).strip() for v in (metric["value"], top.value))
-    return f"{_capital(said(top))} would take {metric['label']} from {before} to {after}."
+    some = f" (of the first {study['requests']:,} requests)" if study["requests"] < study["of"] else ""
+    return f"{_capital(said(top))} would take {metric['label']}{some} from {before} to {after}."
 
 
 def first_line(study: Mapping[str, Any]) -> str:

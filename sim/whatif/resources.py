@@ -105,19 +105,14 @@ def _of_tiers(scenario: Scenario) -> Iterator[Resource]:
 
 
 def _of_hbm(scenario: Scenario, summary: Mapping[str, Any]) -> Resource:
-    """Room for KV in HBM: the memory of a GPU grows or shrinks by so much, weights and the rest as they are."""
-    engine, budget = scenario.spec.engine, summary["hardware"]["hbm_budget"]
-    hbm, steps = scenario.spec.tiers[0], []
+    """Room for KV in HBM: so many blocks in place of those that fit, in memory that grows as they need it."""
+    budget, hbm, steps = summary["hardware"]["hbm_budget"], scenario.spec.tiers[0], []
     for factor in FACTORS:
-        settings: list[tuple[str, Any]] = []
-        more = (factor - 1) * budget["kv"]
-        if engine.num_gpu_blocks is not None:
-            settings, more = [("engine.num_gpu_blocks", max(1, round(engine.num_gpu_blocks * factor)))], max(0.0, more)
-        elif hbm.capacity is not None:
-            settings, more = [("tiers.hbm.capacity", f"{round(hbm.capacity * factor)} B")], max(0.0, more)
-        else:
-            more /= engine.gpu_memory_utilization
-        steps.append(Step(format_bytes(budget["kv"] * factor), factor, settings, hbm_bytes=budget["total"] + more))
+        setting = ("engine.num_gpu_blocks", max(1, round(budget["blocks"] * factor)))
+        if hbm.capacity is not None:
+            setting = ("tiers.hbm.capacity", f"{round(hbm.capacity * factor)} B")
+        total = budget["total"] + max(0.0, (factor - 1) * budget["kv"])
+        steps.append(Step(format_bytes(budget["kv"] * factor), factor, [setting], hbm_bytes=total))
     what = "Room for KV in the memory of every GPU; weights and activations as they are."
     return Resource("capacity.hbm", "HBM for KV", format_bytes(budget["kv"]), what, steps)
 

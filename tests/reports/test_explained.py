@@ -28,7 +28,9 @@ def test_what_moves_a_metric_most_is_first_and_named(study):
     assert [row[0].resource for row in changes(study, ttft)] == ["wheel", "lever", "slack"]
     assert (best(study, ttft).resource, best(study, ttft).value) == ("wheel", 100)
     assert (best(study, goodput).resource, best(study, goodput).value) == ("lever", 4)
-    assert first_line(study) == "explain: Wheel of 2 TB/s instead of 1 TB/s would take TTFT, P99 from 400 ms to 100 ms."
+    moved = "explain: Wheel of 2 TB/s instead of 1 TB/s would take TTFT, P99"
+    assert first_line(study) == f"{moved} (of the first 1,000 requests) from 400 ms to 100 ms."
+    assert first_line({**study, "of": 1000}) == f"{moved} from 400 ms to 100 ms."
 
 
 def test_where_nothing_helps_the_line_says_so(study):
@@ -119,7 +121,7 @@ def test_with_a_study_the_paragraph_ends_with_what_would_move_it(real, make_stud
     (real / "explain.json").write_text(json.dumps(make_study(summary["config_sha256"])))
     try:
         (text,) = limits(load_run(real))
-        assert text.endswith("Wheel of 2 TB/s instead of 1 TB/s would take TTFT, P99 from 400 ms to 100 ms.")
+        assert text.endswith("would take TTFT, P99 (of the first 1,000 requests) from 400 ms to 100 ms.")
     finally:
         (real / "explain.json").unlink()
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from hw_profiles.errors import InputError
-from hw_profiles.scaling import Machine
 from sim.inputs import load_inputs
 from sim.run import simulate
 from sim.scenario import Scenario
@@ -121,18 +120,18 @@ def test_capacities_are_those_that_the_scenario_would_set(prompt_again):
     assert by_key["capacity.hbm"][1]["metrics"] == shown_metrics(more)
 
 
-def test_more_room_for_kv_is_more_blocks(study):
-    """Without a count of blocks the memory of the GPU grows by so much that twice the KV fits."""
-    spec = scenario()
-    inputs = load_inputs(spec)
-    result = study[0]
-    summary = {**result.summary, "hardware": {**result.summary["hardware"], "hbm_budget": vars(inputs.budget)}}
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "tensorrt_llm"])
+@pytest.mark.parametrize("hbm", [{"name": "hbm"}, {"name": "hbm", "capacity": "20 GiB"}])
+def test_more_room_for_kv_is_more_blocks(engine, hbm):
+    """In memory that grows as it must; whatever rule of the engine there is for how many blocks fit."""
+    spec = scenario(**{"engine": {"kind": engine}, "tiers": [hbm], "trace.limit": 3})
+    result = spec.run()
     numbers = {row["path"]: row["value_si"] for row in result.profile_values}
-    (hbm,) = [r for r in resources(spec, summary, numbers) if r.key == "capacity.hbm"]
-    for step in hbm.steps:
-        machine = changed(Machine(inputs.profile, {}, {}), step)
-        budget = load_inputs(spec, change=lambda m, to=machine: m._replace(profile=to.profile)).budget
-        assert budget.blocks == pytest.approx(inputs.budget.blocks * step.factor, abs=2)
+    (room,) = [r for r in resources(spec, result.summary, numbers) if r.key == "capacity.hbm"]
+    own = result.summary["hardware"]["hbm_budget"]["blocks"]
+    for step in room.steps:
+        budget = load_inputs(spec.set_all(step.settings), change=partial(changed, step=step)).budget
+        assert budget.blocks == pytest.approx(own * step.factor, abs=1)
 
 
 def test_a_long_trace_is_cut_for_all_reruns_alike():
@@ -144,11 +143,14 @@ def test_a_long_trace_is_cut_for_all_reruns_alike():
 
 
 def test_what_cannot_be_run_says_why():
-    """Eight times the memory of an H100 for weights alone: with half of what is left for KV there is too little."""
-    spec = scenario(**{"engine.num_gpu_blocks": 1})
+    """Half of the room for one block holds none."""
+    spec = scenario(**{"tiers": [{"name": "hbm", "capacity": "2 MiB"}], "trace.limit": 3})
     found = explain(spec.run(), spec)
-    (hbm,) = [r for r in found["resources"] if r["key"] == "capacity.hbm"]
-    assert all("metrics" in run or run["problem"] for run in hbm["runs"])
+    (half, twice) = next(r["runs"] for r in found["resources"] if r["key"] == "capacity.hbm")
+    assert "does not fit the HBM" in half["problem"]
+    assert "metrics" not in half
+    assert twice["metrics"]["ttft_p99_ms"] is None  # every request is too long for two blocks
+    assert found["metrics"][0]["value"] is None
 
 
 def test_no_requests_are_refused(study):
