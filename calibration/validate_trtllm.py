@@ -1,15 +1,16 @@
 """Suite trtllm: published maximum-load throughput of TensorRT-LLM beside `engine.kind: tensorrt_llm`.
 
-Nothing is set or fitted by row:
+Nothing is fitted, and nothing is set by row but what the benchmark itself derives:
 - every request at once, prompts and answers of one length each (trtllm-bench throughput, ISL/OSL)
-- the engine's own defaults: guaranteed_no_evict, 2048 sequences, 8192 tokens; as that version and its benchmark have it
-  64 tokens to a KV block, chunked context, and KV in 95 % of the memory that weights and activations leave free
+- the engine's own defaults (guaranteed_no_evict), and as that version and its benchmark have it 64 tokens to a KV
+  block, chunked context, and KV in 95 % of the memory that weights and activations leave free
+- sequences and tokens of a step: `limits`, what `trtllm-bench build` derives from model, GPU and lengths
 - kernels: the profile of TensorRT-LLM's own where there is one (l40s-trtllm), else vLLM's (a100-80); FP8 weights and
   cache on L40S, 16 bits on A100
 - exchanges of more than two GPUs over PCIe: at what two of them exchange with, by the profile. The only public table of
   four and eight L40S was measured on a machine where they reduce 3.3 and 1.0 GB/s (aiconfigurator)
 Host time per step is 0: it overlaps there, and is not published. SOURCE: NVIDIA/TensorRT-LLM v0.17,
-docs/source/performance/perf-overview.md; tensorrt_llm/bench/dataclasses/configuration.py (chunking).
+docs/source/performance/perf-overview.md (its commands); tensorrt_llm/bench/dataclasses/configuration.py (chunking).
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 from calibration.tables import read_table
 from calibration.validate_runs import Row
 from hw_profiles.loader import load_profile
+from hw_profiles.models import load_model
 from sim.run import simulate
 from sim.scenario import Scenario
 
@@ -35,7 +38,8 @@ FORMATS: dict[str, dict[str, str]] = {"FP8": {"weights_dtype": "fp8", "kv_dtype"
 """By the table's word for weights; 16 bits are the checkpoint's bf16."""
 PCIE = ("L40S",)
 """GPUs without NVLink."""
-ENGINE = {"kind": "tensorrt_llm", "block_tokens": 64, "free_gpu_memory_fraction": 0.95, "chunked_context": True}
+MEMORY, GIB = 0.95, 2**30
+ENGINE = {"kind": "tensorrt_llm", "block_tokens": 64, "free_gpu_memory_fraction": MEMORY, "chunked_context": True}
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,27 @@ def throughput(point: Point) -> float:
     return float(result.summary["throughput"]["output_tokens_per_s"])
 
 
+def limits(point: Point) -> dict[str, int]:
+    """`max_num_seqs` and `max_num_batched_tokens` of the engine that the benchmark builds for a line.
+
+    Requests that its estimate of the memory for KV has room for, and their tokens of a step, rounded up. SOURCE:
+    NVIDIA/TensorRT-LLM, tensorrt_llm/bench/build/tuning.py (calc_engine_setting, finetune_setting).
+    """
+    model, hbm = load_model(MODELS[point.model]), load_profile(PROFILES[point.gpu]).hbm_bytes
+    width = 1 if point.weights == "FP8" else 2
+    weights = model.parameters / 1e9 * width  # in 1e9 bytes, taken from GiB, as there
+    token = 2 * model.layers * max(point.tp, model.kv_heads) * model.head_dim * width
+    room = MEMORY * (hbm * point.tp - weights * GIB) / token
+    seqs = min(room / (point.isl + point.osl), 4096)
+    tokens = min(seqs * (1 + point.isl / point.osl), 32768)
+    seqs_by = 32 if seqs < 256 else 128 if seqs < 1024 else 256
+    tokens_by = 256 if tokens < 4096 else 512 if tokens < 8192 else 1024
+    return {
+        "max_num_seqs": max(64, seqs_by * ceil(seqs / seqs_by)),
+        "max_num_batched_tokens": max(2048, tokens_by * ceil(tokens / tokens_by)),
+    }
+
+
 def _scenario(point: Point, trace: Path) -> Scenario:
     profile = load_profile(PROFILES[point.gpu])
     launch = profile.launch.stream  # C++ dispatches, not Python
@@ -93,7 +118,7 @@ def _scenario(point: Point, trace: Path) -> Scenario:
     if point.gpu in PCIE and point.tp > 2:
         pair = profile.entries["kernels.allreduce_2.beta"].value_si
         hardware["interconnect"] = f"{pair!r} B/s"
-    engine = {**ENGINE, **FORMATS[point.weights], "eager_launch": f"{launch!r} s"}
+    engine = {**ENGINE, **limits(point), **FORMATS[point.weights], "eager_launch": f"{launch!r} s"}
     document = {
         "schema": "kvsim-scenario/1",
         "trace": {"path": str(trace)},

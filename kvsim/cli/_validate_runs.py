@@ -123,6 +123,7 @@ def _loads(rows: list[Row], *, show_all: bool) -> None:
         (name, str(len(errors)), *(f"{error:+.1%}" for error in (np.median(errors), min(errors), max(errors))))
         for name, errors in groups.items()
     ]
+    found.append(("all, without signs", str(len(rows)), f"{np.median([abs(row.error) for row in rows]):.1%}", "", ""))
     title = (
         "TensorRT-LLM v0.17, output tokens/s at maximum load, engine.kind: tensorrt_llm: no target (--all: every load)"
     )

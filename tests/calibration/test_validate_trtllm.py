@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibration.validate_trtllm import TABLE, Point, points, throughput, validate_trtllm
+from calibration.validate_trtllm import TABLE, Point, limits, points, throughput, validate_trtllm
 
 DATA = Path(os.environ.get("KVSIM_TRACES") or Path(__file__).parents[3] / "shared" / "data" / "traces").parent
 needs_table = pytest.mark.skipif(not (DATA / TABLE).is_file(), reason=f"no {TABLE} in {DATA}")
@@ -41,6 +41,14 @@ def test_rows_have_the_form_of_the_others(tmp_path: Path) -> None:
 def test_more_ranks_and_shorter_answers_move_the_throughput() -> None:
     assert throughput(SMALL) < throughput(replace(SMALL, tp=2))
     assert throughput(replace(SMALL, osl=20)) < throughput(SMALL)  # prompts are what takes the time
+
+
+def test_limits_are_those_that_the_benchmark_derives() -> None:
+    """8 billion parameters of two bytes leave 64 GiB of 80; a token is 128 KiB, so 711 requests fit in 95 % of that."""
+    assert limits(SMALL) == {"max_num_seqs": 768, "max_num_batched_tokens": 2560}
+    large = replace(SMALL, model="Llama-3.1-70B", tp=2, isl=128, osl=2048)
+    assert limits(large) == {"max_num_seqs": 64, "max_num_batched_tokens": 2048}
+    assert limits(replace(SMALL, isl=128, osl=128)) == {"max_num_seqs": 2048, "max_num_batched_tokens": 4096}
 
 
 @needs_table
