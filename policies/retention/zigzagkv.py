@@ -10,6 +10,7 @@ from policies.sequence.plan import LayerView, Work
 from policies.sequence.scores import ACTIVATION_BYTES
 
 MASS = 0.9
+"""Of the attention, that a layer's count of tokens holds. SOURCE: as below, section 4 (its minimum budget)."""
 
 
 class ZigZagKV(DividedBudget):
