@@ -44,6 +44,84 @@ def test_the_notebook_page_prints_what_it_says(folder: Path) -> None:
     assert call("-c", code) == shown.splitlines()
 
 
+def steps(text: str) -> list[tuple[str, list[str]]]:
+    """What the reader does, in order: a file to write (name, lines), or a "$ command" and what it is said to print."""
+    found: list[tuple[str, list[str]]] = []
+    for language, block in re.findall(r"^```(python|yaml|console)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        first, *lines = block.splitlines()
+        if language != "console" and first.startswith("# "):
+            found.append((first.removeprefix("# "), lines))
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:] if language == "console" else ():
+            command, *said = part.splitlines()
+            found.append((f"$ {command}", said))
+    return found
+
+
+def printed(command: str) -> list[str]:
+    """Lines that a command of a page prints, without the time that tests took."""
+    word, _, rest = command.partition(" ")
+    words = {"kvsim": "-m kvsim", "pytest": "-m pytest -p no:cacheprovider", "python": ""}
+    shell = f"{sys.executable} {words[word]} {rest}"
+    done = subprocess.run(shell, shell=True, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    assert not done.stderr.startswith("error"), done.stderr
+    return [plain(line) for line in done.stdout.splitlines() if line.strip()]
+
+
+def plain(line: str) -> str:
+    return re.sub(r"passed in [\d.]+s.*", "passed", re.sub(r"\.+ +\[100%\]", "[100%]", line.rstrip()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["how-much-dram", "extend", "reproduce"])
+def test_the_page_prints_what_it_says(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every file of the page is written and every command run, in the order of the text; "..." stands for any lines."""
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("KVSIM_WORKERS", "2")
+    done = 0
+    for what, lines in steps((DOCS / f"{page}.md").read_text()):
+        if not what.startswith("$ "):
+            (folder / what).write_text("\n".join(lines) + "\n")
+            continue
+        found = "".join(f"{line}\n" for line in printed(what.removeprefix("$ ")))
+        said = (r"(?:.*\n)*" if line == "..." else re.escape(plain(line)) + "\n" for line in lines if line.strip())
+        assert re.fullmatch("".join(said), found), f"{what}\n{found}"
+        done += 1
+    assert done
+
+
+def test_every_section_of_the_report_is_explained(folder: Path) -> None:
+    done = call("-m", "kvsim", "run", "quickstart.yaml", "--set", "trace.limit=50", "--out", "run", "--quiet")
+    page = (folder / "run" / "report.html").read_text()
+    explained = (DOCS / "read-the-report.md").read_text()
+    titles = re.findall(r"<h2>(.*?)</h2>", page)
+    assert done
+    assert len(titles) > 8
+    assert [title for title in titles if not re.search(rf"^\| [^|]*\b{title}\b", explained, re.MULTILINE)] == []
+
+
+def test_accuracy_gives_the_counts_of_the_pages_that_it_sums_up() -> None:
+    text = (DOCS / "accuracy.md").read_text()
+    table = (DOCS / "reproduce.md").read_text().partition("<!-- reproduce: begin -->")[2]
+    met, tables = counts(r"judged tables meet", table)
+    assert f"| {tables} judged tables of published numbers | {met} met;" in text
+    met, targets = counts("targets are met", (DOCS / "profiles.md").read_text())
+    assert f"| {targets} targets over public tables, on points no fit saw | {met} met;" in text
+
+
+def counts(what: str, text: str) -> tuple[str, ...]:
+    """The two numbers of "65 of 80 <what>"."""
+    found = re.search(rf"^(\d+) of (\d+) {what}", text, re.MULTILINE)
+    assert found is not None
+    return found.groups()
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (DOCS / "index.md").read_text()
+    assert [page.name for page in DOCS.glob("*.md") if page.name != "index.md" and f"({page.name})" not in index] == []
+    assert "(docs/index.md)" in (ROOT / "README.md").read_text()
+
+
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)
 def test_links_lead_somewhere(page: Path) -> None:
     headings: dict[Path, set[str]] = {}
