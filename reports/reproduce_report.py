@@ -6,16 +6,16 @@ from pathlib import Path
 from hw_profiles.files import write_atomic
 from reports.document import Section, document
 from reports.figures.reproduce import pairs
-from reports.reproduce_text import COLUMNS, as_csv, as_markdown, cells, label, summary_line, told
+from reports.reproduce_text import COLUMNS, as_csv, as_markdown, by_kind, cells, label, sentence, summary_line, told
 from reports.tables import TextTable
 from sim.reproduce.rows import MEDIAN, NEAR, SHARE, WIDE, Verdict
 
 NOTES = (
     "Source: R, read in the paper or its repository. S, read in an abstract or in somebody's notes on it. M, recalled "
     "from memory: shown in grey and never judged. D, derived by arithmetic from what was read.",
-    "Kind: reproduced, nothing was fitted to the figure. Calibrated, the table says what was taken from the paper. "
+    "Kind: reproduced, nothing was taken from the same paper. Calibrated, the table says what was. "
     "Arithmetic, an identity of bytes, to which a simulation adds nothing. Ordering, how many of the paper's orders "
-    "hold. Not comparable, shown with the reason and not judged.",
+    "hold. Not comparable, shown with the reason, not judged. Kinds are counted apart: the first alone is predicted.",
     f"A table that was read (R) is met if the median of |simulated / published - 1| is at most {MEDIAN:.0%} and "
     f"{SHARE:.0%} of its rows are within {WIDE:.0%}; a figure from an abstract (S) if it is within {NEAR:.0%}.",
 )
@@ -38,8 +38,13 @@ def render(verdicts: Sequence[Verdict], version: str) -> str:
     met = all(found.met is not False for found in verdicts)
     return document(
         "reproduce.html.j2",
-        facts=[("systems", str(len(systems))), ("figures", str(len(rows))), ("kvsim", version)],
-        headline=summary_line(verdicts) + ".",
+        facts=[
+            ("systems", str(len(systems))),
+            ("figures", str(len(rows))),
+            *by_kind(verdicts).items(),
+            ("kvsim", version),
+        ],
+        headline=sentence(summary_line(verdicts)),
         met=met,
         missed=[f"{v.table.system}, {v.table.where}: {v.text}" for v in verdicts if v.met is False],
         sections=sections,

@@ -3,13 +3,16 @@
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from reports.text import NO_VALUE, number
-from sim.reproduce.rows import Row, Verdict
+from sim.reproduce.rows import JUDGED, Kind, Row, Verdict
 
 COLUMNS = ("System", "Figure", "Published", "Simulated", "Ratio", "Unit", "Source", "Kind", "Target met")
 NUMBERS = (2, 3, 4)
+COUNTED: Mapping[Kind, str] = {
+    "reproduced": "reproduced", "calibrated": "calibrated", "arithmetic": "arithmetic", "ordering": "orders",
+}  # fmt: skip
 CSV_COLUMNS = (
     "system", "figure", "setting", "published", "simulated", "ratio", "unit", "source", "kind", "target", "target_met",
     "note",
@@ -24,16 +27,26 @@ def cells(row: Row) -> tuple[str, ...]:
     return row.system, row.figure, number(row.published), simulated, ratio, row.unit, row.source, row.kind, met
 
 
+def by_kind(verdicts: Sequence[Verdict]) -> dict[str, str]:
+    """How many rows of each kind that is judged met their target, and tables; no number is of several kinds together.
+
+    A table counts among those of its own kind, a row among those of its own.
+    """
+    found = {}
+    for kind in JUDGED:
+        rows = [bool(row.target_met) for v in verdicts for row in v.rows if row.counted and row.kind == kind]
+        tables = [v.met for v in verdicts if v.met is not None and v.table.kind == kind]
+        if rows:
+            of_tables = f" ({sum(tables)} of {len(tables)} tables)" if tables else ""
+            found[COUNTED[kind]] = f"{sum(rows)} of {len(rows)} rows{of_tables}"
+    return found
+
+
 def summary_line(verdicts: Sequence[Verdict]) -> str:
-    """How many tables and rows were met."""
-    judged = [v for v in verdicts if v.met is not None]
-    rows = [row for v in verdicts for row in v.rows]
-    counted = [row for row in rows if row.counted]
-    return (
-        f"{sum(bool(v.met) for v in judged)} of {len(judged)} judged tables meet their target; "
-        f"{sum(bool(row.target_met) for row in counted)} of {len(counted)} judged rows within their band, "
-        f"{len(rows)} rows in all"
-    )
+    """What met its target, kind by kind, and how many rows were not judged."""
+    kinds = ", ".join(f"{kind} {met}" for kind, met in by_kind(verdicts).items())
+    shown = sum(not row.counted for v in verdicts for row in v.rows)
+    return f"met: {kinds or 'nothing was judged'}; shown and not judged: {shown}"
 
 
 def as_csv(verdicts: Iterable[Verdict]) -> str:
@@ -51,7 +64,7 @@ def as_markdown(verdicts: Sequence[Verdict]) -> str:
     """Every row, system after system, each table with its verdict."""
     align = ["---:" if k in NUMBERS else "---" for k in range(len(COLUMNS))]
     head = [f"| {' | '.join(COLUMNS)} |", f"|{'|'.join(align)}|"]
-    lines = [summary_line(verdicts) + ".", ""]
+    lines = [sentence(summary_line(verdicts)), ""]
     for system in dict.fromkeys(v.table.system for v in verdicts):
         own = [v for v in verdicts if v.table.system == system]
         lines += [f"### {system}", ""]
@@ -76,7 +89,12 @@ def told(found: Verdict) -> str:
         if row.note:
             by_note.setdefault(row.note, []).append(label(row))
     notes = [f"{' · '.join(labels)}: {note}" for note, labels in by_note.items()]
-    return ". ".join(part[:1].upper() + part[1:].rstrip(".") for part in (*parts, *notes)) + "."
+    return " ".join(sentence(part) for part in (*parts, *notes))
+
+
+def sentence(text: str) -> str:
+    """With a capital at its start and one full stop at its end."""
+    return text[:1].upper() + text[1:].rstrip(".") + "."
 
 
 def label(row: Row) -> str:

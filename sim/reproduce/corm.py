@@ -48,6 +48,8 @@ TABLES = (
                 "of it",
                 (FULL_LONG, setting(corm(), 15_000, VICUNA, data)),
                 _dropped,
+                None if data == DATA[0] else "not comparable",
+                "" if data == DATA[0] else "the same figure by another setting of the importance data",
             )
             for data in DATA
         ),

@@ -49,8 +49,9 @@ TABLES = (
         "R",
         WHERE,
         (*(Figure(name, rate, "tok/s", (s,), lambda m: m.tokens_per_s) for name, rate, s in ROWS),),
-        note="4-bit rows are too fast: the profile of the T4 is from datasheets (41 TFLOP/s), while H2O's logs compute "
-        "prompts at 24 TFLOP/s; and PyTorch takes more passes to unpack than bytes alone tell",
+        note="the CPU's attention (5 GB/s) and the share of the HBM rate that FlexGen's reaches (0.7) are from the "
+        "logs of another paper, H2O. 4-bit rows are too fast: the profile of the T4 is from datasheets (41 TFLOP/s), "
+        "while H2O's logs compute prompts at 24 TFLOP/s; and PyTorch takes more passes to unpack than bytes alone tell",
         quick=True,
     ),
     Table(

@@ -1,10 +1,13 @@
 """InfiniGen (OSDI 2024; snu-comparch/InfiniGen): figures 14, 15, 16a and 18, OPT-13B on an RTX A6000 over PCIe 3.
 
 SOURCE: settings from the repository's speedup/scripts, read; "up to 3.00x" from the abstract; the block time of FlexGen
-in figure 18 from the text of the paper; the rest of figure 18 and 1.63x to 32.93x of figure 14 recalled.
+in figure 18 from the text of the paper; the rest of figure 18 and 1.63x to 32.93x of figure 14 recalled. Keys that hold
+0.9 of the attention (traces.importance.facts) are the paper's own: what InfiniGen itself takes is calibrated.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from sim.reproduce.measure import Measured
 from sim.reproduce.rows import Figure, Table
@@ -47,12 +50,28 @@ FIG18["InfiniGen"] = FIG18["InfiniGen"].but(policies={"name": "infinigen", "part
 """A block that is guessed for: the first two load everything."""
 FIG14 = {name: setting(name, 20, 1920) for name in SYSTEMS}
 PRIOR = ("FlexGen + INT4", "FlexGen + H2O")
-SWEEP = tuple(
-    (setting(name, batch, prompt), setting("InfiniGen", batch, prompt))
-    for batch, prompt in ((4, 1920), (8, 1920), (12, 1920), (16, 1920), (20, 1920), (8, 384), (8, 896), (8, 1408))
-    for name in PRIOR
+SWEEP = ((4, 1920), (8, 1920), (12, 1920), (16, 1920), (20, 1920), (8, 384), (8, 896), (8, 1408))
+"""Batch and prompt of figures 15 and 16a."""
+SWEPT = tuple(setting(name, *point) for point in SWEEP for name in (*PRIOR, "InfiniGen"))
+"""Both prior systems and InfiniGen, point after point."""
+
+
+def most_over(prior: Callable[[float, float], float]) -> Callable[..., float]:
+    """The most gain over the sweep, over what `prior` makes of the seconds of INT4 and of H2O at each point."""
+
+    def read(*runs: Measured) -> float:
+        seconds = total(*runs)
+        points = zip(seconds[::3], seconds[1::3], seconds[2::3], strict=True)
+        return max(prior(int4, h2o) / ours for int4, h2o, ours in points)
+
+    return read
+
+
+LINK = "the link's 12 GB/s follow from this paper's figure 18"
+FITTED = (
+    f"{LINK}; tokens fetched are the keys that hold 0.9 of attention in this paper (80, 146, 160 and "
+    "164 at contexts of 500 to 2000), and 0.9 because that fetches what its figure 18 shows (about 8 %)"
 )
-FLAT = tuple(each for pair in SWEEP for each in pair)
 FAST = {"links": {"pcie_h2d": {"bandwidth": "100 TB/s"}, "pcie_d2h": {"bandwidth": "100 TB/s"}}}
 WHERE = "OPT-13B fp16, A6000, PCIe 3.0 x16, all KV in host memory"
 
@@ -73,14 +92,22 @@ TABLES = (
         "S",
         f"{WHERE}, batches and prompts of figures 15 and 16a, against the better of INT4 and H2O",
         (
+            Figure("up to, over prior KV management", 3.00, "x", SWEPT, most_over(min)),
             Figure(
-                "up to, over prior KV management",
+                "up to, over the worse of the two",
                 3.00,
                 "x",
-                FLAT,
-                lambda *runs: max(old.total_s / new.total_s for old, new in zip(runs[::2], runs[1::2], strict=True)),
+                SWEPT,
+                most_over(max),
+                "not comparable",
+                "it would be within the band if the abstract had the slower prior system in mind, INT4 here",
             ),
         ),
+        "calibrated",
+        FITTED,
+        "which systems, batch and length the abstract means is not in the notes. InfiniGen's first two layers load all "
+        "of their KV, so that it moves an eighth of all KV where H2O moves a fifth, and is faster by about that; the "
+        "paper's own gain over H2O in figure 14 is recalled as 1.63",
         quick=True,
     ),
     Table(
@@ -92,6 +119,8 @@ TABLES = (
             Figure("FlexGen + H2O", 5.9, "ms", (FIG18["FlexGen + H2O"],), block_ms),
             Figure("InfiniGen", 2.3, "ms", (FIG18["InfiniGen"],), block_ms),
         ),
+        "calibrated",
+        FITTED,
     ),
     Table(
         "infinigen",
@@ -116,6 +145,8 @@ TABLES = (
                 "the rate of page faults under oversubscription is an assumption of the policy",
             ),
         ),
+        "calibrated",
+        FITTED,
     ),
     Table(
         "infinigen",

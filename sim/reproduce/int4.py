@@ -22,7 +22,6 @@ TABLES = (
                 "s",
                 PAIR[1:],
                 lambda ours: ours.link_bytes("pcie_h2d") / 12e9,
-                "arithmetic",
             ),
             Figure(
                 "bytes over the link, fp16 over 4.5 bits",
@@ -30,9 +29,9 @@ TABLES = (
                 "x less",
                 PAIR,
                 lambda full, ours: full.link_bytes("pcie_h2d") / ours.link_bytes("pcie_h2d"),
-                "arithmetic",
             ),
         ),
+        "arithmetic",
         quick=True,
     ),
 )

@@ -3,7 +3,8 @@
 Strength of a source: R, read in the paper or its repository; S, read in an abstract or in somebody's notes on it; M,
 recalled from memory; D, derived by arithmetic from what was read.
 
-Kinds: *reproduced*, nothing was fitted to the figure; *calibrated*, the table says what was taken from the paper;
+Kinds: *reproduced*, nothing was taken from the same paper; *calibrated*, the table says what was: constants fitted to
+its figures, and statistics of attention that it published (traces.importance.facts names the system);
 *arithmetic*, an identity of bytes, in which a simulator adds nothing; *ordering*, how many of the paper's orders hold;
 *not comparable*, shown with the reason, and not judged.
 """
@@ -21,6 +22,8 @@ from sim.reproduce.setting import Setting
 Source = Literal["R", "S", "M", "D"]
 Kind = Literal["reproduced", "calibrated", "arithmetic", "ordering", "not comparable"]
 
+JUDGED: tuple[Kind, ...] = ("reproduced", "calibrated", "arithmetic", "ordering")
+"""Kinds that are judged, each counted for itself: what was predicted first."""
 MEDIAN, WIDE, SHARE = 0.15, 0.30, 0.90
 """Of a table that was read (R): the median of |ratio - 1|, and the band that this share of its rows lies in."""
 NEAR = 0.25

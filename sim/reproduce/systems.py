@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from hw_profiles.errors import InputError
+from policies.systems import SYSTEMS as IMPLEMENTED
 from sim.reproduce import (
     arkvale,
     bct,
@@ -86,9 +87,16 @@ SYSTEMS: Mapping[str, tuple[Table, ...]] = {
 }
 
 
+def without_figures() -> list[str]:
+    """Systems that a scenario can name and that have no published figures here, in the order of `policies.systems`."""
+    return [name for name in IMPLEMENTED if name not in SYSTEMS]
+
+
 def tables_of(names: Sequence[str], *, quick: bool = False) -> list[Table]:
     """Tables of the systems named, of all if none is; with `quick` those of the short subset. Raises InputError."""
     for name in names:
+        if name in without_figures():
+            raise InputError("the system can be simulated, but there are no published figures of it here", found=name)
         if name not in SYSTEMS:
             raise InputError("no published figures of this system", found=name, allowed=SYSTEMS, near=SYSTEMS)
     chosen = [table for name, tables in SYSTEMS.items() if not names or name in names for table in tables]

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 Kvsim = Callable[..., Any]
 KEYS = {"system", "figure", "published", "simulated", "ratio", "source", "kind", "target_met"}
 
@@ -25,7 +27,7 @@ def test_the_table_and_the_files(kvsim: Kvsim, folder: Path) -> None:
     answer = kvsim("reproduce", "mla", "fp8", "--out", "here", "--workers", "1")
     assert "mla" in answer.out
     assert "fp8" in answer.out
-    assert "judged tables meet their target" in answer.out
+    assert "met: arithmetic 3 of 3 rows (2 of 2 tables); shown and not judged: 1" in answer.out
     page = (folder / "here" / "reproduce.html").read_text()
     assert "DeepSeek-R1" in page
     rows = json.loads((folder / "here" / "reproduce.json").read_text())
@@ -46,6 +48,16 @@ def test_a_missed_target_is_exit_code_1_and_still_written(kvsim: Kvsim, folder: 
     assert answer.code == 1
     assert "missed: h2o, nowhere" in answer.out
     assert json.loads((folder / "here" / "reproduce.json").read_text())[0]["target_met"] is False
+
+
+@pytest.mark.parametrize("name", ["host_kv", "uvm", "int8", "yoco", "gqa", "mqa"])
+def test_a_system_without_published_figures_is_told_so(kvsim: Kvsim, name: str) -> None:
+    answer = kvsim("reproduce", name)
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.count("\n") == 1
+    assert name in answer.err
+    assert "no published figures" in answer.err
+    assert "did you mean" not in answer.err
 
 
 def test_wrong_input_is_one_line(kvsim: Kvsim, folder: Path) -> None:

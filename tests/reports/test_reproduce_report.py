@@ -1,6 +1,7 @@
 """The page, the Markdown and the CSV of `kvsim reproduce`, from verdicts made up here."""
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -10,7 +11,7 @@ import pytest
 
 from reports.figures.reproduce import pairs
 from reports.reproduce_report import render
-from reports.reproduce_text import COLUMNS, as_csv, as_markdown, cells, summary_line, told
+from reports.reproduce_text import COLUMNS, as_csv, as_markdown, by_kind, cells, sentence, summary_line, told
 from sim.reproduce.rows import Figure, Table, Verdict, row_of, verdict
 from sim.reproduce.setting import Setting
 
@@ -41,7 +42,11 @@ def test_the_page_has_every_row_and_says_what_was_missed() -> None:
     page = render([GOOD, BAD, RECALLED], "1.2.3")
     assert NASTY not in page
     assert page.count("row 0") >= 2
-    assert "1 of 2 judged tables" in page
+    assert (
+        "Met: reproduced 0 of 2 rows (0 of 1 tables), calibrated 2 of 2 rows (1 of 1 tables); shown and not judged: 1."
+        in page
+    )
+    assert "<dt>calibrated</dt><dd>2 of 2 rows (1 of 1 tables)</dd>" in page
     assert 'class="verdict missed"' in page
     assert "lckv, table S" in page
     assert "other = 15.1 ms" in page
@@ -87,4 +92,26 @@ def test_words_for_people() -> None:
     assert cells(RECALLED.rows[0])[-1] == "–"
     assert "Fitted: other = 15.1 ms" in told(GOOD)
     assert "cannot run" in told(BAD)
-    assert "1 of 2 judged tables meet their target; 2 of 4 judged rows" in summary_line([GOOD, BAD, RECALLED])
+    assert sentence("once. twice.") == "Once. twice."
+
+
+def test_kinds_are_counted_apart_and_never_together() -> None:
+    exact = judged("D", "arithmetic", (1.0, 1.0), (2.0, 2.0), (3.0, 3.0))
+    orders = judged("S", "ordering", (3.0, 3.0), (2.0, 1.0))
+    every = [GOOD, exact, orders, BAD, RECALLED]
+    assert by_kind(every) == {
+        "reproduced": "0 of 2 rows (0 of 1 tables)",
+        "calibrated": "2 of 2 rows (1 of 1 tables)",
+        "arithmetic": "3 of 3 rows (1 of 1 tables)",
+        "orders": "1 of 2 rows (0 of 1 tables)",
+    }
+    line = summary_line(every)
+    assert all(f"{kind} {met}" in line for kind, met in by_kind(every).items())
+    assert line.endswith("; shown and not judged: 1")
+    assert not re.search(r"\bof [4-9]\b", line)  # nine are judged: no number is of more than one kind
+    assert summary_line([RECALLED]).startswith("met: nothing was judged")
+
+
+def test_a_row_of_another_kind_than_its_table_counts_among_its_own() -> None:
+    mixed = dataclasses.replace(GOOD, rows=(GOOD.rows[0], *judged("D", "ordering", (1.0, 1.0)).rows))
+    assert by_kind([mixed]) == {"calibrated": "1 of 1 rows (1 of 1 tables)", "orders": "1 of 1 rows"}

@@ -7,9 +7,11 @@ from sim.reproduce.systems import tables_of
 
 KNOWN = {
     ("arkvale", "fig. 9, 2k against 4k"),
+    ("infinigen", "abstract"),
     ("infinigen", "orders"),
     ("pqcache", "TPOT saved by the GPU cache"),
     ("quest", "figs. 9 and 10"),
+    ("elastic", "abstract"),
     ("flexgen", "README throughput"),
     ("h2o", "A100 logs, throughput"),
     ("h2o", "A100 logs, prefill"),
