@@ -15,6 +15,7 @@ KNOWN = {
     ("flexgen", "README throughput"),
     ("h2o", "A100 logs, throughput"),
     ("h2o", "A100 logs, prefill"),
+    ("cachemir", "third-party port"),
     ("lckv", "table 1 throughput over Llama"),
     ("lckv", "table 1 most sequences"),
 }
