@@ -200,8 +200,9 @@ class PrefillFirstBatch(Batch):
         cache = self.cache
         free = (cache.hbm.available - cache.newly_pinned(seq, prefix.found)) // cache.token_bytes
         needed = seq.known - prefix.tokens + prefix.behind + _left(seq) + cache.block_tokens
-        self._full = needed >= free - self._kept_free()
-        return not self._full
+        alone = not (self.running or self.loading or self.loaded)  # it has all that the cache is
+        self._full = not alone and needed >= free - self._kept_free()
+        return not self._full and super()._fits(seq, prefix, budget)
 
     def _kept_free(self) -> float:
         """Tokens for what the admitted sequences may still produce, and for prompts that have not begun."""

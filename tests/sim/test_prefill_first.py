@@ -160,3 +160,10 @@ def test_defaults_are_its_own(scenario):
     assert (engine.max_num_seqs, engine.max_num_batched_tokens, engine.block_tokens) == (2048, 8192, 1)
     assert (engine.schedule_policy, engine.mixed_chunk, engine.schedule_conservativeness) == ("fcfs", False, 1.0)
     assert engine.mem_fraction_static is None
+
+
+def test_who_is_alone_is_admitted_whatever_the_estimate_says(run):
+    """A policy that keeps few tokens lets 1,000 + 4,000 tokens run in room for 3,000; the estimate refuses them."""
+    engine = {"kind": "sglang", "prefix_caching": False}
+    result = run([(0, 1000, 4000, [0, 1])], blocks=3000, engine=engine, policies={"retention": "streaming_llm"})
+    assert result.frames["requests"].status[0] == "finished"
