@@ -186,9 +186,12 @@ def _transformed(scenario: Scenario, model: ModelSpec) -> ModelSpec:
 
     def apply() -> ModelSpec:
         policy: Architecture = build_policy("architecture", named.model_dump(), base_dir=scenario.base_dir, path=path)
-        return policy.apply(model)
+        try:
+            return policy.apply(model)
+        except InputError as error:
+            raise error.at(path=path) from None
 
-    return _named(scenario, path, apply)
+    return _named(scenario, None, apply)
 
 
 def _check_l2(scenario: Scenario, profile: Profile, planned: Planned | None) -> None:

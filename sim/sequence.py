@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, cast
 
 from hw_profiles.errors import InputError
@@ -13,9 +12,10 @@ from hw_profiles.mlp import MLP
 from hw_profiles.models import ModelSpec
 from policies.build import build_policy
 from policies.checks.plan import plan_of
-from policies.sequence.plan import Importance, LayerPlan, LayerView, SequencePlan, SequencePolicy
+from policies.sequence.plan import FULL, Importance, LayerPlan, LayerView, SequencePlan, SequencePolicy
 from policies.sequence.shapes import as_prompt_grows
 from sim.cost.framework import FRAMEWORKS, framework_plan
+from sim.coverage import coverages
 from sim.idle import untouched, why_idle
 from sim.scenario import Scenario
 from sim.spec import ScenarioSpec
@@ -98,6 +98,7 @@ def plan_sequence(
         built.append((path, policy))
     views = [layer_view(model, index, spec, cast("Importance", importance), longest) for index in range(model.layers)]
     layers: list[LayerPlan] = []
+    bare: list[LayerPlan] = []
     acted: set[int] = set()
     for index, view in enumerate(views):
         plan = untouched(view)
@@ -109,9 +110,13 @@ def plan_sequence(
                 raise error.at(path=path) from None
             if plan != before:
                 acted.add(place)
+        if not framework.plans and replace(plan, l2_lookahead=0, attention_share=None) == untouched(view):
+            bare.append(replace(FULL, l2_lookahead=plan.l2_lookahead, attention_share=plan.attention_share))
         spec_of_layer = model.specs[model.pattern[index]]
         heads = 0 if spec_of_layer.cadence.skips_prompt or spec_of_layer.cadence.period > 1 else model.heads
         layers.append(framework_plan(framework, plan, spec_of_layer.kv_bytes_per_token, heads))
+    if len(bare) == len(layers):  # the engine knows of windows by itself
+        layers = bare
     assumed = [line for place in sorted(acted) for line in built[place][1].assumptions]
     idle = [
         f"{path}: {named.name} {why}"
@@ -127,10 +132,7 @@ def plan_sequence(
         max((policy.gpu_batches for _, policy in built), default=1),
     )
     whole = [i for i in range(model.layers) if model.specs[model.pattern[i]].window is None] or [*range(model.layers)]
-    middle = views[whole[len(whole) // 2]]
-    covers = tuple(
-        (type(policy).__name__, partial(policy.coverage, middle)) for _, policy in built if hasattr(policy, "coverage")
-    )
+    covers = coverages([policy for _, policy in built], views[whole[len(whole) // 2]])
     found = measured(plan_of_all, model, whole_prompts=framework.whole_prompts, hybrid=hybrid)
     return replace(found, importance=lambda: _said(importance.data), covers=covers, idle=tuple(idle))
 
@@ -204,6 +206,8 @@ def measured(plan: SequencePlan, model: ModelSpec, *, whole_prompts: bool = Fals
     whole_prompts: prompts are computed in one piece, so a layer packs and drops before the next one has its KV.
     Without, what is dropped when a prompt is complete stays until then, in all layers.
     """
+    if plan.plain:
+        return Planned(plan, CONTEXT, CONTEXT, NOTHING, 0.0)
     specs = [model.specs[place] for place in model.pattern]
     sizes = [0 if hybrid and spec.window is not None else spec.kv_bytes_per_token for spec in specs]
     whole = sum(sizes)

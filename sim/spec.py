@@ -117,6 +117,8 @@ class ScenarioSpec(Spec):
         name = names_of(getattr(self.policies, families[0]))[0]
         if ":" not in name and name not in WITHIN[families[0]]:
             return self  # that there is no such policy is told when it is looked up
+        if families == ("sequence_prefetch",) and name == "l2":
+            return self  # KV stays where it is
         if self.engine.prefix_caching:
             problem = "a sequence that keeps its KV in another way leaves no blocks for other requests"
             raise InputError(problem, path=path, found=name, allowed="it together with `engine.prefix_caching: false`")

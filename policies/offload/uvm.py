@@ -16,8 +16,9 @@ class UVM(SequencePolicy):
     """CUDA unified memory that is over-subscribed: every step faults in what the one before pushed out.
 
     Layers are touched in turn, so a least-recently-used order has always just evicted what comes next: a step migrates
-    all KV of the sequences (x share) and, with `weights`, all weights in by faults, at `rate`, and as many bytes out.
-    Nothing is overlapped. Retention before it (H2O) shrinks what migrates.
+    all KV of the sequences (x share) and, with `weights`, all weights in by faults, at `rate`. Kernels wait for these.
+    As much KV goes out beside them, at the same rate (weights have not changed and are dropped). Retention before it
+    (H2O) shrinks what migrates.
 
     share    of the KV that migrates each step: 1 where the memory is over-subscribed at all; 0 where everything fits
     weights  whether the weights migrate too

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
+from hw_profiles.lines import through
 from policies.retention.budgets import DividedBudget
 from policies.sequence.plan import LayerView, Work
-from policies.sequence.shapes import through
 
 FFT = 5.0
 """FLOP of a transform of n values: 5 n log2 n (the usual count; Van Loan, 1992)."""

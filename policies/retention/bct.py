@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hw_profiles.errors import InputError
-from hw_profiles.lines import CONTEXT, constant
+from hw_profiles.lines import CONTEXT, constant, through
 from policies.options import number, whole
 from policies.retention.budget import applies, keeping
 from policies.sequence.plan import LayerPlan, LayerView, SequencePolicy, Work
-from policies.sequence.shapes import through, whole_share
+from policies.sequence.shapes import whole_share
 
 SOURCE = "arXiv 2411.15785"
 

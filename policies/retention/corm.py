@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hw_profiles.errors import InputError
-from hw_profiles.lines import CONTEXT, Line
+from hw_profiles.lines import CONTEXT, Line, through
 from policies.options import whole
 from policies.retention.budget import applies, coverage, gather, keeping, last_queries
 from policies.sequence.plan import Importance, LayerPlan, LayerView, SequencePolicy, Work
 from policies.sequence.scores import ACTIVATION_BYTES, row_bytes
-from policies.sequence.shapes import through
 
 GROWTH = 1.25
 """Sizes of the set of tokens at which its growth is asked for, as a ratio."""

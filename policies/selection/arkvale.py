@@ -118,7 +118,7 @@ class ArkVale(Selector):
             prompt_works=(*before.prompt_works, Work("page_digest_build", self._built(layer))),
             prompt_moves=(
                 *before.prompt_moves,
-                Move("d2h", Line(slope=stored), Line(slope=1 / self.page), "async", source=f"{SOURCE}, backup"),
+                Move("d2h", tokens * stored, tokens * (1 / self.page), "async", source=f"{SOURCE}, backup"),
             ),
         )
 

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hw_profiles.lines import Line, constant
+from hw_profiles.lines import Line, constant, lesser
 from policies.options import number, rate, switch, whole
 from policies.selection.base import Selector
 from policies.sequence.plan import LayerPlan, LayerView, Move, When, Work
-from policies.sequence.shapes import (
-    GATHER_RATE,
-    context_of,
-    lesser,
-    needs_all_tokens,
-    needs_heads,
-    whole_share,
-)
+from policies.sequence.shapes import GATHER_RATE, context_of, needs_all_tokens, needs_heads, whole_share
 
 SOURCE = "InfiniGen (OSDI 2024, arXiv 2406.19707)"
 SCORE_PASSES = 8
@@ -48,7 +41,8 @@ class InfiniGen(Selector):
                    not tell what layer 1 needs: guessing begins in layer 1)
     prefetch       false: a layer guesses for itself and waits for all of it (ablation)
     gather_rate    bytes/s of the host threads that collect rows
-    pool           share of the tokens that host memory holds (the paper's limit: 0.8; older ones are then dropped)
+    pool           share of the tokens that host memory holds (the paper's limit: 0.8): others are dropped, with their
+                   partial keys, and neither guessed nor loaded
 
     Source: InfiniGen (OSDI 2024, arXiv 2406.19707), sections 4 and 5; github.com/snu-comparch/InfiniGen.
     """
@@ -82,16 +76,20 @@ class InfiniGen(Selector):
         """The layer's plan."""
         needs_heads("infinigen", layer)
         needs_all_tokens("infinigen", layer, before)
-        tokens = context_of(layer)
+        tokens = self._there(layer)
         stored = layer.token_bytes * whole_share(before)
         store = Move("d2h", constant(stored), constant(2), "async", source=SOURCE)
         whole = replace(
             before,
             kept=Line(),
-            host=tokens * (stored * self.pool),
+            host=tokens * stored,
+            attended=before.attended if self.pool == 1 else tokens,
             moves=(*before.moves, store),
-            prompt_moves=(*before.prompt_moves, Move("d2h", Line(slope=stored), Line(), "async", source=SOURCE)),
-            kept_in_prefill=tokens * (2 / layer.layers),
+            prompt_moves=(
+                *before.prompt_moves,
+                Move("d2h", context_of(layer) * stored, Line(), "async", source=SOURCE),
+            ),
+            kept_in_prefill=context_of(layer) * (2 / layer.layers),
         )
         if layer.index < self.full_layers:
             load = Move("h2d", tokens * stored, constant(2), source=f"{SOURCE}: the first layers load all")
@@ -121,9 +119,22 @@ class InfiniGen(Selector):
         """In layers that are guessed for."""
         return layer.index >= self.full_layers
 
+    def coverage(self, layer: LayerView, context: float, prompt: float) -> float:
+        """`mass`, by what k(n) is; where fewer tokens may be fetched, no more than the best as many hold."""
+        if not self.applies(layer):
+            return 1.0
+        fetched = self.attended(layer).at(context, prompt)
+        if fetched >= layer.importance.keys_for(self.mass).at(context, prompt) - 1:  # lines cross at whole tokens
+            return self.mass
+        return min(self.mass, super().coverage(layer, context, prompt))
+
     def attended(self, layer: LayerView) -> Line:
         """k(n): tokens fetched, of layers that are guessed for."""
-        return lesser(layer.importance.keys_for(self.mass), context_of(layer) * self.max_share)
+        return lesser(layer.importance.keys_for(self.mass), context_of(layer) * min(self.max_share, self.pool))
+
+    def _there(self, layer: LayerView) -> Line:
+        """Tokens that have not been dropped."""
+        return context_of(layer) if self.pool == 1 else context_of(layer) * self.pool
 
     def _width(self, layer: LayerView) -> float:
         """Columns of the partial query weight."""

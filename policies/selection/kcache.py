@@ -89,7 +89,7 @@ class KCache(Selector):
             host=tokens * values,
             # values of two layers are in HBM while they are computed and stored
             kept_in_prefill=tokens * (1 + 2 / layer.layers),
-            prompt_moves=(*before.prompt_moves, Move("d2h", Line(slope=values), Line(), "async", source=SOURCE)),
+            prompt_moves=(*before.prompt_moves, Move("d2h", tokens * values, Line(), "async", source=SOURCE)),
         )
 
 

@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hw_profiles.lines import Line, constant, upto
+from hw_profiles.lines import Line, constant, through, upto
 from policies.options import number, rate, switch, whole
 from policies.selection.base import Selector
 from policies.sequence.plan import LayerPlan, LayerView, Move, When, Work
-from policies.sequence.shapes import (
-    GATHER_RATE,
-    context_of,
-    longest,
-    needs_all_tokens,
-    needs_heads,
-    through,
-    whole_share,
-)
+from policies.sequence.shapes import GATHER_RATE, context_of, longest, needs_all_tokens, needs_heads, whole_share
 
 SOURCE = "PQCache (SIGMOD 2025, arXiv 2407.12820)"
 SCORE_PASSES = 6
@@ -58,6 +50,8 @@ class PQCache(Selector):
     """
 
     assumptions = (
+        "pqcache: the importance data's hit ratio is that of a context of ten tokens for each selected one, whatever "
+        "share of the prompt is selected (hit_ratio says another)",
         "pqcache: a CPU core does 10 GFLOP/s of K-means unless core_flops says otherwise (assumed)",
         "host threads gather rows of KV at 30 GB/s unless gather_rate says otherwise (estimate)",
     )

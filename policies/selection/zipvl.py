@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hw_profiles.lines import CONTEXT, Line
+from hw_profiles.lines import CONTEXT, Line, through
 from policies.kv_format.stored import quantised
 from policies.options import choice, number, whole
 from policies.retention.budget import gather, last_queries
 from policies.selection.base import Selector
 from policies.sequence.plan import LayerPlan, LayerView, Work
-from policies.sequence.shapes import needs_all_tokens, needs_heads, through
+from policies.sequence.shapes import needs_all_tokens, needs_heads
 
 SCALE_BITS = 32
 """Of a token's values: an fp16 minimum and an fp16 step over all heads, as in ZipCache."""

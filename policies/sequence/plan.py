@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from hw_profiles.lines import CONTEXT, NOTHING, Line, constant
+from hw_profiles.lines import CONTEXT, NOTHING, Line, constant, newest
 
 Direction = Literal["h2d", "d2h"]
 When = Literal["critical", "ahead", "async"]
@@ -108,7 +108,7 @@ class Form:
         line = tokens * ((self.key + self.value) / 2)
         for share, full in ((self.key, self.key_full), (self.value, self.value_full)):
             if full and share != 1.0:
-                line = line + tokens.capped(full) * ((1.0 - share) / 2)
+                line = line + newest(tokens, full) * ((1.0 - share) / 2)
         return line
 
     def read(self, tokens: Line) -> Line:

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import replace
-from itertools import pairwise
-
 from hw_profiles.errors import InputError
 from hw_profiles.lines import CONTEXT, Line, upto
 from policies.sequence.plan import LayerPlan, LayerView
@@ -26,38 +21,6 @@ def longest(layer: LayerView) -> int:
     """The most tokens that the layer can attend to in this run."""
     most = layer.longest_sequence
     return most if layer.window is None else min(layer.window, most)
-
-
-def through(points: Sequence[tuple[int, float]], slope: float = 0.0) -> Line:
-    """The line through (context, value) points, the first at 0, ascending; `slope` after the last."""
-    line = Line(base=points[0][1], slope=slope)
-    caps = []
-    slopes = [*((b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(points)), slope]
-    for (knot, _), (before, behind) in zip(points[1:], pairwise(slopes), strict=True):
-        if before != behind:
-            caps.append((knot, before - behind))
-    return replace(line, caps=tuple(caps))
-
-
-def lesser(a: Line, b: Line) -> Line:
-    """min(a, b) of two lines in the context; where they cross is rounded up to a whole token.
-
-    Raises InputError for lines in the prompt.
-    """
-    if a.of_prompt or b.of_prompt:
-        raise InputError("this combination of policies within a sequence cannot be priced: two shares of a prompt")
-    knots = sorted({0, *(w for w, _ in a.caps), *(w for w, _ in b.caps)})
-    marks = set(knots)
-    for low, high in zip(knots, [*knots[1:], knots[-1] + 1], strict=True):
-        apart = a.at(low, 0) - b.at(low, 0)
-        change = (a.at(high, 0) - b.at(high, 0) - apart) / (high - low)
-        if apart * change < 0:
-            crossing = low - apart / change
-            if crossing < high or high > knots[-1]:
-                marks.add(math.ceil(crossing))
-    ends = [(x, min(a.at(x, 0), b.at(x, 0))) for x in sorted(marks)]
-    last = ends[-1][0]
-    return through(ends, min(a.at(last + 1, 0), b.at(last + 1, 0)) - ends[-1][1])
 
 
 def above(line: Line, context: int, width: int) -> Line:

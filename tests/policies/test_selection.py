@@ -124,10 +124,11 @@ def test_host_memory_holds_all_kv(name: str) -> None:
 
 @pytest.mark.parametrize("name", SELECTION)
 def test_coverage_is_that_of_the_tokens_read(name: str) -> None:
-    """The stub covers as much as it reads; a layer that is left alone covers all."""
+    """The stub covers as much as it reads (InfiniGen: the mass that it reads the tokens of); a layer that is left
+    alone covers all."""
     policy, n = SELECTION[name](), 20_000
     read = policy.plan(layer(), FULL).attended.at(n, n)
-    assert policy.coverage(layer(), n, n) == pytest.approx(read / n)
+    assert policy.coverage(layer(), n, n) == pytest.approx(0.9 if name == "infinigen" else read / n)
     if name in ("arkvale", "quest", "infinigen"):
         assert policy.coverage(layer(index=0), n, n) == 1.0
 

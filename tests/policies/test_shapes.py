@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hw_profiles.errors import InputError
-from hw_profiles.lines import CONTEXT, Line, constant, upto
-from policies.sequence.shapes import above, as_prompt_grows, lesser, through
+from hw_profiles.lines import CONTEXT, Line, constant, lesser, through, upto
+from policies.sequence.shapes import above, as_prompt_grows
 
 LINES = st.builds(
     lambda base, slope, caps: Line(base, slope) + Line(caps=tuple(sorted(caps.items()))),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from hw_profiles.errors import InputError
 from sim.run import Result, simulate
 from sim.scenario import Scenario
 
@@ -95,3 +96,60 @@ def test_less_says_what_its_shares_come_to() -> None:
     assert scores == run("h2o").summary["within"]["assumptions"][0]
     given = run({"retention": {"name": "less", "heavy": 100, "recent": 100}}).summary["within"]["assumptions"]
     assert given == [scores]
+
+
+@pytest.mark.parametrize("form", ["kivi", "think", "zipcache"])
+@pytest.mark.parametrize("selected", ["arkvale", "pqcache"])
+def test_formats_that_keep_the_newest_tokens_go_with_recalls(form: str, selected: str) -> None:
+    """What is recalled crosses the link as it is stored: fewer bytes than without the format."""
+    options = {"name": selected, **({"budget": 2048} if selected == "arkvale" else {})}
+    plain, packed = (run({"kv_format": f, "selection": options}).summary["within"] for f in ([], [form]))
+    assert packed["h2d_bytes"] < plain["h2d_bytes"]
+    assert packed["d2h_bytes"] < plain["d2h_bytes"]
+
+
+@pytest.mark.parametrize(("name", "share"), [("host_kv", 1.0), ("infinigen", 1.0), ("kcache", 0.5)])
+def test_tokens_that_have_left_the_window_are_not_stored(name: str, share: float) -> None:
+    """Of a prompt as much goes to the host as is held there, and then one token a step."""
+    result = run(name, "mistral-7b")
+    rows = zip(*(result.tables["requests"][column].to_pylist() for column in TOKENS), strict=True)
+    tokens = sum(min(prompt, 4096) + answer - 1 for prompt, answer in rows)
+    size = result.summary["model"]["kv_bytes_per_token"]
+    assert result.summary["within"]["d2h_bytes"] == pytest.approx(share * tokens * size, rel=1e-9)
+
+
+def test_dropped_tokens_are_not_loaded() -> None:
+    """With half of the pool, the two layers that load everything load half; the others fetch as many as before."""
+    half, whole = (
+        run({"selection": {"name": "infinigen", "pool": p}}).summary["within"]["h2d_bytes"] for p in (0.5, 1)
+    )
+    result = run(None)
+    rows = zip(*(result.tables["requests"][column].to_pylist() for column in TOKENS), strict=True)
+    attended = sum(sum(range(prompt + 1, prompt + answer)) for prompt, answer in rows)
+    size = result.summary["model"]["kv_bytes_per_token"]
+    assert whole - half == pytest.approx(0.5 * attended * size * 2 / 32, rel=1e-6)
+
+
+def test_a_selection_covers_no_more_than_what_is_left() -> None:
+    def covered(retention: Any, selection: Any) -> dict[str, float]:
+        policies = {key: value for key, value in (("retention", retention), ("selection", selection)) if value}
+        found: dict[str, float] = run(policies).summary["within"]["coverage"]
+        return found
+
+    few = {"name": "h2o", "heavy": 10, "recent": 10}
+    both = covered(few, "quest")
+    assert both["Quest"] == both["H2O"] == covered(few, None)["H2O"] < covered(None, "quest")["Quest"]
+    small = covered({"name": "streaming_llm", "sinks": 4, "window": 60}, "quest")["Quest"]
+    assert small < covered({"name": "streaming_llm", "sinks": 4, "window": 1020}, "quest")["Quest"] < 1
+
+
+@pytest.mark.parametrize("mass", [0.5, 0.9])
+def test_infinigen_covers_what_it_is_told_to(mass: float) -> None:
+    selection = {"name": "infinigen", "mass": mass, "max_share": 1.0}
+    assert run({"selection": selection}).summary["within"]["coverage"]["InfiniGen"] == pytest.approx(mass)
+
+
+def test_an_option_of_an_architecture_is_named_once() -> None:
+    with pytest.raises(InputError) as error:
+        run({"architecture": {"name": "mla", "kv_lora_rank": 0}})
+    assert error.value.path == "policies.architecture.kv_lora_rank"
