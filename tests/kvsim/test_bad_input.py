@@ -55,10 +55,10 @@ SCENARIOS = {
         'policies: {eviction: "mine.py:Mine"}\nslo:',
         ["policies.eviction", "file not found"],
     ),
-    "engine of later": (
+    "engine that there is not": (
         "slo:",
-        "engine: {kind: sglang}\nslo:",
-        ["engine.kind", "not available in this version"],
+        "engine: {kind: sglan}\nslo:",
+        ["engine.kind", "found 'sglan'", "'sglang'"],
     ),
     "trace that nobody has": (
         "trace: {generate: {requests: 60, rate: 4, turns: 2, first_tokens: {mean: 2000, sigma: 1}}}",
