@@ -14,6 +14,8 @@ from reports.page import limits_section, run_sections
 
 COLOR_KEYS = frozenset({"color", "fillcolor", "bgcolor"})
 """Where figures name colours of the style sheet; `templates/render.js` has the same keys."""
+HEADING = 120
+"""Pixels that title and axis take, which on the page stand outside of a figure that says its height."""
 
 
 def figures(run_dir: str | Path) -> dict[str, go.Figure]:
@@ -34,7 +36,10 @@ def plotly_figure(figure: Figure) -> go.Figure:
         template="plotly_white",
         title={"text": figure.title, "subtitle": {"text": figure.finding or figure.empty}},
         meta={"read": figure.read},
+        legend_traceorder="normal",
     )
+    if "height" in figure.layout:
+        made.update_layout(height=figure.layout["height"] + HEADING)
     return made
 
 

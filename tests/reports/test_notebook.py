@@ -36,6 +36,7 @@ def test_the_figures_are_those_of_the_page(shared_run, on_page):
         assert without_colors(figure["data"]) == without_colors(on_page[key]["data"]), key
         assert "--c-" not in json.dumps(figure), key
         assert figure["layout"]["title"]["text"]
+        assert figure["layout"].get("height", 0) >= on_page[key]["layout"].get("height", 0)
         for name, axis in on_page[key]["layout"].items():
             if name.startswith(("xaxis", "yaxis")):
                 assert figure["layout"][name].get("title") == axis.get("title"), key
