@@ -69,11 +69,13 @@ def printed(command: str) -> list[str]:
 
 
 def plain(line: str) -> str:
+    """A line with common blanks, and without the time that tests took and the width of the window."""
+    line = line.replace("\u00a0", " ")
     return re.sub(r"passed in [\d.]+s.*", "passed", re.sub(r"\.+ +\[100%\]", "[100%]", line.rstrip()))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["how-much-dram", "extend", "reproduce"])
+@pytest.mark.parametrize("page", ["how-much-dram", "read-the-report", "extend", "reproduce"])
 def test_the_page_prints_what_it_says(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every file of the page is written and every command run, in the order of the text; "..." stands for any lines."""
     monkeypatch.setenv("COLUMNS", "160")
