@@ -16,7 +16,7 @@ SOURCE: sgl-project/sglang, python/sglang/srt/managers:
 from __future__ import annotations
 
 from sim.engine.batch import Batch, Chunk, EngineLimits
-from sim.engine.queue import Waiting
+from sim.engine.queue import Requeued
 from sim.engine.sequence import Sequence
 from sim.hierarchy.cache import ReplicaCache
 from sim.hierarchy.lookup import Prefix
@@ -28,14 +28,6 @@ MOST_SORTED = 128
 INIT_RATIO, LEAST_RATIO, DECAY_STEPS, RETRACT_STEPS = 0.7, 0.14, 600, 20
 """environ.py: SGLANG_INIT_NEW_TOKEN_RATIO, _MIN_NEW_TOKEN_RATIO_FACTOR, _NEW_TOKEN_RATIO_DECAY_STEPS and
 SGLANG_RETRACT_DECODE_STEPS."""
-
-
-class Requeued(Waiting):
-    """Requests in order of arrival; one that gave way queues again behind all."""
-
-    def put_back(self, seq: Sequence) -> None:
-        """A request that gave way."""
-        self.arrive(seq)
 
 
 class NewTokenRatio:

@@ -67,4 +67,12 @@ class ByPriority(Waiting):
         return max(running.values(), key=_place)
 
 
+class Requeued(Waiting):
+    """Requests in order of arrival; one that gave way queues again behind all."""
+
+    def put_back(self, seq: Sequence) -> None:
+        """A request that gave way."""
+        self.arrive(seq)
+
+
 QUEUES: dict[Scheduling, type[Waiting]] = {"fcfs": Waiting, "priority": ByPriority, "static": Waiting}
