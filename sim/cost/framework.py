@@ -115,6 +115,22 @@ FLEXGEN_ATTENTION = 0.7
 """Calibrated on H2O's logs with the full cache (FMInference/H2O, a100_80): decode steps of 46.4 ms (OPT-6.7B, 24
 sequences) and 41.8 ms (13B, 4), less weights, leave 0.69 and 0.68 of the rate."""
 
+_FLEXGEN = Framework(
+    "FlexGen with overlap: loads of the next layer run beside this one",
+    _FLEXGEN_SOURCE,
+    paged=False,
+    whole_prompts=True,
+    static=True,
+    graphs=False,
+    reserved=True,
+    prompt_logit_bytes=2,
+    score_passes=6,
+    score_copies=2,
+    attention_rate=FLEXGEN_ATTENTION,
+    launches_per_layer=_FLEXGEN_LAUNCHES,
+    sync_s=50e-6,
+)
+
 FRAMEWORKS: Mapping[FrameworkName, Framework] = {
     "vllm_paged": Framework("paged blocks, continuous batching, chunked prefill, CUDA graphs", "vllm v1"),
     "hf_concat": Framework(
@@ -134,37 +150,12 @@ FRAMEWORKS: Mapping[FrameworkName, Framework] = {
         attention_rate=EAGER_ATTENTION,
         launches_per_layer=48,
     ),
-    "flexgen_sync": Framework(
-        "FlexGen without overlap: a layer's loads, its kernels and its stores follow each other",
-        _FLEXGEN_SOURCE,
-        paged=False,
-        whole_prompts=True,
-        static=True,
-        graphs=False,
-        reserved=True,
-        prompt_logit_bytes=2,
-        score_passes=6,
-        score_copies=2,
-        attention_rate=FLEXGEN_ATTENTION,
-        launches_per_layer=_FLEXGEN_LAUNCHES,
-        sync_s=50e-6,
+    "flexgen_sync": replace(
+        _FLEXGEN,
+        about="FlexGen without overlap: a layer's loads, its kernels and its stores follow each other",
         overlap=False,
     ),
-    "flexgen_overlap": Framework(
-        "FlexGen with overlap: loads of the next layer run beside this one",
-        _FLEXGEN_SOURCE,
-        paged=False,
-        whole_prompts=True,
-        static=True,
-        graphs=False,
-        reserved=True,
-        prompt_logit_bytes=2,
-        score_passes=6,
-        score_copies=2,
-        attention_rate=FLEXGEN_ATTENTION,
-        launches_per_layer=_FLEXGEN_LAUNCHES,
-        sync_s=50e-6,
-    ),
+    "flexgen_overlap": _FLEXGEN,
     "static_graph": Framework(
         "a compiled graph over a fixed number of slots of fixed length, taken and left by requests as they come",
         "SnapStream (arXiv 2511.03092: static graphs, continuous batching); transformers StaticCache (max_cache_len)",

@@ -92,7 +92,6 @@ class PlannedStep(StepCost):
             self._runs.append((known[key], len(list(alike))))
         self._counts = [sum(n for g, n in self._runs if g == i) for i in range(len(self._groups))]
         self._ranks = parallel.tp
-        self._hbm = profile.hbm_bandwidth
         self._launch_s = profile.launch.graph
         self._eager_s = eager_launch_s
         groups = zip(self._counts, self._groups, strict=True)
@@ -163,13 +162,9 @@ class PlannedStep(StepCost):
 
     def _floor(self, mixed: bool) -> float:
         """Time to launch the kernels of a step one by one."""
-        each = self._launch_stream if mixed and self._graphs else self._eager_s
+        each = self.kernels.profile.launch.stream if mixed and self._graphs else self._eager_s
         own = self._stage.launch_floor_s if mixed else self._stage.eager_floor_s
         return own + self._works * each
-
-    @property
-    def _launch_stream(self) -> float:
-        return self.kernels.profile.launch.stream
 
     def _together(
         self,
@@ -261,8 +256,3 @@ def _check_layers(model: ModelSpec, plan: SequencePlan) -> None:
         if (spec.cadence.period > 1 or spec.scratch_bytes) and rest != FULL:
             reason = "not all of its layers keep the KV of every token"
             raise InputError(f"policies within a sequence are not defined for {model.name}: {reason}")
-
-
-def without_moves(plan: SequencePlan) -> SequencePlan:
-    """The plan with nothing to copy: what an infinitely fast link would leave of it."""
-    return replace(plan, layers=tuple(replace(p, moves=(), prompt_moves=()) for p in plan.layers))

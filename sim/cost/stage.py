@@ -17,8 +17,8 @@ from sim.cost.layer import Chunk, Floats, LayerCost, Product
 from sim.cost.parallel import Exchange, Parallel
 from sim.cost.sampling import sampling_bytes, sampling_s
 
-_STEPS = np.arange(1 << 16, dtype=np.float64)
-MAX_STRIDE = len(_STEPS)
+STEPS = np.arange(1 << 16, dtype=np.float64)
+MAX_STRIDE = len(STEPS)
 
 
 class Attended(NamedTuple):
@@ -181,13 +181,13 @@ class StageCost:
 
         Same operations in the same order as `decode`, so both give the same bits.
         """
-        lengths = longest + _STEPS[:steps] if longest else None
+        lengths = longest + STEPS[:steps] if longest else None
         if self._plain is not None:
             if lengths is None:
                 known = self._pages.of(seqs, context, steps)
                 if known is not None:
                     return known
-            attended = _STEPS[:steps] * seqs
+            attended = STEPS[:steps] * seqs
             attended += context
             layers = self._plain.decode_steps(seqs, attended, lengths)
             layers *= self._plain.decodes
@@ -195,7 +195,7 @@ class StageCost:
         seconds: Floats | float = 0.0
         for i, (kind, place) in enumerate(zip(self._kinds, self._places, strict=True)):
             now, growing = (context, seqs) if place is None else windowed[place]
-            attended = _STEPS[:steps] * growing
+            attended = STEPS[:steps] * growing
             attended += now
             if self._prefetch:
                 window = self._linear_windows(tokens)[i]

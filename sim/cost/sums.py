@@ -6,13 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
 from hw_profiles.lines import Line
-from sim.cost.stage import Attended
+from sim.cost.stage import STEPS, Attended
 from sim.cost.times import Seconds
-
-STEPS = np.arange(1 << 16, dtype=np.float64)
 
 
 @dataclass(frozen=True)
