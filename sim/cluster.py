@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from hw_profiles.errors import InputError
 from sim.arrivals import Arrivals
 from sim.cache_state import Identity, check_alike, restore
 from sim.clock import Clock
-from sim.cost.framework import FRAMEWORKS
-from sim.cost.graphs import TRTLLM_SIZES, captured_sizes, sglang_sizes
-from sim.cost.planned import PlannedStep
-from sim.cost.step import StepCost
-from sim.engine.batch import Batch, EngineLimits
 from sim.engine.footprint import PlannedMemory
-from sim.engine.inflight import InFlightBatch
-from sim.engine.prefill_first import PrefillFirstBatch
 from sim.engine.replica import Replica
 from sim.engine.sequence import Preemption, Sequence
-from sim.engine.static import StaticBatch
 from sim.engine_spec import EngineSpec
 from sim.inputs import Inputs
-from sim.kind_spec import KindName
-from sim.link_inputs import copy_method
 from sim.recorder import Recorder
+from sim.replicas import make_batch, step_cost
 from sim.routing import Routing
 from sim.scenario import Scenario
 from sim.served import Served
-from sim.spec import ScenarioSpec
 from sim.topology import Topology
 from traces.request import Request
-
-BATCHES: Mapping[KindName, type[Batch]] = {"vllm": Batch, "sglang": PrefillFirstBatch, "tensorrt_llm": InFlightBatch}
-"""The scheduler of each engine."""
 
 
 class Cluster:
@@ -55,35 +39,12 @@ class Cluster:
         self.links = self.topology.ways.links
         self.served = Served(len(self.tiers))
         self.trace = inputs.trace
-        engine = spec.engine
-        static = engine.scheduling == "static"
-        whole = FRAMEWORKS[engine.framework].whole_prompts
-        limits = EngineLimits(
-            engine.max_num_seqs,
-            engine.max_num_batched_tokens,
-            engine.scheduling,
-            whole,
-            chunked=engine.chunked_context,
-            no_evict=engine.capacity_policy == "guaranteed_no_evict",
-            mixed=engine.mixed_chunk is not False,
-            conservativeness=engine.schedule_conservativeness or 1.0,
-            longest_prefix_first=engine.schedule_policy == "lpm",
-        )
-        batch: type[Batch] = StaticBatch if static else BATCHES[engine.kind]
         self.replicas = [
             Replica(
                 index,
                 self.clock,
                 cost,
-                batch(
-                    self.topology.cache(index),
-                    limits,
-                    f"replica {index}",
-                    cost.windows,
-                    prompts=cost.prompts,
-                    lengths=cost.asks_longest,
-                    host_limit=inputs.host_limit,
-                ),
+                make_batch(spec.engine, inputs, cost, self.topology.cache(index), f"replica {index}"),
                 self.recorder,
                 self._ended,
                 prefetch=self.topology.prefetch(),
@@ -153,40 +114,6 @@ class Cluster:
     def _ended(self, seq: Sequence) -> None:
         self.served.add(seq)
         self.arrivals.ended(seq.index)
-
-
-def step_cost(spec: ScenarioSpec, inputs: Inputs) -> StepCost:
-    """The prices of a replica's steps."""
-    engine, planned = spec.engine, inputs.planned
-    framework = FRAMEWORKS[engine.framework]
-    slots = (engine.max_num_seqs,) if framework.slots else None
-    sizes = engine.graph_batch_sizes or slots or _graph_sizes(spec, inputs)
-    lookahead = engine.l2_prefetch or (0 if planned is None else planned.plan.l2_lookahead)
-    host_time_s = engine.host_time + framework.sync_s * inputs.model.layers
-    options: dict[str, Any] = {
-        "parallel": spec.hardware.parallel,
-        "expert_skew": engine.expert_skew,
-        "graphs": engine.graphs,
-        "eager_launch_s": engine.eager_launch,
-        "launches_per_layer": framework.launches_per_layer,
-        "graph_sizes": sizes,
-        "graph_padding": sizes is not TRTLLM_SIZES,
-        "attention_share": None if planned is None else planned.plan.attention_share,
-    }
-    if planned is None or planned.plan.plain:
-        return StepCost(inputs.model, inputs.profile, host_time_s, lookahead, **options)
-    copy = {way: inputs.profile.copy_model(f"pcie_{way}", copy_method(spec, f"pcie_{way}")) for way in ("h2d", "d2h")}
-    return PlannedStep(inputs.model, inputs.profile, host_time_s, lookahead, plan=planned.plan, copy=copy, **options)
-
-
-def _graph_sizes(spec: ScenarioSpec, inputs: Inputs) -> tuple[int, ...]:
-    """Decode batches that the engine captures graphs of by default."""
-    engine = spec.engine
-    if engine.kind == "tensorrt_llm":
-        return TRTLLM_SIZES
-    if engine.kind == "sglang":
-        return sglang_sizes(inputs.profile.hbm_bytes, spec.hardware.tp)
-    return captured_sizes(engine.max_num_seqs, engine.max_num_batched_tokens)
 
 
 def too_long(request: Request, inputs: Inputs, engine: EngineSpec) -> str | None:

@@ -11,7 +11,9 @@ from policies.routing.round_robin import RoundRobin
 from sim.clock import Clock
 from sim.engine.replica import Replica
 from sim.engine.sequence import Sequence as Seq
+from sim.invariants import ensure
 from sim.scenario import Scenario
+from sim.spec_base import PolicySpec
 
 
 class View:
@@ -50,30 +52,50 @@ class View:
 
 
 class Routing:
-    """Sends requests to the replicas that the scenario's router chooses."""
+    """Sends requests to the replicas that a router chooses among the `members`, which may change as replicas start,
+    drain and stop (sim.cluster).
 
-    def __init__(self, scenario: Scenario, clock: Clock, replicas: Sequence[Replica]) -> None:
-        spec = scenario.spec.routing
+    spec: the router's name and options; None: the scenario's `routing`. path: where the scenario names it.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        clock: Clock,
+        replicas: Sequence[Replica],
+        spec: PolicySpec | None = None,
+        path: str = "routing",
+    ) -> None:
+        spec = spec or scenario.spec.routing
         try:
-            self._router: Router = build_policy(
-                "routing", spec.model_dump(), base_dir=scenario.base_dir, path="routing"
-            )
+            self._router: Router = build_policy("routing", spec.model_dump(), base_dir=scenario.base_dir, path=path)
         except InputError as error:
             raise error.at(where=scenario.where) from None
         self._name = spec.name
-        self._replicas = replicas
-        self._views = [View(replica, clock) for replica in replicas]
+        self._clock = clock
+        self.set_members(replicas)
+
+    @property
+    def members(self) -> Sequence[Replica]:
+        """The replicas that requests may be sent to, in the order in which the router sees them."""
+        return self._members
+
+    def set_members(self, replicas: Sequence[Replica]) -> None:
+        """From now on requests go to these replicas, one or more."""
+        ensure(bool(replicas), "no replica is left to send requests to")
+        self._members = tuple(replicas)
+        self._views = [View(replica, self._clock) for replica in replicas]
         self._in_turn = type(self._router) is RoundRobin or len(replicas) == 1
 
     def choose(self, seq: Seq) -> Replica:
         """The replica that the request goes to. Raises InputError for a router that breaks its contract."""
         if self._in_turn:
-            return self._replicas[seq.index % len(self._replicas)]
+            return self._members[seq.index % len(self._members)]
         chosen = self._router.choose(seq, self._views)
-        index = replica_of(chosen, len(self._replicas))
-        if index is None:
+        place = replica_of(chosen, len(self._members))
+        if place is None:
             raise InputError(
                 f"router {self._name} broke its contract: choose() returned {chosen!r} for request {seq.index}, "
-                f"expected the index of a replica, 0 to {len(self._replicas) - 1}"
+                f"expected the place of a replica in the list, 0 to {len(self._members) - 1}"
             )
-        return self._replicas[index]
+        return self._members[place]

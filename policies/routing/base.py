@@ -14,7 +14,7 @@ class ReplicaView(Protocol):
 
     @property
     def index(self) -> int:
-        """Number of the replica."""
+        """Number of the replica, for good; not its place in the list, which changes as others come and go."""
 
     @property
     def running(self) -> int:
@@ -40,7 +40,7 @@ class ReplicaView(Protocol):
 
 
 def replica_of(answer: object, count: int) -> int | None:
-    """The index of one of `count` replicas that a router's answer is, numpy's whole numbers included; None if it is
+    """The place of one of `count` replicas that a router's answer is, numpy's whole numbers included; None if it is
     none."""
     if isinstance(answer, bool) or not isinstance(answer, SupportsIndex):
         return None
@@ -51,10 +51,10 @@ def replica_of(answer: object, count: int) -> int | None:
 class Router(ABC):
     """Says which replica gets a request, once, when it arrives.
 
-    What a router promises: `choose` returns the index of one of the replicas, and its answers follow from the calls and
-    from what the views show alone.
+    What a router promises: `choose` returns the place of one of the replicas in the list that it is shown, and its
+    answers follow from the calls and from what the views show alone.
     """
 
     @abstractmethod
     def choose(self, request: RequestView, replicas: Sequence[ReplicaView]) -> int:
-        """Index of the replica that gets the request."""
+        """Place in `replicas` of the one that gets the request; they are those that take requests now."""

@@ -11,13 +11,14 @@ import numpy as np
 from sim.cache.instant import Done, Instant
 from sim.cache.replay import no_cycle_search
 from sim.clock import Clock
-from sim.cluster import step_cost, too_long
+from sim.cluster import too_long
 from sim.engine.sequence import Sequence
 from sim.hierarchy.cache import ReplicaCache
 from sim.hierarchy.link import CopyEngine
 from sim.inputs import Inputs
 from sim.policy_failure import failures_named
 from sim.recorder import Recorder
+from sim.replicas import step_cost
 from sim.scenario import Scenario
 from sim.topology import Topology
 from traces.request import Ints, Trace

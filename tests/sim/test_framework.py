@@ -12,12 +12,12 @@ from hw_profiles.lines import CONTEXT, constant
 from hw_profiles.loader import load_profile
 from hw_profiles.models import load_model
 from policies.sequence.plan import FULL, Form, Move
-from sim.cluster import step_cost
 from sim.cost.framework import FRAMEWORKS, framework_footprint, framework_plan, max_batch
 from sim.cost.kv import kv_layout
 from sim.cost.step import ONE_GPU
 from sim.engine.footprint import Footprint, PlannedMemory
 from sim.inputs import load_inputs
+from sim.replicas import step_cost
 from sim.run import simulate
 
 LCKV = [  # arXiv 2405.10637, Table 1, Llama: GPU, model, prompt, output, largest batch

@@ -12,9 +12,9 @@ from calibration.mini_engine.store import Store
 from calibration.mini_engine.workload import Load, draw
 from policies.base import TierInfo
 from policies.tables import EVICTION, OFFLOAD
-from sim.cluster import step_cost
 from sim.cost.step import StepCost
 from sim.inputs import load_inputs
+from sim.replicas import step_cost
 from sim.scenario import Scenario
 from traces.mooncake import BLOCK_TOKENS, write_mooncake
 

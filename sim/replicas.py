@@ -1,0 +1,87 @@
+"""What makes a replica of a scenario: the prices of its steps, and its scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sim.cost.framework import FRAMEWORKS
+from sim.cost.graphs import TRTLLM_SIZES, captured_sizes, sglang_sizes
+from sim.cost.planned import PlannedStep
+from sim.cost.step import StepCost
+from sim.engine.batch import Batch, EngineLimits
+from sim.engine.inflight import InFlightBatch
+from sim.engine.prefill_first import PrefillFirstBatch
+from sim.engine.static import StaticBatch
+from sim.engine_spec import EngineSpec
+from sim.hierarchy.cache import ReplicaCache
+from sim.inputs import Inputs
+from sim.kind_spec import KindName
+from sim.link_inputs import copy_method
+from sim.spec import ScenarioSpec
+
+BATCHES: Mapping[KindName, type[Batch]] = {"vllm": Batch, "sglang": PrefillFirstBatch, "tensorrt_llm": InFlightBatch}
+"""The scheduler of each engine."""
+
+
+def make_batch(engine: EngineSpec, inputs: Inputs, cost: StepCost, cache: ReplicaCache, name: str) -> Batch:
+    """The scheduler of one replica, which has `cache`."""
+    batch: type[Batch] = StaticBatch if engine.scheduling == "static" else BATCHES[engine.kind]
+    return batch(
+        cache,
+        engine_limits(engine),
+        name,
+        cost.windows,
+        prompts=cost.prompts,
+        lengths=cost.asks_longest,
+        host_limit=inputs.host_limit,
+    )
+
+
+def engine_limits(engine: EngineSpec) -> EngineLimits:
+    """The limits of the scheduler that `engine:` asks for."""
+    return EngineLimits(
+        engine.max_num_seqs,
+        engine.max_num_batched_tokens,
+        engine.scheduling,
+        FRAMEWORKS[engine.framework].whole_prompts,
+        chunked=engine.chunked_context,
+        no_evict=engine.capacity_policy == "guaranteed_no_evict",
+        mixed=engine.mixed_chunk is not False,
+        conservativeness=engine.schedule_conservativeness or 1.0,
+        longest_prefix_first=engine.schedule_policy == "lpm",
+    )
+
+
+def step_cost(spec: ScenarioSpec, inputs: Inputs) -> StepCost:
+    """The prices of a replica's steps."""
+    engine, planned = spec.engine, inputs.planned
+    framework = FRAMEWORKS[engine.framework]
+    slots = (engine.max_num_seqs,) if framework.slots else None
+    sizes = engine.graph_batch_sizes or slots or _graph_sizes(spec, inputs)
+    lookahead = engine.l2_prefetch or (0 if planned is None else planned.plan.l2_lookahead)
+    host_time_s = engine.host_time + framework.sync_s * inputs.model.layers
+    options: dict[str, Any] = {
+        "parallel": spec.hardware.parallel,
+        "expert_skew": engine.expert_skew,
+        "graphs": engine.graphs,
+        "eager_launch_s": engine.eager_launch,
+        "launches_per_layer": framework.launches_per_layer,
+        "graph_sizes": sizes,
+        "graph_padding": sizes is not TRTLLM_SIZES,
+        "attention_share": None if planned is None else planned.plan.attention_share,
+    }
+    if planned is None or planned.plan.plain:
+        return StepCost(inputs.model, inputs.profile, host_time_s, lookahead, **options)
+    copy = {way: inputs.profile.copy_model(f"pcie_{way}", copy_method(spec, f"pcie_{way}")) for way in ("h2d", "d2h")}
+    return PlannedStep(inputs.model, inputs.profile, host_time_s, lookahead, plan=planned.plan, copy=copy, **options)
+
+
+def _graph_sizes(spec: ScenarioSpec, inputs: Inputs) -> tuple[int, ...]:
+    """Decode batches that the engine captures graphs of by default."""
+    engine = spec.engine
+    if engine.kind == "tensorrt_llm":
+        return TRTLLM_SIZES
+    if engine.kind == "sglang":
+        return sglang_sizes(inputs.profile.hbm_bytes, spec.hardware.tp)
+    return captured_sizes(engine.max_num_seqs, engine.max_num_batched_tokens)
