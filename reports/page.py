@@ -14,26 +14,24 @@ from reports.figures.latency import latency_figures
 from reports.figures.links import link_figures
 from reports.figures.load import engine_time, load_figures
 from reports.figures.memory import budget_table, hbm_budget
-from reports.figures.prefetch import prefetch_figures
 from reports.figures.replica_time import replica_time
 from reports.figures.slowest import slowest_figures, slowest_tables
 from reports.figures.tornado import explain_table, tornado_figures
 from reports.limits import limits
 from reports.load import RunData, section
+from reports.panels import with_panels
 from reports.provenance import provenance, trust_line
 from reports.request_tables import percentile_table, reuse_table
 from reports.tables import (
     bound_tables,
     link_tables,
     part_tables,
-    prefetch_table,
     priority_tables,
     tier_table,
     time_table,
 )
 from reports.text import NBSP, NO_VALUE, is_number, metric_value, number, percent, seconds
 from reports.verdict import verdict
-from reports.within import within_table
 
 NO_METRICS = "The summary of this run lists no metrics."
 
@@ -66,8 +64,7 @@ def render(run: RunData) -> str:
 def run_sections(run: RunData) -> list[Section]:
     """Every section with figures and tables of numbers, in the order of the page."""
     axis = time_axis(time_bins(run.start_s, run.end_s, len(run.arrivals)))
-    prefetches, inside = prefetch_table(run), within_table(run)
-    return [
+    sections = [
         Section(
             "latency",
             "Latency",
@@ -79,10 +76,9 @@ def run_sections(run: RunData) -> list[Section]:
         Section("time", "Replica time", [replica_time(run), engine_time(run, axis)], [time_table(run)]),
         Section("cache", "Cache", cache_figures(run, axis), [tier_table(run), *bound_tables(run)]),
         Section("flow", "KV bytes", [*flow_figures(run), *hbm_budget(run)], [*reuse_table(run), *budget_table(run)]),
-        *([Section("within", "Within a sequence", [], [inside])] if inside else []),
-        *([Section("prefetch", "Prefetch", prefetch_figures(run, axis), [prefetches])] if prefetches else []),
         Section("links", "Links", link_figures(run, axis), link_tables(run)),
     ]
+    return with_panels(sections, run, axis)
 
 
 def limits_section(run: RunData) -> Section:

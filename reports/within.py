@@ -3,9 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
+from reports.document import Section
+from reports.figures.base import TimeAxis
 from reports.load import RunData, section
 from reports.tables import TextTable
 from reports.text import binary_bytes, percent, seconds
+
+
+def within_panel(run: RunData, axis: TimeAxis) -> Section | None:
+    """The section of the page; None without such policies."""
+    table = within_table(run)
+    return Section("within", "Within a sequence", [], [table]) if table else None
 
 
 def within_table(run: RunData) -> TextTable | None:
