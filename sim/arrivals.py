@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
 
 import numpy as np
 
-from sim.clock import Clock
+from sim.clock import ARRIVAL_FIRST, SEND_NEXT, Clock
 from sim.invariants import ensure
 from traces.request import Request, Trace
 from traces.rows import Rows
+from traces.sending import Pace
 
 
 class Arrivals:
@@ -32,13 +34,23 @@ class Arrivals:
         self.most_under_way = 0
         self.sender_wait_s = 0.0
         """Seconds that due requests waited with their sender, in all."""
+        self.barrier_wait_s = 0.0
+        """Seconds that requests waited for others to end the round before, in all."""
         self._trace = trace
         self._rows = Rows(trace)
         self._clock = clock
         self._send = send
         self._most = trace.max_parallel
         self._waiting: deque[tuple[float, int]] = deque()
-        """(due time, index) of requests that wait for others to end."""
+        """(due time, index) of requests that are ready and wait to be sent."""
+        self._pace = None if trace.sending is None else Pace(trace.sending)
+        self._barriers: Sequence[int] = () if trace.barriers is None else trace.barriers.tolist()
+        self._unended = [] if trace.barriers is None else np.bincount(trace.barriers).tolist()
+        """Requests of each round that have not ended."""
+        self._round = 0
+        """The round that may be sent."""
+        self._behind: list[tuple[int, float, int]] = []
+        """(round, due time, index) of requests of later rounds: a heap."""
         self._releasing = False
         after = np.full(len(trace), -1) if trace.after is None or not trace.closed_loop else trace.after
         starts = after < 0
@@ -48,23 +60,29 @@ class Arrivals:
         self._followers: dict[int, list[int]] = {}
         for index in np.flatnonzero(after >= 0).tolist():
             self._followers.setdefault(int(after[index]), []).append(index)
+        self._open_round()
         self._plan_open()
 
     def ended(self, index: int) -> None:
         """Request `index` has finished, or was rejected."""
-        self.under_way -= 1
         now = self._clock.now
+        if self._pace is not None and self.under_way == self._most:
+            self._pace.held(now)
+        self.under_way -= 1
+        if self._barriers:
+            self._unended[self._barriers[index]] -= 1
+            self._open_round()
         for follower in self._followers.pop(index, ()):
             assert self._trace.delay_s is not None
             self._at(now + float(self._trace.delay_s[follower]), follower)
-        if self._waiting and not self._releasing:
-            self._releasing = True
-            self._clock.at(now, self._release)
+        if self._waiting:
+            self._release_at(now)
 
     def check(self) -> None:
         """What holds when the run is over. Raises InvariantError."""
         ensure(self.sent == len(self._trace), "requests were never sent")
         ensure(not self.under_way, "requests were sent and never ended")
+        ensure(not any(self._unended), "a round has not ended")
         ensure(self._most is None or self.most_under_way <= self._most, "too many requests were under way at a time")
 
     def _plan_open(self) -> None:
@@ -73,7 +91,7 @@ class Arrivals:
             index = self._open[self._next_open]
             self._next_open += 1
             time = float(self._trace.arrival_s[index])
-            if self._most is None:
+            if self._most is None and self._pace is None and not self._barriers:
                 self._planned = index
                 self._clock.at(time, self._send_planned)
             else:
@@ -86,21 +104,56 @@ class Arrivals:
 
     def _at(self, time: float, index: int, then: Callable[[], None] | None = None) -> None:
         def due() -> None:
-            if self._most is not None and (self.under_way >= self._most or self._waiting):
-                self._waiting.append((time, index))
+            if self._barriers and self._barriers[index] > self._round:
+                heappush(self._behind, (self._barriers[index], time, index))
             else:
-                self._dispatch(index)
+                self._ready(time, index)
             if then is not None:
                 then()
 
         self._clock.at(time, due)
 
+    def _ready(self, time: float, index: int) -> None:
+        """A request may be sent from `time` on, which is now."""
+        if self._pace is not None:
+            self._waiting.append((time, index))
+            self._release_at(self._clock.now)
+        elif self._most is not None and (self.under_way >= self._most or self._waiting):
+            self._waiting.append((time, index))
+        else:
+            self._dispatch(index)
+
+    def _open_round(self) -> None:
+        """Let the next round begin if all of the one before have ended."""
+        now = self._clock.now
+        while self._round < len(self._unended) - 1 and not self._unended[self._round]:
+            self._round += 1
+        while self._behind and self._behind[0][0] <= self._round:
+            _, time, index = heappop(self._behind)
+            self.barrier_wait_s += now - time
+            self._at(now, index)
+
+    def _release_at(self, time: float) -> None:
+        """Look at `time` what may be sent; once is enough for all that wait."""
+        if not self._releasing:
+            self._releasing = True
+            self._clock.at(time, self._release, ARRIVAL_FIRST if self._pace is None else SEND_NEXT)
+
     def _release(self) -> None:
         """Sends what may now be sent."""
         self._releasing = False
+        now, pace = self._clock.now, self._pace
         while self._waiting and (self._most is None or self.under_way < self._most):
-            due_s, index = self._waiting.popleft()
-            self.sender_wait_s += self._clock.now - due_s
+            place = 0
+            if pace is not None:
+                if (earliest := pace.earliest(now)) > now:
+                    self._release_at(earliest)
+                    return
+                pace.sent(now)
+                place = pace.chosen(len(self._waiting))
+            due_s, index = self._waiting[place]
+            del self._waiting[place]
+            self.sender_wait_s += now - due_s
             self._dispatch(index)
 
     def _dispatch(self, index: int) -> None:

@@ -11,8 +11,10 @@ from typing import Any
 import simpy
 
 ARRIVAL_FIRST = 1
-STEP_LAST = 2
-"""At equal times, arrivals and finished copies are handled before the engine decides its next step."""
+SEND_NEXT = 2
+STEP_LAST = 3
+"""At equal times, arrivals and finished copies are handled before senders choose among what is ready, and both before
+the engine decides its next step."""
 
 
 class Clock(simpy.Environment):

@@ -166,6 +166,27 @@ TURNS = (
     Field("hit_tokens", "Reused", "tokens", "Those of them that were reused instead of computed, by tier."),
 )
 
+ROUNDS = (
+    Field("round", "Round", "", "Place of the requests in their conversations, from 1."),
+    Field("and_later", "And later", "", "True for the last row if it holds later rounds too."),
+    Field("requests", "Requests", "", "Finished requests of that round."),
+    Field("start_s", "Start", "s", "When the first of them was sent."),
+    Field("end_s", "End", "s", "When the last of them ended."),
+    Field("input_tokens", "Prompt tokens", "tokens", "Prompt tokens of those requests."),
+    Field("hit_tokens", "Reused", "tokens", "Those of them that were reused instead of computed, by tier."),
+    Field("hit_ratio", "Hit ratio", "ratio", "Reused tokens of all tiers / prompt tokens."),
+    Field(
+        "unlimited_hit_ratio",
+        "Hit ratio of unlimited tiers",
+        "ratio",
+        "The same if nothing were ever evicted and all replicas shared it, in whole blocks of the engine.",
+    ),
+    Field("ttft_ms", "TTFT", "ms", "From sending to the first token: mean and percentiles of the round."),
+    Field("requests_per_s", "Requests/s", "1/s", "Requests of the round / the time from its start to its end."),
+    Field("input_tokens_per_s", "Prompt tokens/s", "tokens/s", "Prompt tokens over the same time."),
+    Field("output_tokens_per_s", "Output tokens/s", "tokens/s", "Output tokens over the same time."),
+)
+
 BOUND = (
     Field("load_recompute_s", "Load + compute", "s", "Seconds to load and to compute the run's prompts, one by one."),
     Field("load_s", "Load", "s", "The part of it that loads what tiers had, over links that nothing else uses."),
@@ -184,6 +205,7 @@ GROUPS: dict[str, tuple[Field, ...]] = {
     "attribution": ATTRIBUTION,
     "prefetch": PREFETCH,
     "turns": TURNS,
+    "rounds": ROUNDS,
     "bound": BOUND,
 }
 

@@ -22,6 +22,7 @@ from sim.lost_reuse import computed_again
 from sim.provenance import profile_summary
 from sim.quantiles import latency_ms, pick
 from sim.queues import queue_lengths
+from sim.rounds_summary import by_round
 from sim.tables import numbers
 from sim.time_split import time_split
 from sim.turns import by_turn
@@ -40,6 +41,7 @@ def summarize(
     count = int(finished.sum())
     duration = _duration(columns)
     span = duration + float(columns["arrival_s"].min(initial=0.0))
+    again = computed_again(cluster.trace, columns, spec.engine.block_tokens)
     by_name = dict(zip(cluster.tier_names, cluster.tiers, strict=True))
     summary: dict[str, Any] = {
         "schema": SCHEMA,
@@ -57,7 +59,7 @@ def summarize(
             "input_tokens_per_s": _rate(int(columns["input_tokens"][finished].sum()), duration),
             "output_tokens_per_s": _rate(int(columns["output_tokens"][finished].sum()), duration),
         },
-        "prefix": _prefix(cluster, columns, finished),
+        "prefix": _prefix(cluster, columns, finished, again),
         "tiers": {tier.name: _tier(by_name[tier.name]) for tier in spec.tiers},
         "links": _links(cluster, duration),
         "time": _time(cluster, span),
@@ -65,6 +67,8 @@ def summarize(
         "queue": queue_lengths(requests, cluster.preemptions, span),
         "preemptions": sum(len(r.batch.preemptions) for r in cluster.replicas),
     }
+    if rounds := by_round(cluster, columns, finished, again):
+        summary["rounds"] = rounds
     if (of_sequences := within(cluster)) is not None:
         summary["within"] = of_sequences
         add_to_links(cluster, summary["links"], duration)
@@ -96,6 +100,8 @@ def summarize(
         summary["trace"]["closed_loop"] = True
         summary["trace"]["max_parallel"] = inputs.trace.max_parallel
         summary["trace"]["sender_wait_s"] = cluster.arrivals.sender_wait_s
+        if inputs.trace.barriers is not None:
+            summary["trace"]["barrier_wait_s"] = cluster.arrivals.barrier_wait_s
     if cluster.restored:
         summary["warm_start"] = {
             tier: {"restored_blocks": restored, "left_out_blocks": left_out}
@@ -150,11 +156,12 @@ def _itl(cluster: Cluster) -> dict[str, float | None]:
     return {name: None if value != value else 1e3 * value for name, value in zip(names, values, strict=True)}
 
 
-def _prefix(cluster: Cluster, columns: dict[str, np.ndarray], finished: np.ndarray) -> dict[str, Any]:
+def _prefix(
+    cluster: Cluster, columns: dict[str, np.ndarray], finished: np.ndarray, again: np.ndarray | None
+) -> dict[str, Any]:
     hits = {tier.name: int(columns[f"hit_{tier.name}_tokens"].sum()) for tier in cluster.scenario.spec.tiers}
     total = int(columns["input_tokens"][finished].sum())
     turns = by_turn(columns, finished, cluster.tier_names)
-    again = computed_again(cluster.trace, columns, cluster.scenario.spec.engine.block_tokens)
     return {
         "input_tokens": total,
         "hit_ratio": sum(hits.values()) / total if total else 0.0,

@@ -40,7 +40,7 @@ def limit_sessions(trace: Trace, n: int) -> Trace:
 
 
 def rate_scale(trace: Trace, factor: float) -> Trace:
-    """Arrivals `factor` times as fast: gaps and think times are divided by it, the first arrival stays.
+    """Arrivals `factor` times as fast: gaps, think times and pauses of senders are divided by it, the first stays.
 
     Raises InputError.
     """
@@ -53,7 +53,11 @@ def rate_scale(trace: Trace, factor: float) -> Trace:
         moved = first + (trace.arrival_s - first) / factor
     if not np.isfinite(moved).all():
         raise InputError("arrivals would leave the range of numbers", path="rate_scale", found=factor)
-    return replace(trace, arrival_s=moved, delay_s=None if trace.delay_s is None else trace.delay_s / factor)
+    sending = trace.sending
+    if sending is not None and sending.rate is not None:
+        sending = replace(sending, rate=sending.rate * factor)
+    delay_s = None if trace.delay_s is None else trace.delay_s / factor
+    return replace(trace, arrival_s=moved, delay_s=delay_s, sending=sending)
 
 
 def spread_arrivals(trace: Trace, window_s: float, seed: int) -> Trace:

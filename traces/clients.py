@@ -16,7 +16,11 @@ SOURCE: the parameters are those of three load generators of serving engines, un
 | input_tokens | prompt_input.num_tokens | --request-length | a short question |
 | output_tokens | prompt_output.num_tokens | --output-length | --answer-len |
 | max_parallel | clients | --max-parallel | users |
+| ready_queue | fifo | --ready-queue-policy (random) | fifo |
+| request_rate | none | --request-rate (over all clients) | none |
+| request_gaps | | --distribution | |
 | think_time | --request-rate per client | 0 s, but sending is paced | --num-users / --qps less the service time |
+SGLang's first messages have --request-length tokens, later ones --sub-question-input-length if that is given.
 """
 
 from __future__ import annotations
@@ -26,22 +30,21 @@ import json
 from typing import Annotated, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from hw_profiles.errors import InputError
 from hw_profiles.units import Seconds
 from traces.draws import Numbers, Times
 from traces.random import stream
 from traces.request import Floats, Ints, Trace
+from traces.sending import Many, SenderSpec
 
 VERSION = 1  # part of the content hash: raise it when the same parameters give another trace
 MOST_REQUESTS = 10_000_000
 MOST_BLOCKS = 500_000_000
 
-Many = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 
-
-class ClientsSpec(BaseModel):
+class ClientsSpec(SenderSpec):
     """Closed-loop clients; the defaults are those of SGLang's bench_multiturn.py, without its pacing.
 
     clients             how many, each with one request at a time
@@ -53,13 +56,13 @@ class ClientsSpec(BaseModel):
     output_tokens       tokens of each answer
     think_time          from the end of an answer to the next message
     ramp_up             the first messages of the clients are spread evenly over this time
-    max_parallel        requests under way at a time, over all clients; others wait at their client, first come first
-                        served, before they are sent: no part of TTFT (default: as many as there are clients)
+    barrier             nobody begins a round before all clients have ended the one before; rounds count on over the
+                        conversations of a client
+    max_parallel, ready_queue, request_rate, request_gaps   how what is ready is sent (traces.sending), over all clients
     block_tokens        tokens of a prefix block: what the hash ids count; a multiple of the engine's block
     seed                fixes lengths and think times whatever the seed of the scenario is
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     clients: Many
     conversations: Many = 1
     rounds: Numbers = Numbers(distribution="constant", mean=5)
@@ -69,7 +72,7 @@ class ClientsSpec(BaseModel):
     output_tokens: Numbers = Numbers(distribution="constant", mean=64)
     think_time: Times = Times(distribution="constant", mean=0.0)
     ramp_up: Seconds = 0.0
-    max_parallel: Many | None = None
+    barrier: Annotated[bool, Field(strict=True)] = False
     block_tokens: Annotated[int, Field(strict=True, ge=1, le=65_536)] = 16
     seed: Annotated[int, Field(strict=True, ge=0)] | None = None
 
@@ -131,6 +134,8 @@ def converse(spec: ClientsSpec, seed: int) -> Trace:
         delay_s=delay_s,
         closed_loop=True,
         max_parallel=spec.max_parallel,
+        sending=spec.sending(seed),
+        barriers=np.arange(n) - np.flatnonzero(opens)[client] if spec.barrier else None,
     )
     return trace.select(np.argsort(arrival_s, kind="stable")).validate()
 

@@ -13,18 +13,17 @@ from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from hw_profiles.errors import InputError
 from hw_profiles.units import Seconds
 from traces.draws import Times
 from traces.random import stream
 from traces.request import Floats, Ints, Trace
+from traces.sending import Many, SenderSpec
 
-Many = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 
-
-class ClosedLoopSpec(BaseModel):
+class ClosedLoopSpec(SenderSpec):
     """How recorded conversations are replayed in a closed loop; `closed_loop: true` is this with nothing set.
 
     think_time    from the end of a turn to the next one, in place of what the trace says
@@ -33,15 +32,13 @@ class ClosedLoopSpec(BaseModel):
                   request of the one before has ended; conversation k is client k mod `clients`'. Not given: each begins
                   as recorded
     session_rate  conversations begin as a Poisson process of this rate (1/s), in the recorded order
-    max_parallel  requests under way at a time; others wait with their sender, which is no part of TTFT
+    max_parallel, ready_queue, request_rate, request_gaps   how what is ready is sent (traces.sending)
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     think_time: Times | None = None
     max_think: Seconds | None = None
     clients: Many | None = None
     session_rate: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
-    max_parallel: Many | None = None
 
     @model_validator(mode="after")
     def _one_start(self) -> ClosedLoopSpec:
@@ -76,6 +73,7 @@ def close_loop(trace: Trace, spec: ClosedLoopSpec, seed: int) -> Trace:
         delay_s=delay_s[order],
         closed_loop=True,
         max_parallel=spec.max_parallel,
+        sending=spec.sending(seed),
     ).validate()
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hw_profiles.errors import InputError
+from traces.sending import Sending
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -62,8 +63,9 @@ COLUMNS = {
     "after": np.int64,
     "delay_s": np.float64,
     "priorities": np.int64,
+    "barriers": np.int64,
 }
-OPTIONAL = ("session_ids", "turns", "after", "delay_s", "priorities")
+OPTIONAL = ("session_ids", "turns", "after", "delay_s", "priorities", "barriers")
 """Columns that a trace may lack; `after` and `delay_s` come together."""
 
 
@@ -102,6 +104,10 @@ class Trace:
     possible (every request before it served in no time). `max_parallel`: at most so many requests are under way at a
     time, others wait with their sender; None: any number.
 
+    `sending`: which of the requests that are ready is sent next, and at what pace (traces.sending); None: at once, in
+    the order in which they became ready. `barriers` int64[n], of a closed loop: rounds, from 0; no request of one is
+    sent before all those of the rounds before it have ended; None: there are none.
+
     `priorities` int64[n]: what the engine serves first, lower ones before higher ones; None: all are alike.
     """
 
@@ -122,6 +128,8 @@ class Trace:
     closed_loop: bool = False
     max_parallel: int | None = None
     priorities: Ints | None = None
+    sending: Sending | None = None
+    barriers: Ints | None = None
 
     def __post_init__(self) -> None:
         for column, dtype in COLUMNS.items():
@@ -244,6 +252,7 @@ class Trace:
             after=None if links is None else links[0],
             delay_s=None if links is None else links[1],
             priorities=None if self.priorities is None else self.priorities[rows],
+            barriers=None if self.barriers is None else self.barriers[rows],
         )
 
     def without_prefixes(self) -> Trace:
@@ -291,4 +300,7 @@ class Trace:
         known = np.isfinite(self.delay_s) & (self.delay_s >= 0)
         yield np.where(linked, known | np.isnan(self.delay_s), np.isnan(self.delay_s)), "delay_s must be >= 0 or NaN"
         if self.closed_loop:
+            if self.barriers is not None:
+                rising = ~linked | (self.barriers > self.barriers[self.after])
+                yield (self.barriers >= 0) & rising, "a request must be of a later round than the one it waits for"
             yield known | ~linked, "a closed loop needs the delay_s of every request with after"

@@ -94,6 +94,7 @@ class TraceSpec(BaseModel):
             or self.arrival_rate is not None
             or bool(self.stagger_sessions or self.spread_arrivals)
             or (loop is not None and (loop.session_rate is not None or loop.think_time is not None))
+            or (loop is not None and loop.sending(0) is not None)
             or (self.priority is not None and self.priority.by in DRAWN)
         )
 

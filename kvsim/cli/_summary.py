@@ -6,7 +6,7 @@ out only if it is 0 throughout.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kvsim.cli._print import Column, line, table
@@ -29,6 +29,9 @@ STATISTICS = ("mean", "p50", "p90", "p95", "p99", "max")
 TIER_COLUMNS = ("capacity_bytes", "peak_bytes", "stored_bytes", "loaded_bytes", "evicted_bytes", "never_loaded_bytes")
 MORE_TIER_COLUMNS = ("moved_bytes", "passed_bytes", "expired_blocks", "refused_bytes", "prefetched_bytes")
 """Shown where any tier has some."""
+
+MOST_ROUNDS = 12
+"""Rounds of a closed loop in its line."""
 
 Row = tuple[str, ...]
 """Cells of a row; missing ones at its end are empty."""
@@ -58,6 +61,8 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     turns = _turns(summary["prefix"])
     if turns:
         line(turns)
+    if "rounds" in summary:
+        line(_rounds(summary["rounds"]))
 
 
 def _print_bands(summary: Mapping[str, Any]) -> None:
@@ -176,6 +181,17 @@ def _turns(prefix: Mapping[str, Any]) -> str:
         for turn in prefix.get("turns", ())
     ]
     return f"prefix hits by turn of the conversation: {', '.join(parts)}" if parts else ""
+
+
+def _rounds(rounds: Sequence[Mapping[str, Any]]) -> str:
+    """Mean TTFT by round, the first MOST_ROUNDS of them and the last."""
+    shown = [*rounds[: MOST_ROUNDS - 1], rounds[-1]] if len(rounds) > MOST_ROUNDS else rounds
+    parts = [
+        f"{row['round']}{'+' if row['and_later'] else ''}: {_plain(seconds(row['ttft_ms']['mean'] / 1e3))}"
+        for row in shown
+        if row["requests"]
+    ]
+    return f"mean TTFT by round: {', '.join(parts)}"
 
 
 def _plain(text: str) -> str:

@@ -21,13 +21,14 @@ from reports.figures.base import (
     y_axis,
 )
 from reports.figures.load import sample_series
+from reports.figures.rounds import rounds_figure
 from reports.load import Floats, RunData, section
 from reports.text import binary_bytes, binary_unit, is_number, number, percent, tier_label
 
 
 def cache_figures(run: RunData, axis: TimeAxis) -> list[Figure]:
     """The cache section, top to bottom."""
-    turns = hits_by_turn(run)
+    turns = rounds_figure(run) or hits_by_turn(run)
     occupied = (occupancy(run, axis, tier) for tier in run.tiers)
     return [*token_sources(run, axis), *([turns] if turns else []), *occupied]
 

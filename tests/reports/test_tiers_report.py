@@ -7,7 +7,7 @@ from kvsim import Scenario
 from kvsim.cli._summary import print_summary
 from reports.bins import time_bins
 from reports.figures.base import time_axis
-from reports.figures.cache import cache_figures
+from reports.figures.cache import cache_figures, hits_by_turn
 from reports.figures.links import away, link_figures, link_order
 from reports.figures.load import engine_time
 from reports.figures.prefetch import prefetch_figures
@@ -154,8 +154,8 @@ def test_waits_for_loads_are_where_they_were(tmp_path):
     assert total == pytest.approx(run.summary["time"]["load_wait_s"], rel=1e-2)
 
 
-def test_hits_by_turn_are_those_of_the_requests(run, axis):
-    (figure,) = [f for f in cache_figures(run, axis) if f.key == "hit-turns"]
+def test_hits_by_turn_are_those_of_the_requests(run):
+    figure = hits_by_turn(run)
     by_tier = {t["name"]: t for t in figure.data}
     assert list(by_tier) == [tier_label(tier) for tier in TIERS]
     assert by_tier["HBM"]["x"][0] == "1"
@@ -168,6 +168,19 @@ def test_hits_by_turn_are_those_of_the_requests(run, axis):
         third = frame[2]
         share = 100 * third["hit_tokens"][tier] / third["input_tokens"]
         assert by_tier[tier_label(tier)]["y"][2] == pytest.approx(share, rel=1e-3)
+
+
+def test_a_closed_loop_shows_hits_and_ttft_by_round(run, axis):
+    (figure,) = [f for f in cache_figures(run, axis) if f.key in ("rounds", "hit-turns")]
+    assert figure.key == "rounds"
+    drawn, rounds = {t["name"]: t for t in figure.data}, run.summary["rounds"]
+    assert drawn["HBM"]["x"] == [str(row["round"]) for row in rounds]
+    for place, row in enumerate(rounds):
+        stacked = sum(drawn[tier_label(tier)]["y"][place] for tier in TIERS)
+        assert stacked == pytest.approx(100 * row["hit_ratio"], rel=1e-3, abs=1e-3)
+        assert drawn["unlimited tiers"]["y"][place] == pytest.approx(100 * row["unlimited_hit_ratio"], rel=1e-3)
+        for statistic in ("mean", "p50", "p90", "p99"):
+            assert drawn[f"TTFT {statistic}"]["y"][place] == pytest.approx(row["ttft_ms"][statistic], rel=1e-3)
 
 
 def test_prefetches_are_accounted_for(run, axis):
@@ -186,7 +199,7 @@ def test_prefetches_are_accounted_for(run, axis):
 
 def test_the_page_has_every_table_and_says_where_waits_are(run_dir):
     page = write_run_report(run_dir).read_text(encoding="utf-8")
-    for key in ("request-parts", "replica-time", "tier-accounts", "prefetches", "link-bytes", "hit-turns"):
+    for key in ("request-parts", "replica-time", "tier-accounts", "prefetches", "link-bytes", "rounds"):
         assert f'id="{key}"' in page
     assert "closed loop, 6 at a time" in page
     assert "that is all that loading costs it" in page
