@@ -185,7 +185,7 @@ METRICS: tuple[Metric, ...] = (
         "Sender wait, mean",
         "ms",
         "",
-        "Mean time that a request of a closed loop was ready, and its sender had to wait for one of max_parallel places "
+        "Mean time that a request of a closed loop was ready, and its sender had to wait for a place of max_parallel "
         "or for the request rate; in no latency.",
         lambda s: 1e3 * s["trace"]["sender_wait_s"] / max(1, s["requests"]["arrived"]),
         lambda s: s["trace"].get("closed_loop", False),
