@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,7 @@ def build_policy(family: str, spec: Mapping[str, Any], *args: Any, base_dir: Pat
         raise InputError(f"{name} failed: {type(error).__name__}: {error} ({place})", path=path) from None
 
 
-def policy_options(cls: type, *, skip: int = 0) -> dict[str, Any]:
+def policy_options(cls: Callable[..., Any], *, skip: int = 0) -> dict[str, Any]:
     """Options of a policy class with their defaults: its constructor's arguments after the first `skip` ones."""
     parameters = list(inspect.signature(cls).parameters.values())[skip:]
     return {p.name: p.default for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}

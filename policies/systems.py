@@ -1,250 +1,45 @@
-"""Systems of the field by name: what each is made of, by policy family, and what of the engine comes with it.
+"""Systems of the field by name: what each is made of, by policy family, and what of the scenario comes with it.
 
 A scenario names them under `policies`: `arkvale`, `[think, kivi]`, `{name: arkvale, budget: 4096}` (options of one), or
-`{system: arkvale, eviction: lru}` beside families. The resolved scenario has what they expand to.
+`{system: arkvale, eviction: lru}` beside families. The resolved scenario has what they expand to. Systems across
+sequences also set up tiers, links and the engine (`policies.tiers_of_systems`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from hw_profiles.errors import InputError
 from policies.build import policy_options
+from policies.system import Setup, System
+from policies.systems_across import ACROSS
+from policies.systems_within import WITHIN
 from policies.tables import ARCHITECTURE, SEQUENCE_FAMILIES
 
 SEVERAL = ("kv_format",)
 """Families of which several policies apply one after the other."""
 
-
-@dataclass(frozen=True)
-class System:
-    """One row: what it does in a line, where that is published, policies by family, settings of the engine."""
-
-    about: str
-    source: str
-    policies: Mapping[str, Any] = field(default_factory=dict)
-    engine: Mapping[str, Any] = field(default_factory=dict)
+SYSTEMS: dict[str, System] = {**WITHIN, **ACROSS}
 
 
-SYSTEMS: dict[str, System] = {
-    "full": System("everything stays in HBM and every step reads all of it: the baseline", "vLLM"),
-    "arkvale": System(
-        "pages in host memory, those that matter in HBM, recalled by their digests",
-        "Chen et al., NeurIPS 2024; pku-liang/ArkVale",
-        {"selection": "arkvale"},
-    ),
-    "infinigen": System(
-        "all KV in host memory, the keys of the next layer guessed and fetched a layer ahead",
-        "Lee et al., OSDI 2024 (arXiv 2406.19707)",
-        {"selection": "infinigen"},
-    ),
-    "pqcache": System(
-        "all KV in host memory, product-quantised keys choose tokens, a GPU cache of blocks",
-        "Zhang et al., SIGMOD 2025 (arXiv 2407.12820)",
-        {"selection": "pqcache"},
-    ),
-    "kcache": System(
-        "keys in HBM, values in host memory, the N best fetched", "arXiv 2404.18057", {"selection": "kcache"}
-    ),
-    "quest": System(
-        "everything in HBM, each step reads the best pages by the bounds of their keys",
-        "Tang et al., ICML 2024 (arXiv 2406.10774)",
-        {"selection": "quest"},
-    ),
-    "zipvl": System(
-        "only the tokens that hold a share of the attention attend in the prompt; others are dropped or packed",
-        "He et al. (arXiv 2410.08584)",
-        {"selection": "zipvl"},
-    ),
-    "l2_prefetch": System(
-        "KV blocks are requested into L2 ahead of decode attention", "arXiv 2504.06319", {"prefetch": "l2"}
-    ),
-    "flexgen": System(
-        "KV in host memory, each layer's loaded beside the layer before",
-        "Sheng et al., ICML 2023 (arXiv 2303.06865)",
-        {"offload": "flexgen"},
-    ),
-    "host_kv": System(
-        "KV in host memory, loaded layer by layer: what selection saves over",
-        "the baseline of the offloading systems",
-        {"offload": "host_kv"},
-    ),
-    "uvm": System(
-        "KV in over-subscribed unified memory, faulted in",
-        "CUDA unified memory; baseline of arXiv 2406.19707",
-        {"offload": "uvm"},
-    ),
-    "h2o": System(
-        "heavy hitters and the newest tokens in a fixed budget",
-        "Zhang et al., NeurIPS 2023 (arXiv 2306.14048)",
-        {"retention": "h2o"},
-    ),
-    "streaming_llm": System(
-        "attention sinks and a rolling window",
-        "Xiao et al., ICLR 2024 (arXiv 2309.17453)",
-        {"retention": "streaming_llm"},
-    ),
-    "snapkv": System(
-        "the part of the prompt that its end attends, and all of the answer",
-        "Li et al., NeurIPS 2024 (arXiv 2404.14469)",
-        {"retention": "snapkv"},
-    ),
-    "less": System(
-        "a sparse policy with a low-rank state of what it drops",
-        "Dong et al., ICML 2024 (arXiv 2402.09398)",
-        {"retention": "less"},
-    ),
-    "elastic": System(
-        "a share of all tokens seen; those of the prompt are merged into the kept ones",
-        "Liu et al., ECCV 2024 (arXiv 2407.18121)",
-        {"retention": "elastic"},
-    ),
-    "scissorhands": System(
-        "a fixed budget, cut in bursts by how rarely tokens mattered of late",
-        "Liu et al., NeurIPS 2023 (arXiv 2305.17118)",
-        {"retention": "scissorhands"},
-    ),
-    "corm": System(
-        "no budget: what any of the last queries cared for stays",
-        "Dai et al. (arXiv 2404.15949)",
-        {"retention": "corm"},
-    ),
-    "snapstream": System(
-        "rows of fixed size: sinks, what the prompt's end attended, a ring of the newest",
-        "Li et al. (arXiv 2511.03092)",
-        {"retention": "snapstream"},
-    ),
-    "bct": System(
-        "a trained cache of so many slots, whatever the context",
-        "arXiv 2411.15785",
-        {"retention": "bct"},
-    ),
-    "lacache": System(
-        "other parts of the past in each layer, by a ladder, thinned out as it fills",
-        "Shi et al., ICML 2025 (arXiv 2507.14204)",
-        {"retention": "lacache"},
-    ),
-    "kvcrush": System(
-        "SnapKV with representatives of what it would drop",
-        "Jha et al., ACML 2025 (arXiv 2503.00022)",
-        {"retention": "kvcrush"},
-    ),
-    "xkv": System(
-        "a budget divided over layers by their worth",
-        "Li et al. (arXiv 2412.05896)",
-        {"retention": "xkv"},
-    ),
-    "zigzagkv": System(
-        "a budget divided over layers by how many tokens they need",
-        "Zhong et al., COLING 2025 (arXiv 2412.09036)",
-        {"retention": "zigzagkv"},
-    ),
-    "baklava": System(
-        "a budget divided over heads by a profile of the model",
-        "Gulhan et al. (arXiv 2502.13176)",
-        {"retention": "baklava"},
-    ),
-    "audiokv": System(
-        "a budget divided over heads by how they follow speech, votes smoothed",
-        "arXiv 2604.06694",
-        {"retention": "audiokv"},
-    ),
-    "kivi": System(
-        "2-bit keys per channel and values per token",
-        "Liu et al., ICML 2024 (arXiv 2402.02750)",
-        {"kv_format": ["kivi"]},
-    ),
-    "quarot": System(
-        "4-bit weights, activations and KV behind Hadamard rotations",
-        "Ashkboos et al., NeurIPS 2024 (arXiv 2404.00456)",
-        {"kv_format": [{"name": "quarot", "activations": True}]},
-        {"weights_dtype": "w4a4"},
-    ),
-    "zipcache": System(
-        "salient tokens in 4 bits, others in 2",
-        "He et al., NeurIPS 2024 (arXiv 2405.14256)",
-        {"kv_format": ["zipcache"]},
-    ),
-    "think": System(
-        "keys without their least important channels",
-        "Xu et al., ICLR 2025 (arXiv 2407.21018)",
-        {"kv_format": ["think"]},
-    ),
-    "kvcomp": System(
-        "quantised with a bounded error, then Huffman-coded",
-        "Jiang et al. (arXiv 2509.00579)",
-        {"kv_format": ["kvcomp"]},
-    ),
-    "cachemir": System(
-        "KV and inference in homomorphic encryption: a model of operation counts",
-        "Yu et al. (arXiv 2602.11470)",
-        {"kv_format": ["cachemir"]},
-    ),
-    "fp8": System(
-        "8-bit floating point",
-        "vLLM, quantized KV cache",
-        {"kv_format": ["fp8"]},
-    ),
-    "int8": System(
-        "8-bit integers",
-        "LMDeploy, KV cache quantisation",
-        {"kv_format": ["int8"]},
-    ),
-    "int4": System(
-        "4-bit integers in groups",
-        "FlexGen (arXiv 2303.06865), section 5",
-        {"kv_format": ["int4"]},
-    ),
-    "cla": System(
-        "neighbouring layers share their KV", "Brandon et al., NeurIPS 2024 (arXiv 2405.12981)", {"architecture": "cla"}
-    ),
-    "lckv": System(
-        "all layers read the KV of the top layer", "Wu and Tu, ACL 2024 (arXiv 2405.10637)", {"architecture": "lckv"}
-    ),
-    "cross_layer": System(
-        "one of nine ways to share KV between layers",
-        "Wu et al., NAACL 2025 (arXiv 2410.14442)",
-        {"architecture": "cross_layer"},
-    ),
-    "yoco": System(
-        "one global cache for the upper half of the layers",
-        "Sun et al., NeurIPS 2024 (arXiv 2405.05254)",
-        {"architecture": "yoco"},
-    ),
-    "block_transformer": System(
-        "global layers once per block of tokens, local layers inside of it",
-        "Ho et al., NeurIPS 2024 (arXiv 2406.02657)",
-        {"architecture": "block_transformer"},
-    ),
-    "gqa": System(
-        "fewer KV heads, each for a group of query heads",
-        "Ainslie et al., EMNLP 2023 (arXiv 2305.13245)",
-        {"architecture": "gqa"},
-    ),
-    "mqa": System(
-        "one KV head",
-        "Shazeer (arXiv 1911.02150)",
-        {"architecture": "mqa"},
-    ),
-    "mla": System(
-        "a latent for all heads",
-        "DeepSeek-V2 (arXiv 2405.04434), section 2.1",
-        {"architecture": "mla"},
-    ),
-}
+class Expansion(NamedTuple):
+    """What `policies: value` stands for: policies by family, settings of the engine, and what systems across
+    sequences set up, by name."""
+
+    policies: dict[str, Any]
+    engine: dict[str, Any]
+    setups: dict[str, Setup]
 
 
-def expand(value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Policies by family and settings of the engine that `policies: value` stands for.
+def expand(value: Any) -> Expansion:
+    """Policies by family, settings of the engine and setups that `policies: value` stands for.
 
     `value` is a system's name, {name: system, option: value}, a list of these, or a mapping by family that may have
     `system` (one of the former) beside families. Raises InputError for unknown names, options that no policy of the
     system has, and two systems (or a system and a family) that contradict each other.
     """
-    policies: dict[str, Any] = {}
-    engine: dict[str, Any] = {}
+    made = Expansion({}, {}, {})
     if isinstance(value, Mapping) and "name" not in value:
         named = value.get("system", [])
         own = {family: given for family, given in value.items() if family != "system"}
@@ -252,11 +47,8 @@ def expand(value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         named, own = value, {}
     for item in named if isinstance(named, list) else [named]:
         name, options = _named(item)
-        system = SYSTEMS[name]
-        _merge(policies, _with_options(name, system, options), name)
-        for key, setting in system.engine.items():
-            if engine.setdefault(key, setting) != setting:
-                raise InputError(f"{name} needs engine.{key}: {setting}", found=f"another system has {engine[key]}")
+        _add(made, name, SYSTEMS[name], options)
+    policies = made.policies
     for family, given in own.items():
         if family in SEVERAL and family in policies:
             policies[family] = [*policies[family], *(given if isinstance(given, list) else [given])]
@@ -264,7 +56,36 @@ def expand(value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
             raise InputError("the system has a policy of this family already", path=family, found=given)
         else:
             policies[family] = given
-    return policies, engine
+    return made
+
+
+def _add(made: Expansion, name: str, system: System, options: Mapping[str, Any]) -> None:
+    engine = system.engine
+    if system.setup is None:
+        _merge(made.policies, _with_options(name, system, options), name)
+    else:
+        setup = made.setups[name] = _set_up(name, system, options)
+        _merge(made.policies, setup.policies, name)
+        engine = setup.engine
+    for key, setting in engine.items():
+        if made.engine.setdefault(key, setting) != setting:
+            raise InputError(f"{name} needs engine.{key}: {setting}", found=f"another system has {made.engine[key]}")
+
+
+def _set_up(name: str, system: System, options: Mapping[str, Any]) -> Setup:
+    """What a system across sequences makes of its options."""
+    assert system.setup is not None
+    allowed = policy_options(system.setup)
+    for key, setting in options.items():
+        if key not in allowed:
+            raise InputError(f"{name} has no such option", path=key, found=setting, allowed=allowed, near=allowed)
+    try:
+        return system.setup(**options)
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
+        option, colon, problem = str(error).partition(": ")
+        raise InputError(problem if colon else str(error), path=option if colon else None) from None
 
 
 def _named(item: Any) -> tuple[str, dict[str, Any]]:

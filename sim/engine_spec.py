@@ -23,11 +23,13 @@ class LoadingSpec(Spec):
     """How a cached prefix comes to HBM when its request is scheduled.
 
     mode    blocking: the request waits for all of it while others run. layerwise: its prefill starts at once, each
-            layer when its part has arrived, and the batch waits with it (vLLM's connectors: wait_for_layer_load)
+            layer when its part has arrived, and the batch waits with it (vLLM's connectors: wait_for_layer_load).
+            synchronous: the step that begins its prefill starts when all of it has arrived, and the batch waits with it
+            (LMCache's default under vLLM: start_load_kv ahead of the forward pass)
     choose  always: everything that a tier has is loaded. by_cost: as much of the prefix as is faster than computing it
     """
 
-    mode: Literal["blocking", "layerwise"] = "blocking"
+    mode: Literal["blocking", "layerwise", "synchronous"] = "blocking"
     choose: Literal["always", "by_cost"] = "always"
 
 
@@ -43,6 +45,8 @@ class EngineSpec(Spec):
     prefix_caching   false: requests share nothing, and no KV outlives its request
     host_time        time per step that the GPU waits for the host; 0 s assumes asynchronous scheduling hides it
     loading          how cached prefixes are loaded
+    offload_answers  blocks of answers are stored in tiers behind HBM as those of prompts are; false: prompts alone
+                     (LMCache's save_decode_cache), though an answer stays in HBM until it is evicted
     kv_layout        what is contiguous in memory and so one copy: a block of all layers, of one layer, or of the keys
                      or values of one layer
     l2_prefetch      KV per layer that is prefetched into L2 ahead of decode attention (sim.cost.l2_prefetch); 0: none
@@ -75,6 +79,7 @@ class EngineSpec(Spec):
     prefix_caching: Annotated[bool, Field(strict=True)] = True
     host_time: Seconds = 0.0
     loading: LoadingSpec = LoadingSpec()
+    offload_answers: Annotated[bool, Field(strict=True)] = True
     kv_layout: Literal["block", "layer", "layer_kv"] = "block"
     l2_prefetch: Bytes = 0
     weights_dtype: str | None = None

@@ -49,7 +49,7 @@ class PoliciesSpec(Spec):
     @classmethod
     def _families(cls, value: Any) -> Any:
         if isinstance(value, str | list) or (isinstance(value, dict) and {"name", "system"} & value.keys()):
-            value, _ = expand(value)
+            value = expand(value).policies
         if isinstance(value, dict):
             value = dict(value)
             for family, table in (("offload", SEQUENCE_OFFLOAD), ("prefetch", SEQUENCE_PREFETCH)):

@@ -13,13 +13,13 @@ from pydantic import Field, model_validator
 
 from hw_profiles.errors import InputError
 from hw_profiles.units import Rate, Seconds
-from policies.systems import expand
 from policies.tables import WITHIN
 from sim.cost.parallel import Parallel
 from sim.engine_spec import EngineSpec
 from sim.framework_spec import shares_nothing
 from sim.policies_spec import PoliciesSpec, names_of
 from sim.spec_base import Count, PolicySpec, Spec, resolved_path
+from sim.system_spec import with_systems
 from sim.tier_spec import LinkSpec, TierSpec, check_ways
 from traces.spec import TraceSpec
 
@@ -90,22 +90,10 @@ class ScenarioSpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _systems(cls, value: Any) -> Any:
-        """What systems need of the engine, in the place of its defaults."""
+        """What systems set up: the engine, tiers and links they work with, in the place of defaults."""
         if not isinstance(value, dict) or "policies" not in value:
             return value
-        try:
-            policies, settings = expand(value["policies"])
-        except InputError as error:
-            raise error.at(path="policies") from None
-        engine = value.get("engine")
-        if settings and (engine is None or isinstance(engine, dict)):
-            given = engine or {}
-            for key, setting in settings.items():
-                if given.get(key, setting) != setting:
-                    problem = f"the system under `policies` needs {key}: {setting}"
-                    raise InputError(problem, path=f"engine.{key}", found=given[key])
-            value = {**value, "engine": {**settings, **given}}
-        return {**value, "policies": policies}
+        return with_systems(value)
 
     @model_validator(mode="after")
     def _within(self) -> ScenarioSpec:

@@ -11,7 +11,8 @@ import yaml
 
 from hw_profiles.devices import list_devices, load_device
 from hw_profiles.errors import InputError
-from policies.systems import SYSTEMS
+from policies.systems_across import ACROSS
+from policies.systems_within import WITHIN
 from policies.tables import FAMILIES
 from sim.engine_spec import EngineSpec, LoadingSpec
 from sim.scenario import Scenario
@@ -133,7 +134,8 @@ def test_the_example_of_tiers_is_what_comes_out(label, settings):
 
 def test_every_system_is_in_the_table_and_the_example_is_a_policy(tmp_path, monkeypatch):
     text = (ROOT / "docs" / "systems.md").read_text()
-    assert [row[0].strip("`") for row in rows(text, "| system | families |")] == list(SYSTEMS)
+    assert [row[0].strip("`") for row in rows(text, "| system | families |")] == list(WITHIN)
+    assert [row[0].strip("`") for row in rows(text, "| system | tiers |")] == list(ACROSS)
     [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     (tmp_path / "my_policy.py").write_text(code)
     plain = yaml.safe_load((ROOT / "examples" / "long_context.yaml").read_text())
@@ -148,7 +150,7 @@ WHEN = ROOT / "docs" / "when.md"
 
 def test_every_system_says_when_it_wins():
     found = rows(WHEN.read_text(), "| system | quiet")
-    assert [row[0].strip("`") for row in found] == list(SYSTEMS)
+    assert [row[0].strip("`") for row in found] == list(WITHIN)
     assert all(len(row) == 9 and row[7] and row[8] for row in found)
 
 

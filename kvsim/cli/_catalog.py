@@ -44,7 +44,7 @@ def _systems() -> list[Entry]:
     from policies.systems import SYSTEMS
 
     return [
-        Entry(name, ", ".join(system.policies) or "none", system.about, system.source)
+        Entry(name, ", ".join(system.policies) or ("tiers" if system.setup else "none"), system.about, system.source)
         for name, system in SYSTEMS.items()
     ]
 

@@ -17,6 +17,7 @@ from kvsim.cli._print import Column
 
 if TYPE_CHECKING:
     from hw_profiles.schema import ProfileValue
+    from policies.system import System
 
 
 class Sheet(NamedTuple):
@@ -68,7 +69,9 @@ def of_system(name: str) -> Sheet | None:
     system = SYSTEMS.get(name)
     if system is None:
         return None
-    made, engine = expand(name)
+    if system.setup is not None:
+        return _of_store(name, system)
+    made, engine, _ = expand(name)
     parts = [p for given in made.values() for p in (given if isinstance(given, list) else [given])]
     sheets = [sheet for family, given in made.items() for sheet in _parts(family, given)]
     settings = "".join(f"\nengine.{key}: {value}" for key, value in engine.items())
@@ -77,6 +80,39 @@ def of_system(name: str) -> Sheet | None:
     data = {"name": name, "about": system.about, "source": system.source, "policies": made, "engine": engine}
     data["made_of"] = parts
     return Sheet("\n\n".join([text, *(sheet.text for sheet in sheets)]), (Column("option"), "default"), rows, data)
+
+
+def _of_store(name: str, system: System) -> Sheet:
+    """A system across sequences: its docstring, its options, and what it sets up with their defaults."""
+    from policies.build import policy_options
+    from policies.systems import expand
+
+    assert system.setup is not None
+    setup, text = expand(name).setups[name], inspect.getdoc(system.setup) or ""
+    options = policy_options(system.setup)
+    tiers = {
+        part.name: {"needed": part.needed, **part.settings, **part.defaults, **part.policies} for part in setup.tiers
+    }
+    sets = {"engine": {**setup.engine, **setup.engine_defaults}, "links": setup.links, "policies": setup.policies}
+    lines = [f"{section}.{key}: {_inline(value)}" for section, given in sets.items() for key, value in given.items()]
+    lines += [f"tiers.{tier}.{key}: {_inline(value)}" for tier, given in tiers.items() for key, value in given.items()]
+    about = {"name": name, "about": system.about, "source": system.source, "description": text}
+    data = {**about, "options": options, **sets, "tiers": tiers}
+    heading = f"{name}: system\n\n{system.about}. Source: {system.source}."
+    text = "\n\n".join([heading, text, "With its defaults it sets\n" + "\n".join(lines)])
+    rows = [(f"{option} =", repr(default)) for option, default in options.items()]
+    return Sheet(text, (Column("option"), "default"), rows, data)
+
+
+def _inline(value: Any) -> str:
+    """A value as it stands in a scenario, on one line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        if value.keys() == {"name"}:
+            return str(value["name"])
+        return "{" + ", ".join(f"{key}: {_inline(item)}" for key, item in value.items()) + "}"
+    return str(value)
 
 
 def _parts(family: str, given: Any) -> list[Sheet]:

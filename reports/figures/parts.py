@@ -107,8 +107,11 @@ def _figure(run: RunData, span: str, *, shares: bool = False) -> Figure:
 def _where_waits_are(run: RunData) -> str:
     """Which waits for KV are not in the parts for loading."""
     text = " A wait for loads counts to the tier whose KV came last."
-    if section(section(run.scenario, "engine"), "loading").get("mode") == "layerwise":
+    mode = section(section(run.scenario, "engine"), "loading").get("mode")
+    if mode == "layerwise":
         text = " Layer-wise loading: a prefill waits for its layers, and that is all that loading costs it."
+    elif mode == "synchronous":
+        text = " Synchronous loading: a step waits for the loads of those that begin in it, and counts as prefill."
     return text if len(run.tiers) > 1 else ""
 
 

@@ -268,12 +268,16 @@ class Replica:
         """False if a layer of the step had to wait for its part of a prefix: the step then ends later.
 
         Layers are loaded and computed in turn, so the step ends when its own time is over or, if that is later, one
-        layer's compute after the last load (the recurrence f_i = max(f_(i-1), l_i) + c of equal layers).
+        layer's compute after the last load (the recurrence f_i = max(f_(i-1), l_i) + c of equal layers); with
+        synchronous loads after all of its compute, which then began no sooner.
         """
         if any(seq.pending for seq, _ in stride.chunks):
             self._held_up = True
             return False
-        step_s = (stride.times.linear + at(stride.times.attention, 0)) / self._cost.layers
+        if self.cache.synchronous:
+            step_s = stride.end - stride.start - stride.slowed
+        else:
+            step_s = (stride.times.linear + at(stride.times.attention, 0)) / self._cost.layers
         end = max((seq.arrived_s + step_s for seq, _ in stride.chunks), default=0.0)
         for seq, _ in stride.chunks:
             seq.arrived_s = 0.0

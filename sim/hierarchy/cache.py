@@ -27,6 +27,8 @@ class ReplicaCache:
     keeping        full blocks stay cached when their request has ended, or gives way; False: they are freed
     choose         prices by which a prefix is loaded only as far as that is faster than computing it; None: always
     layerwise      a request may start while its prefix is on its way
+    synchronous    with layerwise: no layer of its first step begins before all of the prefix is there
+    answers        blocks of answers are offered for offload, as those of prompts are
     admitted       told of each request that is admitted, before its blocks are touched
     empty          names of tiers of no size, which are none, for policies that name one
     footprint      what a sequence holds where that is not one block per so many tokens; nothing can be shared then
@@ -43,6 +45,8 @@ class ReplicaCache:
         keeping: bool = True,
         choose: Costs | None = None,
         layerwise: bool = False,
+        synchronous: bool = False,
+        answers: bool = True,
         admitted: Callable[[int], None] | None = None,
         empty: Sequence[str] = (),
         footprint: Footprint | None = None,
@@ -53,6 +57,8 @@ class ReplicaCache:
         self._keeping = keeping
         self.empty = empty
         self.layerwise = layerwise
+        self.synchronous = synchronous
+        self._answers = answers
         self.hbm = here.tier
         self.lower = tuple(source.place for source in sources)
         self.hash_tokens = hash_tokens
@@ -421,7 +427,7 @@ class ReplicaCache:
             return
         self._publish(seq, whole)
         blocks, seq.filled = seq.filled, []
-        if seq.generated == seq.output_tokens:
+        if self._answers and seq.generated == seq.output_tokens:
             self.filled(blocks)
         else:
             for block in blocks:

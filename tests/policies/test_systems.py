@@ -7,13 +7,14 @@ import pytest
 from hw_profiles.errors import InputError
 from policies.build import policy_options
 from policies.systems import SYSTEMS, expand
+from policies.systems_within import WITHIN as WITHIN_SYSTEMS
 from policies.tables import EVERY_FAMILY, SEQUENCE_FAMILIES, WITHIN
 from policies.taxonomy import TREE
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", WITHIN_SYSTEMS)
 def test_every_system_is_made_of_policies_that_there_are(name):
-    policies, _ = expand(name)
+    policies = expand(name).policies
     tables = {**SEQUENCE_FAMILIES, "architecture": WITHIN["architecture"]}
     for family, given in policies.items():
         for policy in given if isinstance(given, list) else [given]:
@@ -23,8 +24,8 @@ def test_every_system_is_made_of_policies_that_there_are(name):
 def test_every_policy_within_a_sequence_is_in_a_system():
     used = {
         policy["name"]
-        for name in SYSTEMS
-        for given in expand(name)[0].values()
+        for name in WITHIN_SYSTEMS
+        for given in expand(name).policies.values()
         for policy in (given if isinstance(given, list) else [given])
     }
     assert {name for table in WITHIN.values() for name in table} - {"none"} <= used
@@ -38,13 +39,13 @@ def test_every_system_is_a_leaf_and_every_leaf_means_something():
 
 
 def test_options_go_to_the_policy_that_has_them():
-    policies, _ = expand({"name": "kivi", "bits": 4})
+    policies, _, _ = expand({"name": "kivi", "bits": 4})
     assert policies == {"kv_format": [{"name": "kivi", "bits": 4}]}
     assert "bits" in policy_options(WITHIN["kv_format"]["kivi"])
 
 
 def test_systems_combine_and_contradict():
-    policies, engine = expand(["think", "quarot"])
+    policies, engine, _ = expand(["think", "quarot"])
     assert [p["name"] for p in policies["kv_format"]] == ["think", "quarot"]
     assert engine["weights_dtype"] == SYSTEMS["quarot"].engine["weights_dtype"]
     assert expand({"system": "arkvale", "eviction": "lru"})[0] == {"selection": {"name": "arkvale"}, "eviction": "lru"}

@@ -78,7 +78,7 @@ def test_waiting_for_a_fetch_is_not_idling(go):
     assert result.summary["time"]["load_wait_s"] == pytest.approx(row.queue_s + row.load_s, rel=1e-9)
 
 
-@pytest.mark.parametrize("mode", ["blocking", "layerwise"])
+@pytest.mark.parametrize("mode", ["blocking", "layerwise", "synchronous"])
 @pytest.mark.parametrize("offload", ["write_through", "write_back"])
 def test_times_add_up_to_the_span_of_every_replica(run, prompt, mode, offload):
     rows = [(0.3 * i, 1500, 40, prompt(i % 5, 1500)) for i in range(40)]
@@ -99,7 +99,7 @@ def test_times_add_up_to_the_span_of_every_replica(run, prompt, mode, offload):
     inside = steps.interference_s.sum() + steps.layer_wait_s.sum()
     assert (steps.end_s - steps.start_s).sum() - inside == pytest.approx(time["compute_s"], rel=1e-9)
     assert steps.layer_wait_s.sum() == pytest.approx(time["layer_wait_s"], rel=1e-9)
-    assert (time["layer_wait_s"] > 0) == (mode == "layerwise")
+    assert (time["layer_wait_s"] > 0) == (mode != "blocking")
     assert (time["store_wait_s"] > 0) == (offload == "write_back")
     shares = {m["key"]: m["value"] for m in result.summary["metrics"] if m["key"].endswith("_share")}
     busy = 100 * (time["compute_s"] + time["interference_s"]) / (2 * end)

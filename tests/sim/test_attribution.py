@@ -72,7 +72,7 @@ def check_steps(result):
     load=st.sampled_from([{"generate": GENERATED}, {"generate": {**GENERATED, "rate": 30}}, {"clients": CLIENTS}]),
     offload=st.sampled_from(["write_through", "write_back"]),
     prefetch=st.sampled_from(["none", {"name": "on_arrival", "into": "dram", "stop": "wait_complete"}]),
-    mode=st.sampled_from(["blocking", "layerwise"]),
+    mode=st.sampled_from(["blocking", "layerwise", "synchronous"]),
     blocks=st.sampled_from([420, 520, 1500]),
     replicas=st.integers(1, 2),
     seed=st.integers(0, 5),

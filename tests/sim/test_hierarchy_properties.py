@@ -40,7 +40,7 @@ def hierarchies(draw):
     policies["prefetch"] = draw(st.sampled_from(prefetches)) or "none"
     policies["admission"] = draw(st.sampled_from(["always", "second_hit", "by_size"]))
     loading = {
-        "mode": draw(st.sampled_from(["blocking", "layerwise"])),
+        "mode": draw(st.sampled_from(["blocking", "layerwise", "synchronous"])),
         "choose": draw(st.sampled_from(["always", "by_cost"])),
     }
     hardware = {"profile": "h100-sxm", "replicas": draw(st.integers(1, 3)), "gpus_per_node": 2}

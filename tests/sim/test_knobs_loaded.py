@@ -148,6 +148,7 @@ KNOBS = [
     Knob("engine.kv_layout", ("block", "layer", "layer_kv"), up="load ttft", near="bytes.pcie_d2h", sections=TWO),
     # loading
     Knob("engine.loading.mode", ("blocking", "layerwise"), up="layer_wait", down="load ttft", sections=TWO),
+    Knob("engine.loading.mode", ("layerwise", "synchronous"), up="layer_wait ttft", sections=TWO),
     Knob("engine.loading.choose", ("always", "by_cost"), down="hits ttft bytes.pcie_h2d", sections=SLOW_LINK),
     # policies: each has a row of its own in test_knobs_eviction.py and test_knobs_movement.py
     Knob("policies.eviction", ("fifo", "lru", "belady"), up="hits", down="ttft", sections={"tiers": [HBM]}),
@@ -271,6 +272,7 @@ ELSEWHERE = {
     "engine.mem_fraction_static": "test_prefill_first.py",
     "engine.framework": "test_framework.py",
     "engine.slot_tokens": "test_framework.py",
+    "engine.offload_answers": "test_stores.py",
     "engine.host_kv_memory": "test_footprint.py, test_planned.py",
     "policies.architecture": "test_architecture.py",
     "policies.kv_format": "test_formats_and_retention.py",

@@ -7,6 +7,7 @@ import pytest
 from policies.build import policy_options
 from policies.selection.arkvale import ArkVale
 from policies.systems import SYSTEMS as IMPLEMENTED
+from policies.systems_across import ACROSS
 from sim.reproduce import arkvale, elastic, infinigen, l2_prefetch
 from sim.reproduce.harness import reproduce
 from sim.reproduce.rows import JUDGED, Table
@@ -78,7 +79,7 @@ def test_one_published_number_is_judged_once_however_its_attention_is_modelled()
 
 
 def test_systems_without_figures_are_those_of_the_scenario_that_have_none() -> None:
-    assert without_figures() == ["full", "host_kv", "uvm", "int8", "yoco", "gqa", "mqa"]
+    assert without_figures() == ["full", "host_kv", "uvm", "int8", "yoco", "gqa", "mqa", *ACROSS]
     assert set(without_figures()) | (set(SYSTEMS) & set(IMPLEMENTED)) == set(IMPLEMENTED)
 
 

@@ -13,7 +13,7 @@ def parts(result):
 
 
 @pytest.mark.parametrize("hardware", [{"replicas": 3}, {"replicas": 1, "tp": 2}, {"replicas": 1, "pp": 2}])
-@pytest.mark.parametrize("mode", ["blocking", "layerwise"])
+@pytest.mark.parametrize("mode", ["blocking", "layerwise", "synchronous"])
 def test_parts_add_up_to_the_time_of_each_replica(run, prompt, hardware, mode):
     rows = [(0.2 * i, 1500, 40, prompt(i % 5, 1500)) for i in range(40)]
     links = {"pcie_h2d": {"bandwidth": "0.5 GB/s"}, "pcie_d2h": {"bandwidth": "0.5 GB/s"}}
