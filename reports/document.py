@@ -1,7 +1,7 @@
 """Any page of ours: a template with its style, scripts and figures as one HTML document that needs no network.
 
-Every value goes through Jinja's autoescape; figures are data (application/json) and only two fixed scripts run,
-Plotly and `templates/render.js`. The page's Content-Security-Policy allows these two by hash, and no connection at all.
+Every value goes through Jinja's autoescape; figures are data (application/json) and only fixed scripts run: Plotly and
+those of `templates/`. The page's Content-Security-Policy allows these by hash, and no connection at all.
 """
 
 import base64
@@ -16,8 +16,8 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from reports.figures.base import Figure
-from reports.tables import TextTable
+from reports.figures.base import Choice, Figure
+from reports.tables import DataTable, TextTable
 
 
 @dataclass(frozen=True)
@@ -26,22 +26,24 @@ class Section:
 
     key: str
     title: str
-    figures: Sequence[Figure]
-    tables: Sequence[TextTable] = ()
+    figures: Sequence[Figure | Choice]
+    tables: Sequence[TextTable | DataTable] = ()
     notes: Sequence[str] = ()
 
 
-def document(template: str, **values: Any) -> str:
-    """The page of `templates/<template>`, which extends `base.html.j2`, as one HTML document."""
-    plotly, script = Markup(get_plotlyjs()), Markup(template_file("render.js"))
+def document(template: str, *, scripts: Sequence[str] = (), **values: Any) -> str:
+    """The page of `templates/<template>`, which extends `base.html.j2`, as one HTML document.
+
+    scripts: files of `templates/` that run before `render.js`, for pages with menus or tables to filter.
+    """
+    run = [Markup(get_plotlyjs()), *(Markup(template_file(name)) for name in (*scripts, "render.js"))]
     return (
         _environment()
         .get_template(template)
         .render(
             style=Markup(template_file("style.css")),
-            plotly=plotly,
-            script=script,
-            policy=content_policy(plotly, script),
+            scripts=run,
+            policy=content_policy(*run),
             json=lambda figure: Markup(figure.json()),
             **values,
         )

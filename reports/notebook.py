@@ -1,14 +1,15 @@
 """The figures of a report for a notebook: the same data as Plotly objects, with the page's light palette."""
 
 import re
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
 
-from reports.document import template_file
-from reports.figures.base import Figure
+from reports.document import Section, template_file
+from reports.figures.base import Choice, Figure
 from reports.load import load_run
 from reports.page import limits_section, run_sections
 
@@ -25,8 +26,20 @@ def figures(run_dir: str | Path) -> dict[str, go.Figure]:
     One that has nothing to draw says why. Raises InputError, one line, for a run directory that cannot be read.
     """
     run = load_run(Path(run_dir))
-    found = (figure for section in (limits_section(run), *run_sections(run)) for figure in section.figures)
-    return {figure.key: plotly_figure(figure) for figure in found}
+    return drawn([limits_section(run), *run_sections(run)])
+
+
+def drawn(sections: Iterable[Section]) -> dict[str, go.Figure]:
+    """The figures of a page by name; of one with menus, the pick of options k and m is called <name>-k-m."""
+    found: dict[str, go.Figure] = {}
+    for figure in (one for section in sections for one in section.figures):
+        if isinstance(figure, Choice):
+            found[figure.key] = plotly_figure(figure.first)
+            picks = list(figure.figures.items())[1:]
+            found |= {figure.data_key(k).removesuffix("-data"): plotly_figure(one) for k, one in picks}
+        else:
+            found[figure.key] = plotly_figure(figure)
+    return found
 
 
 def plotly_figure(figure: Figure) -> go.Figure:

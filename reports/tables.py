@@ -44,6 +44,25 @@ class TextTable:
     terms: Sequence[tuple[str, str]] = ()
 
 
+@dataclass(frozen=True)
+class DataTable:
+    """A table of many rows that the reader sorts and filters. The first cell of a row names it.
+
+    values    of every cell what it is sorted and filtered by: a number, or its text
+    state     of every row "met", "missed", "failed" or "" (a mark at its first cell)
+    """
+
+    key: str
+    title: str
+    read: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    values: Sequence[Sequence[float | str]]
+    numbers: Sequence[int]
+    state: Sequence[str] = ()
+    terms: Sequence[tuple[str, str]] = ()
+
+
 def definition(summary: Mapping[str, Any], group: str, key: str) -> Mapping[str, Any]:
     """`{label, unit, definition}` of a field, empty where the summary has none."""
     return section(section(section(summary, "definitions"), group), key)

@@ -1,4 +1,4 @@
-"""`kvsim report`: rebuild the report of a run directory."""
+"""`kvsim report`: rebuild the report of a run, a comparison, a sweep or a plan."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from kvsim.cli._options import AsJson, Timeline, TimelineRequests, draw_timeline
 
 
 def report(
-    run_dir: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory, as `kvsim run --out` wrote it.")],
+    run_dir: Annotated[
+        Path, typer.Argument(metavar="DIR", help="What `kvsim run`, `compare`, `sweep` or `plan` wrote with --out.")
+    ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Write report.html here. [default: DIR itself]"),
+        typer.Option("--out", metavar="DIR", help="Write the page here. [default: DIR itself]"),
     ] = None,
     tables: Annotated[
         str | None, typer.Option("--tables", metavar="csv|md", help="Also write tables/: metrics, tiers, links, parts.")
@@ -24,13 +26,18 @@ def report(
     timeline_requests: TimelineRequests = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write report.html of the run in DIR again, from its tables."""
-    from reports.run_report import write_run_report
+    """Write the page of DIR again: report.html of a run; compare.html, sweep.html or plan.html."""
+    from hw_profiles.errors import InputError
+    from reports.kinds import kind_of
     from reports.sheets import check_form, write_sheets
 
     if tables is not None:
         check_form(tables)
-    written = write_run_report(run_dir, None if out is None else out / "report.html")
+    kind = kind_of(run_dir)
+    for option, given in (("--tables", tables), ("--timeline", timeline or timeline_requests)):
+        if given and kind.name != "run":
+            raise InputError("is for the folder of a run", where=option, found=f"a {kind.name}: {run_dir}")
+    written = kind.write(run_dir, None if out is None else out / kind.page)
     files: dict[str, str | list[str]] = {"report": str(written)}
     if not as_json:
         _print.line(str(written))

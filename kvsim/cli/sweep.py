@@ -48,23 +48,30 @@ def sweep(
         int | None,
         typer.Option("--samples", metavar="N", help="Runs drawn from SWEEP's ranges, or chosen by its search."),
     ] = None,
+    prices: Annotated[
+        Path | None, typer.Option("--prices", metavar="FILE", help="Your prices. [default: the table that ships]")
+    ] = None,
     strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Run every combination of SWEEP's lists, samples of its ranges, or a search in them.
 
-    DIR gets sweep.parquet: a row for each run, failed ones with their error.
+    DIR gets sweep.parquet, a row for each run, failed ones with their error; and sweep.html.
 
     Kill it at any moment: --resume goes on, and a run whose scenario, policy or trace has changed since is run again.
     """
+    from reports.sweep_report import write_sweep_report
     from sim.whatif.pool import worker_count
+    from sim.whatif.prices import load_prices
     from sim.whatif.sweep import chosen_and_run, count_kept
+    from sim.whatif.sweep_document import save_sweep
     from sim.whatif.sweep_file import load_sweep
 
     if executor not in EXECUTORS:
         raise InputError("", where="--executor", found=executor, allowed=EXECUTORS, near=EXECUTORS)
     if address is not None and executor != "ray":
         raise InputError("needs --executor ray", where="--address", found=address)
+    table = load_prices(prices)
     found = load_sweep(file, samples)
     many = worker_count(workers)
     folder = out or Path("out") / file.stem
@@ -80,6 +87,8 @@ def sweep(
         variants, rows = chosen_and_run(
             found, folder, workers=many, executor=run_all, resume=resume, strict=strict, progress=progress
         )
+    save_sweep(file.stem, found, variants, rows, table, folder)
+    written = write_sweep_report(folder)
     failed = sum(row["error"] is not None for row in rows)
     if as_json:
         _print.document(
@@ -94,6 +103,7 @@ def sweep(
             _say_best(found.search, variants, rows)
     said = f"{len(rows)} runs, {failed} failed; table: {folder / 'sweep.parquet'}"
     (_print.note if as_json else _print.line)(said)
+    (_print.note if as_json else _print.line)(f"report: {written}")
     if failed == len(rows):
         raise typer.Exit(NO)
 

@@ -7,6 +7,7 @@ the palette lives in `templates/style.css` alone.
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,11 +35,40 @@ class Figure:
     data: list[dict[str, Any]] = field(default_factory=list)
     layout: dict[str, Any] = field(default_factory=dict)
     empty: str = ""  # why there is nothing to draw
+    items: list[str] = field(default_factory=list)  # what numbers in the figure stand for, from 1 on
+    broad: bool = False  # needs the width of a page: narrower ones scroll it
 
     def json(self) -> str:
         """Data and layout as JSON that is safe inside a script element of type application/json."""
         text = json.dumps({"data": self.data, "layout": self.layout}, allow_nan=False, separators=(",", ":"))
         return script_safe(text)
+
+
+Picks = dict[tuple[int, ...], Figure]
+"""Figures by the index of the option that is chosen in each menu."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Figures of which the reader chooses one: menus (label, options), and a figure for every pick of options.
+
+    The first options of all menus are shown first.
+    """
+
+    key: str
+    title: str
+    read: str
+    menus: Sequence[tuple[str, Sequence[str]]]
+    figures: Picks
+
+    @property
+    def first(self) -> Figure:
+        """What is shown until something is chosen."""
+        return self.figures[(0,) * len(self.menus)]
+
+    def data_key(self, picked: Sequence[int]) -> str:
+        """The id of the data of a pick in the page."""
+        return "-".join([self.key, *map(str, picked), "data"])
 
 
 def script_safe(text: str) -> str:

@@ -100,6 +100,7 @@
     };
     plot.textContent = "";
     fit(plot, figure);
+    if (!figure.data.length) return;
     Plotly.newPlot(plot, resolve(figure.data), layout(figure, plot.clientWidth, plot.clientHeight), config);
   }
 
@@ -107,9 +108,13 @@
     plots.forEach(function (plot) {
       var figure = JSON.parse(document.getElementById(plot.dataset.figure).textContent);
       fit(plot, figure);
+      if (!figure.data.length) return;
       Plotly.react(plot, resolve(figure.data), layout(figure, plot.clientWidth, plot.clientHeight));
     });
   }
+
+  // A menu of explore.js chose other data for a figure.
+  plots.forEach(function (plot) { plot.addEventListener("kvsim-draw", function () { draw(plot); }); });
 
   // One figure a task, so the text of the page answers while figures appear.
   var next = 0;

@@ -23,13 +23,15 @@ from sim.run import config_sha256, simulate
 from sim.whatif.pool import run_all
 from sim.whatif.runs import Job
 from sim.whatif.shared import shared_inputs
+from sim.whatif.sweep_document import priced
 from sim.whatif.sweep_file import Sweep
 from sim.whatif.variants import Variant, value_label
 
-ROW = "kvsim-sweep-row/2"
+ROW = "kvsim-sweep-row/3"
 
 Row = dict[str, Any]
-"""schema, config_sha256 (None if it could not be made), error (None if it ran), metrics by key, targets of the SLO."""
+"""schema, config_sha256 (None if it could not be made), error (None if it ran), metrics by key, targets of the SLO,
+hardware (what a cost needs: `sim.whatif.sweep_document.priced`; None if it did not run)."""
 
 
 class Executor(Protocol):
@@ -144,7 +146,14 @@ def run_row(job: Job) -> Row:
     except Exception as error:  # noqa: BLE001 -- the sweep goes on
         return _failed(sha, str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}")
     metrics = {metric["key"]: metric["value"] for metric in summary["metrics"]}
-    return {"schema": ROW, "config_sha256": sha, "error": None, "metrics": metrics, "slo": summary["slo"]["targets"]}
+    return {
+        "schema": ROW,
+        "config_sha256": sha,
+        "error": None,
+        "metrics": metrics,
+        "slo": summary["slo"]["targets"],
+        "hardware": priced(summary, scenario.spec.hardware.gpus_per_node),
+    }
 
 
 def _kept(job: Job, rows: Path) -> Row | None:
@@ -183,7 +192,7 @@ def _read(file: Path) -> Row | None:
     except (OSError, ValueError):
         return None
     whole = isinstance(row, dict) and row.get("schema") == ROW and row.get("config_sha256") == file.stem
-    return row if whole and isinstance(row.get("metrics"), dict) and isinstance(row.get("slo"), dict) else None
+    return row if whole and all(isinstance(row.get(key), dict) for key in ("metrics", "slo", "hardware")) else None
 
 
 def _lost(job: Job, why: str) -> Row:
@@ -191,7 +200,8 @@ def _lost(job: Job, why: str) -> Row:
 
 
 def _failed(sha: str | None, error: str) -> Row:
-    return {"schema": ROW, "config_sha256": sha, "error": " ".join(error.split()), "metrics": {}, "slo": {}}
+    said = " ".join(error.split())
+    return {"schema": ROW, "config_sha256": sha, "error": said, "metrics": {}, "slo": {}, "hardware": None}
 
 
 def _met(row: Row) -> bool | None:
