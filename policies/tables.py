@@ -68,11 +68,15 @@ from policies.retention.snapstream import SnapStream
 from policies.retention.streaming_llm import StreamingLLM
 from policies.retention.xkv import XKV
 from policies.retention.zigzagkv import ZigZagKV
+from policies.routing.approximate_prefix import ApproximatePrefix
 from policies.routing.base import Router
 from policies.routing.cache_aware import CacheAware
+from policies.routing.kv_load_aware import KVLoadAware
 from policies.routing.least_loaded import LeastLoaded
+from policies.routing.power_of_two import PowerOfTwo
 from policies.routing.prefix_aware import PrefixAware
 from policies.routing.round_robin import RoundRobin
+from policies.routing.session_sticky import SessionSticky
 from policies.selection.arkvale import ArkVale
 from policies.selection.infinigen import InfiniGen
 from policies.selection.kcache import KCache
@@ -130,6 +134,10 @@ ROUTING: dict[str, type[Router]] = {
     "least_loaded": LeastLoaded,
     "prefix_aware": PrefixAware,
     "cache_aware": CacheAware,
+    "approximate_prefix": ApproximatePrefix,
+    "power_of_two": PowerOfTwo,
+    "session_sticky": SessionSticky,
+    "kv_load_aware": KVLoadAware,
 }
 
 KV_FORMAT: dict[str, type] = {

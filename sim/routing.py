@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 from hw_profiles.errors import InputError
 from policies.build import build_policy
-from policies.routing.base import Router, replica_of
+from policies.routing.base import ReplicaView, Router, replica_of
 from policies.routing.round_robin import RoundRobin
 from sim.clock import Clock
 from sim.engine.replica import Replica
 from sim.engine.sequence import Sequence as Seq
 from sim.invariants import ensure
+from sim.routing_stale import Reports
 from sim.scenario import Scenario
 from sim.spec_base import PolicySpec
 
@@ -73,6 +75,8 @@ class Routing:
             raise error.at(where=scenario.where) from None
         self._name = spec.name
         self._clock = clock
+        self._router.seed = scenario.spec.seed
+        self._reports = Reports(period, clock) if (period := self._stale_s()) else None
         self.set_members(replicas)
 
     @property
@@ -84,13 +88,18 @@ class Routing:
         """From now on requests go to these replicas, one or more."""
         ensure(bool(replicas), "no replica is left to send requests to")
         self._members = tuple(replicas)
-        self._views = [View(replica, self._clock) for replica in replicas]
+        views = [View(replica, self._clock) for replica in replicas]
         self._in_turn = type(self._router) is RoundRobin or len(replicas) == 1
+        self._views: Sequence[ReplicaView] = views
+        if self._reports is not None:
+            self._views = self._reports.views(list(zip(views, replicas, strict=True)))
 
     def choose(self, seq: Seq) -> Replica:
         """The replica that the request goes to. Raises InputError for a router that breaks its contract."""
         if self._in_turn:
             return self._members[seq.index % len(self._members)]
+        if self._reports is not None:
+            self._reports.current()
         chosen = self._router.choose(seq, self._views)
         place = replica_of(chosen, len(self._members))
         if place is None:
@@ -99,3 +108,10 @@ class Routing:
                 f"expected the place of a replica in the list, 0 to {len(self._members) - 1}"
             )
         return self._members[place]
+
+    def _stale_s(self) -> float:
+        """Seconds between the reports that the router wants; 0: it sees replicas as they are."""
+        stale = self._router.stale_s
+        if isinstance(stale, bool) or not isinstance(stale, int | float) or not 0 <= stale < inf:
+            raise InputError(f"router {self._name} broke its contract: stale_s is {stale!r}, expected seconds")
+        return float(stale)

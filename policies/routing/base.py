@@ -10,7 +10,8 @@ from policies.base import RequestView
 
 
 class ReplicaView(Protocol):
-    """What a router may see of a replica, as it is when a request arrives: exact and without delay."""
+    """What a router may see of a replica: exact, as it is when a request arrives; with `Router.stale_s`, as it was when
+    the replica last said so."""
 
     @property
     def index(self) -> int:
@@ -52,8 +53,13 @@ class Router(ABC):
     """Says which replica gets a request, once, when it arrives.
 
     What a router promises: `choose` returns the place of one of the replicas in the list that it is shown, and its
-    answers follow from the calls and from what the views show alone.
+    answers follow from the calls, from what the views show and from `seed` alone.
     """
+
+    seed: int = 0
+    """That of the scenario, set before the first request: for routers that draw (`traces.random.stream`)."""
+    stale_s: float = 0.0
+    """Seconds between two reports of the replicas, all at once: views show the last one. 0: exact, without delay."""
 
     @abstractmethod
     def choose(self, request: RequestView, replicas: Sequence[ReplicaView]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from policies.base import RequestView
-from policies.options import number, whole
+from policies.options import number, seconds, whole
 from policies.routing.base import ReplicaView, Router
 
 
@@ -16,20 +16,25 @@ class CacheAware(Router):
     balance_abs     loads are out of balance when the most and the least loaded replicas differ by more requests than
                     this, and
     balance_rel     the most loaded has more than this many times the requests of the least loaded
+    stale           time between two reports of the replicas, of loads and of caches; 0: exact
 
     Load: requests running and waiting; of equals, in turn.
 
     Source: the cache_aware policy of SGLang's router and of vLLM's router (thresholds 0.3, 64 and 1.5 there too). They
-    remember which prompts they sent where, for ever or until a limit; here the caches are asked. Where too little is
-    cached they take the replica with the smallest record, here the least loaded.
+    remember which prompts they sent where, for ever or until a limit (`approximate_prefix`); here the caches are asked,
+    or tell (`stale`). Where too little is cached they take the replica with the smallest record, here the least
+    loaded.
 
     Complexity: O(replicas x blocks of the prompt).
     """
 
-    def __init__(self, *, threshold: float = 0.3, balance_abs: int = 64, balance_rel: float = 1.5) -> None:
+    def __init__(
+        self, *, threshold: float = 0.3, balance_abs: int = 64, balance_rel: float = 1.5, stale: float | str = 0.0
+    ) -> None:
         self._threshold = number("threshold", threshold, 0, 1)
         self._abs = whole("balance_abs", balance_abs, 0, 2**31)
         self._rel = number("balance_rel", balance_rel, 1)
+        self.stale_s = seconds("stale", stale)
         self._next = 0
 
     def choose(self, request: RequestView, replicas: Sequence[ReplicaView]) -> int:

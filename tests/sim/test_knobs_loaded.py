@@ -207,6 +207,9 @@ KNOBS = [
     Knob("routing", ("round_robin", "prefix_aware"), up="hits", down="ttft", sections={**FOUR, "tiers": [HBM]}),
     Knob("routing", ("round_robin", "cache_aware"), up="hits", sections={**FOUR, "tiers": [HBM]}),
     Knob("routing", ("round_robin", "least_loaded"), down="queue ttft", sections=FOUR),
+    Knob("routing", ("round_robin", "kv_load_aware"), down="queue ttft", sections=FOUR),
+    Knob("routing", ("round_robin", "session_sticky"), up="hits", sections={**FOUR, "tiers": [HBM]}),
+    Knob("routing", ("round_robin", "approximate_prefix"), up="hits", sections={**FOUR, "tiers": [HBM]}),
     Knob("trace.rate_scale", (0.25, 1.0, 4.0), up="ttft queue tpot"),
     Knob("model", ("llama-3.1-8b", "llama-2-13b"), up="ttft tpot"),
 ]
