@@ -37,6 +37,7 @@ GROUP_TITLES = {
     "queue": ("Requests at a time", "`queue`."),
     "attribution": ("Parts of TTFT and E2E", "`attribution`; they add up to the latency of each request."),
     "prefetch": ("Prefetches", "`prefetch`, of runs with a prefetch policy."),
+    "speculation": ("Speculative decoding", "`speculation`, of runs with `engine.speculation`."),
     "turns": ("Turns of conversations", "`turns`."),
     "rounds": ("Rounds of a closed loop", "`rounds`, of clients and of conversations in a closed loop."),
     "bound": ("Against the least possible", "`bound`, of `kvsim run --bound`."),

@@ -10,6 +10,7 @@ from reports.document import Section
 from reports.figures.base import TimeAxis
 from reports.figures.prefetch import prefetch_figures
 from reports.load import RunData
+from reports.speculation import speculation_panel
 from reports.tables import prefetch_table
 from reports.within import within_panel
 
@@ -25,6 +26,7 @@ def prefetch_panel(run: RunData, axis: TimeAxis) -> Section | None:
 PANELS: tuple[tuple[str, Panel], ...] = (
     ("flow", within_panel),
     ("flow", prefetch_panel),
+    ("flow", speculation_panel),
 )
 """(key of the section before it, panel); those after the same section are in the order of this table."""
 

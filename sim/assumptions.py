@@ -62,12 +62,13 @@ def assumptions(spec: ScenarioSpec, cost: StepCost, inputs: Inputs) -> list[str]
         *_prefetch(ahead),
         *_within(planned if spec.policies.within else None),
         *_host(inputs),
+        *_speculation(inputs),
         *([CLAIRVOYANT] if bounds(spec) else []),
         *([OUTPUT] if shares else []),
         "Copies slow the kernels of their GPU, by bytes moved during a step and the profile's interference factors "
         "(estimates unless the profile says otherwise).",
         f"Not modelled in this version: L2 residency{' (but for that prefetch)' if ahead else ''}, bandwidth that GPUs "
-        "of a host share (unless `links:` gives it), speculation, tokenisation, client network.",
+        "of a host share (unless `links:` gives it), tokenisation, client network.",
     ]
 
 
@@ -101,6 +102,24 @@ def _host(inputs: Inputs) -> list[str]:
     )
     return [
         f"KV in host memory: there is room for {room}, and a request counts at its final length from its admission."
+    ]
+
+
+def _speculation(inputs: Inputs) -> list[str]:
+    """Whose drafts steps verify."""
+    speculation = inputs.speculation
+    if speculation is None:
+        return []
+    spec = speculation.spec
+    drafter = {
+        "draft": f"the model {spec.model}",
+        "mtp": "a layer like the model's last, with its embedding and head",
+        "ngram": f"n-grams, in {speculation.lookup_s * 1e6:.0f} us of host time per step (an estimate unless given)",
+    }[spec.method]
+    return [
+        f"Speculation: {spec.tokens} tokens drafted per step by {drafter}; how many are right is drawn by place in the "
+        "answer (engine.speculation.acceptance), whatever its text. Steps wait for their drafts. Attention reads the "
+        "KV of a sequence once for all of its rows, unless their arithmetic takes longer."
     ]
 
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 from sim.cluster import Cluster
 from sim.hierarchy.route import HOST
 from sim.invariants import ensure
+from sim.speculation_summary import check_speculation
 from sim.tables import numbers
 
 
@@ -80,5 +81,7 @@ def _check_tokens(cluster: Cluster, requests: pa.Table) -> None:
         "prefill tokens of steps and requests differ",
     )
     decoded = int(np.dot(steps.numbers("decode_seqs").astype(np.int64), steps.numbers("count").astype(np.int64)))
+    if cluster.inputs.speculation is not None:
+        decoded = check_speculation(cluster, decoded)
     sampled = decoded + int(finished.sum() + cluster.served.column("resumed")[finished].sum())
     ensure(sampled == int(columns["output_tokens"][finished].sum()), "output tokens of steps and requests differ")

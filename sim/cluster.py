@@ -128,6 +128,8 @@ def too_long(request: Request, inputs: Inputs, engine: EngineSpec) -> str | None
     if inputs.footprint is not None:
         return _no_room(request, inputs, PlannedMemory(inputs.footprint, engine.block_tokens), last=last)
     spare = engine.block_tokens + 2 if engine.kind == "sglang" else last
+    if inputs.speculation is not None:
+        spare += inputs.speculation.slots
     if tokens - 1 + spare > inputs.budget.blocks * engine.block_tokens:
         return "rejected: longer than the KV cache"
     return None

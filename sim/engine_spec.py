@@ -15,6 +15,7 @@ from sim.engine.queue import Scheduling
 from sim.framework_spec import check_framework, with_framework
 from sim.kind_spec import CapacityPolicy, KindName, SchedulePolicy, check_kind, with_kind
 from sim.spec_base import Count, Spec
+from sim.speculation_spec import SpeculationSpec, check_speculation, with_speculation
 
 MOST_ROWS = 65_536
 
@@ -66,6 +67,7 @@ class EngineSpec(Spec):
     free_gpu_memory_fraction  of tensorrt_llm: share for KV of the memory that weights and activations leave
     schedule_policy, mixed_chunk, schedule_conservativeness  of sglang: sim.engine.prefill_first
     mem_fraction_static  of sglang: share of the GPU's memory for weights and KV; derived when not given
+    speculation      drafted tokens that steps verify (sim.speculation_spec)
     """
 
     framework: FrameworkName = "vllm_paged"
@@ -98,16 +100,21 @@ class EngineSpec(Spec):
     mixed_chunk: Annotated[bool, Field(strict=True)] | None = None
     schedule_conservativeness: Annotated[float, Field(gt=0, le=10)] | None = None
     mem_fraction_static: Annotated[float, Field(gt=0, le=1, strict=True)] | None = None
+    speculation: SpeculationSpec | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _settled(cls, value: Any) -> Any:
-        return with_framework(with_kind(value)) if isinstance(value, dict) else value
+        if not isinstance(value, dict):
+            return value
+        found = with_framework(with_kind(value))
+        return found if "max_num_seqs" in value else with_speculation(found)
 
     @model_validator(mode="after")
     def _available(self) -> EngineSpec:
         check_kind(self)
         check_framework(self)
+        check_speculation(self)
         for key, formats in (("weights_dtype", WEIGHT_FORMATS), ("kv_dtype", KV_FORMATS)):
             name = getattr(self, key)
             if name is not None and name not in formats:

@@ -187,6 +187,19 @@ ROUNDS = (
     Field("output_tokens_per_s", "Output tokens/s", "tokens/s", "Output tokens over the same time."),
 )
 
+SPECULATION = (
+    Field("verified", "Verifications", "", "Verifying steps of sequences."),
+    Field("drafted", "Drafted", "tokens", "Tokens drafted for them."),
+    Field("accepted", "Accepted", "tokens", "Drafted tokens that were right, and so were all before them."),
+    Field("acceptance_rate", "Acceptance", "ratio", "Accepted / drafted tokens."),
+    Field("accepted_length", "Accepted length", "tokens", "1 + accepted / verifications."),
+    Field("kept", "Kept", "tokens", "Tokens that answers gained: accepted ones and one per verification, to the end."),
+    Field("tokens_per_step", "Tokens per step", "tokens", "Kept / verifications."),
+    Field("wasted", "Wasted", "tokens", "Drafted - accepted."),
+    Field("past_the_end", "Past the end", "tokens", "Verified tokens beyond the end of an answer, dropped."),
+    Field("draft_s", "Drafting", "s", "Seconds of steps in which the drafter ran, over all replicas."),
+)
+
 BOUND = (
     Field("load_recompute_s", "Load + compute", "s", "Seconds to load and to compute the run's prompts, one by one."),
     Field("load_s", "Load", "s", "The part of it that loads what tiers had, over links that nothing else uses."),
@@ -206,6 +219,7 @@ GROUPS: dict[str, tuple[Field, ...]] = {
     "prefetch": PREFETCH,
     "turns": TURNS,
     "rounds": ROUNDS,
+    "speculation": SPECULATION,
     "bound": BOUND,
 }
 

@@ -30,6 +30,7 @@ from sim.scenario import Scenario
 from sim.sequence import Planned, plan_sequence
 from sim.spec import ScenarioSpec
 from sim.spec_base import resolved_path
+from sim.speculation import Speculation, load_speculation
 from traces.request import Trace
 from traces.spec import TraceSpec
 from traces.spec import build as build_trace
@@ -66,6 +67,8 @@ class Inputs:
     """Host memory of a replica for the KV that sequences keep there, bytes; None: nobody says."""
     planned: Planned | None = None
     """What policies within a sequence make of it."""
+    speculation: Speculation | None = None
+    """Who drafts tokens, if anybody does."""
 
     @property
     def token_bytes(self) -> int:
@@ -113,7 +116,8 @@ def load_inputs(
         profile, devices, caps = changed.profile, dict(changed.devices), dict(changed.caps)
     parallel = spec.hardware.parallel
     _named(scenario, "hardware", lambda: parallel.check_model(model))
-    layout = _layout(spec, model, profile)
+    speculation = _named(scenario, None, lambda: load_speculation(spec, model, base))
+    layout = _layout(spec, model, profile, speculation)
     apart = any(share.windows for share in layout.shares)
     trace = _named(scenario, "trace", lambda: read(spec.trace, spec.seed, base, strict=strict))
     planned = _named(scenario, None, lambda: plan_sequence(scenario, model, hybrid=apart, longest=longest(trace)))
@@ -122,7 +126,7 @@ def load_inputs(
     _check_period(scenario, model)
     links = _named(scenario, None, lambda: link_models(profile, devices, spec, layout.lanes))
     caps = of_replicas(caps, spec, layout.lanes)
-    budget = _named(scenario, None, lambda: _budget(spec, model, profile, layout, planned))
+    budget = _named(scenario, None, lambda: _budget(spec, model, profile, layout, planned, speculation))
     if trace.block_tokens % spec.engine.block_tokens:
         raise InputError(
             "the engine's block must divide the trace's hash block",
@@ -153,6 +157,7 @@ def load_inputs(
         footprint=_footprint(spec, model, layout, trace, planned),
         host_limit=spec.engine.host_kv_memory,
         planned=planned,
+        speculation=speculation,
     )
 
 
@@ -218,7 +223,7 @@ def _check_period(scenario: Scenario, model: ModelSpec) -> None:
         raise InputError(problem, where=scenario.where, path="engine.block_tokens", found=block)
 
 
-def _limits(spec: ScenarioSpec, profile: Profile) -> Limits:
+def _limits(spec: ScenarioSpec, profile: Profile, speculation: Speculation | None) -> Limits:
     engine = spec.engine
     limits = Limits(
         block_tokens=engine.block_tokens,
@@ -232,19 +237,27 @@ def _limits(spec: ScenarioSpec, profile: Profile) -> Limits:
         largest = max(engine.graph_batch_sizes or sglang_sizes(profile.hbm_bytes, hardware.tp))
         share = static_share(profile.hbm_bytes, tokens, largest, hardware.parallel.gpus)
         limits = replace(limits, utilization=engine.mem_fraction_static or share, activations=False)
-    return framework_limits(FRAMEWORKS[engine.framework], limits)
+    limits = framework_limits(FRAMEWORKS[engine.framework], limits)
+    return limits if speculation is None else speculation.limits(limits)
 
 
-def _layout(spec: ScenarioSpec, model: ModelSpec, profile: Profile) -> KVLayout:
+def _layout(spec: ScenarioSpec, model: ModelSpec, profile: Profile, speculation: Speculation | None) -> KVLayout:
     """Which layers the engine's blocks count."""
     parallel = spec.hardware.parallel
-    if not spec.engine.hybrid_kv_cache:
-        return kv_layout(model, parallel)
-    return better_layout(model, profile, parallel, _limits(spec, profile))
+    if spec.engine.hybrid_kv_cache:
+        layout = better_layout(model, profile, parallel, _limits(spec, profile, speculation))
+    else:
+        layout = kv_layout(model, parallel)
+    return layout if speculation is None else speculation.layout(layout)
 
 
 def _budget(
-    spec: ScenarioSpec, model: ModelSpec, profile: Profile, layout: KVLayout, planned: Planned | None
+    spec: ScenarioSpec,
+    model: ModelSpec,
+    profile: Profile,
+    layout: KVLayout,
+    planned: Planned | None,
+    speculation: Speculation | None,
 ) -> HBMBudget:
     """HBM of one GPU: with the engine's block count, or the HBM tier's capacity, if the scenario sets one."""
     blocks, hbm = spec.engine.num_gpu_blocks, spec.tiers[0]
@@ -252,7 +265,7 @@ def _budget(
         if blocks is not None:
             raise InputError("set either engine.num_gpu_blocks or tiers.hbm.capacity", path="tiers.hbm.capacity")
         blocks = hbm.capacity // (spec.engine.block_tokens * layout.token_bytes)
-    limits = _limits(spec, profile)
+    limits = _limits(spec, profile, speculation)
     if planned is not None:
         fixed = round(planned.fixed / spec.hardware.tp)
         limits = replace(limits, weights_on_host=planned.plan.weights_on_host, fixed_bytes=fixed)

@@ -71,7 +71,10 @@ def _time_share(key: str, label: str, better: str, definition: str, parts: tuple
 
 _TTFT = "time to first token: first token - arrival, per finished request; queue + load + prefill."
 _TPOT = "time per output token: (E2E - TTFT) / (output tokens - 1), one value per request of two or more tokens."
-_ITL = "inter-token latency: every gap between consecutive tokens of a request, weighted by token."
+_ITL = (
+    "inter-token latency: every gap between consecutive tokens of a request, weighted by token; of tokens that one "
+    "step yields together the first alone."
+)
 _E2E = "end-to-end time: last token - arrival, per finished request."
 _QUEUE = "the waiting part of TTFT: from arrival until the first prefill chunk starts, less the load time."
 
@@ -179,6 +182,24 @@ METRICS: tuple[Metric, ...] = (
         "lower",
         "Nothing ran, or a step stood still, until KV had been loaded, fetched or copied away / replica-seconds.",
         ("layer_wait_s", "kv_move_s", "load_wait_s", "store_wait_s"),
+    ),
+    Metric(
+        "accepted_length",
+        "Accepted length",
+        "tokens",
+        "higher",
+        "Tokens that a sequence's verifying step yields on average: drafted ones that were right, and one more.",
+        lambda s: s["speculation"]["accepted_length"],
+        lambda s: "speculation" in s,
+    ),
+    Metric(
+        "drafted_wasted",
+        "Drafted, wasted",
+        "%",
+        "lower",
+        "Drafted tokens that were wrong, or came after one that was / drafted tokens.",
+        lambda s: _percent(s["speculation"]["wasted_share"]),
+        lambda s: "speculation" in s,
     ),
     Metric(
         "sender_wait_mean_ms",

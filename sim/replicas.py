@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from sim.cost.framework import FRAMEWORKS
-from sim.cost.graphs import TRTLLM_SIZES, captured_sizes, sglang_sizes
+from sim.cost.graphs import TRTLLM_SIZES, captured_sizes, graph_multiples, sglang_sizes
 from sim.cost.planned import PlannedStep
+from sim.cost.speculation import SpeculativeStep
 from sim.cost.step import StepCost
 from sim.engine.batch import Batch, EngineLimits
 from sim.engine.inflight import InFlightBatch
 from sim.engine.prefill_first import PrefillFirstBatch
+from sim.engine.speculative import SpeculativeGroup
 from sim.engine.static import StaticBatch
 from sim.engine_spec import EngineSpec
 from sim.hierarchy.cache import ReplicaCache
@@ -19,6 +21,7 @@ from sim.inputs import Inputs
 from sim.kind_spec import KindName
 from sim.link_inputs import copy_method
 from sim.spec import ScenarioSpec
+from sim.speculation import Speculation
 
 BATCHES: Mapping[KindName, type[Batch]] = {"vllm": Batch, "sglang": PrefillFirstBatch, "tensorrt_llm": InFlightBatch}
 """The scheduler of each engine."""
@@ -27,7 +30,7 @@ BATCHES: Mapping[KindName, type[Batch]] = {"vllm": Batch, "sglang": PrefillFirst
 def make_batch(engine: EngineSpec, inputs: Inputs, cost: StepCost, cache: ReplicaCache, name: str) -> Batch:
     """The scheduler of one replica, which has `cache`."""
     batch: type[Batch] = StaticBatch if engine.scheduling == "static" else BATCHES[engine.kind]
-    return batch(
+    made = batch(
         cache,
         engine_limits(engine),
         name,
@@ -36,6 +39,17 @@ def make_batch(engine: EngineSpec, inputs: Inputs, cost: StepCost, cache: Replic
         lengths=cost.asks_longest,
         host_limit=inputs.host_limit,
     )
+    if isinstance(cost, SpeculativeStep) and inputs.speculation is not None:
+        cache.slots_ahead = inputs.speculation.slots
+        made.decoding = SpeculativeGroup(
+            cache.block_tokens,
+            cost.all_windows,
+            inputs.speculation.acceptance(),
+            ahead=inputs.speculation.ahead,
+            give_back=cache.give_back,
+            lengths=cost.asks_longest,
+        )
+    return made
 
 
 def engine_limits(engine: EngineSpec) -> EngineLimits:
@@ -71,10 +85,39 @@ def step_cost(spec: ScenarioSpec, inputs: Inputs) -> StepCost:
         "graph_padding": sizes is not TRTLLM_SIZES,
         "attention_share": None if planned is None else planned.plan.attention_share,
     }
+    if inputs.speculation is not None:
+        return _speculative(spec, inputs, inputs.speculation)
     if planned is None or planned.plan.plain:
         return StepCost(inputs.model, inputs.profile, host_time_s, lookahead, **options)
     copy = {way: inputs.profile.copy_model(f"pcie_{way}", copy_method(spec, f"pcie_{way}")) for way in ("h2d", "d2h")}
     return PlannedStep(inputs.model, inputs.profile, host_time_s, lookahead, plan=planned.plan, copy=copy, **options)
+
+
+def _speculative(spec: ScenarioSpec, inputs: Inputs, speculation: Speculation) -> SpeculativeStep:
+    """The prices of steps that verify drafted tokens; graphs are captured for them too."""
+    engine, rows = spec.engine, 1 + speculation.spec.tokens
+    sizes = engine.graph_batch_sizes or _graph_sizes(spec, inputs)
+    if engine.graph_batch_sizes is None and engine.kind == "vllm":  # vLLM's are tokens, others' are sequences
+        captured = captured_sizes(engine.max_num_seqs * rows, engine.max_num_batched_tokens)
+        verify = graph_multiples(captured, rows)
+    else:
+        verify = tuple(size * rows for size in sizes)
+    return SpeculativeStep(
+        inputs.model,
+        inputs.profile,
+        engine.host_time + speculation.lookup_s,
+        tokens=speculation.spec.tokens,
+        draft=speculation.model,
+        draft_tp=speculation.tp,
+        projection=speculation.projection,
+        parallel=spec.hardware.parallel,
+        expert_skew=engine.expert_skew,
+        graphs=engine.graphs,
+        eager_launch_s=engine.eager_launch,
+        graph_sizes=sizes,
+        graph_padding=sizes is not TRTLLM_SIZES,
+        verify_sizes=verify,
+    )
 
 
 def _graph_sizes(spec: ScenarioSpec, inputs: Inputs) -> tuple[int, ...]:

@@ -230,6 +230,8 @@ def config_sha256(scenario: Scenario, inputs: Inputs) -> str:
         plain["importance"]["path"] = hashlib.sha256(
             (scenario.base_dir / Path(plain["importance"]["path"]).expanduser()).read_bytes()
         ).hexdigest()
+    if inputs.speculation is not None and plain["engine"]["speculation"].get("model"):
+        plain["engine"]["speculation"]["model"] = inputs.speculation.content_sha256
     if "warm_start" in plain:
         plain["warm_start"]["path"] = inputs.warm_start.content_sha256 if inputs.warm_start else None
     sources = b""

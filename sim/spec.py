@@ -161,6 +161,9 @@ class ScenarioSpec(Spec):
         data["trace"] = self.trace.resolved(base_dir).model_dump(mode="json", exclude_none=True)
         data["model"] = resolved_path(self.model, base_dir)
         data["hardware"]["profile"] = resolved_path(self.hardware.profile, base_dir)
+        speculation = self.engine.speculation
+        if speculation is not None and speculation.model is not None:
+            data["engine"]["speculation"]["model"] = resolved_path(speculation.model, base_dir)
         data["routing"] = self.routing.resolved(base_dir)
         if self.warm_start is not None:
             data["warm_start"]["path"] = str((base_dir / Path(self.warm_start.path).expanduser()).resolve())

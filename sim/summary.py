@@ -23,6 +23,7 @@ from sim.provenance import profile_summary
 from sim.quantiles import latency_ms, pick
 from sim.queues import queue_lengths
 from sim.rounds_summary import by_round
+from sim.speculation_summary import speculation
 from sim.tables import numbers
 from sim.time_split import time_split
 from sim.turns import by_turn
@@ -72,6 +73,8 @@ def summarize(
     if (of_sequences := within(cluster)) is not None:
         summary["within"] = of_sequences
         add_to_links(cluster, summary["links"], duration)
+    if (drafts := speculation(cluster, steps)) is not None:
+        summary["speculation"] = drafts
     prefetch = spec.policies.prefetch
     if prefetch is not None and prefetch.name != "none":
         summary["prefetch"] = _prefetch(prefetch.name, summary["tiers"].values())

@@ -19,6 +19,15 @@ def captured_sizes(max_num_seqs: int, max_num_batched_tokens: int) -> tuple[int,
     return tuple(size for size in (1, 2, 4, *range(8, 256, 8), *range(256, LARGEST + 1, 16)) if size <= most)
 
 
+def graph_multiples(sizes: Sequence[int], rows: int) -> tuple[int, ...]:
+    """Captured sizes rounded up to multiples of the `rows` of a sequence, none above the largest.
+
+    SOURCE: vLLM, adjust_cudagraph_sizes_for_spec_decode (vllm/config/compilation.py).
+    """
+    most = max(sizes[-1], rows)
+    return tuple(sorted({whole for size in sizes if (whole := -(-size // rows) * rows) <= most}))
+
+
 TRTLLM_SIZES = (*range(1, 33), 64, 128)
 """The sizes that TensorRT-LLM captures by default; without padding, so other batches run without graphs. SOURCE:
 NVIDIA/TensorRT-LLM, CudaGraphConfig (tensorrt_llm/llmapi/llm_args.py): max_batch_size 128, enable_padding false."""

@@ -16,7 +16,7 @@ from hw_profiles.geometry import Gemm, LayerSpec
 from hw_profiles.kernel_groups import BASE_KV_HEADS
 from sim.cost.bound import NOTHING, Bound, gemm_bound
 from sim.cost.experts import ExpertLoad
-from sim.cost.kernels import Kernels
+from sim.cost.kernels import LATENT_RATE, Kernels
 
 Floats = npt.NDArray[np.float64]
 Chunk = tuple[int, int]
@@ -130,6 +130,9 @@ class LayerCost:
             self.decode_bytes /= layer.cadence.period
         self._decode_by_seqs: dict[float, DecodeCurve] = {}
         self._prefill_by_work: dict[tuple[int, float], float] = {}
+        rate = self._prefill.flops * (LATENT_RATE if isinstance(layer.attention, MLA) else 1.0)
+        self._pair_s = layer.attention.decode_flops_per_pair / rate
+        """Arithmetic of one more row over a token that is attended."""
         self._kv_heads = 1 if isinstance(layer.attention, MLA) else layer.attention.kv_heads
         self._mixed = kernels.mixed(layer)
         self._imbalance = kernels.imbalance(layer)
@@ -189,6 +192,21 @@ class LayerCost:
         if self.window is not None:
             longest = np.minimum(longest, self.window)
         return seconds * self._imbalance.ratio(float(seqs), self._kv_heads, longest, attended)
+
+    def verify(self, seqs: float, attended: Floats, pairs: Floats, longest: Floats | None) -> Floats:
+        """Decode attention of sequences with several rows each; `pairs` of a row and a token that it attends.
+
+        KV is read once, or the arithmetic of all rows sets the time (`sim.cost.speculation`).
+        """
+        if self.arithmetic:
+            attended = pairs
+        if len(attended) > 1 and bool((np.diff(attended) < 0).any()):  # drafts that come and go
+            order = np.argsort(attended, kind="stable")
+            seconds = np.empty(len(attended))
+            seconds[order] = self.decode_steps(seqs, attended[order], None if longest is None else longest[order])
+        else:
+            seconds = self.decode_steps(seqs, attended, longest)
+        return seconds if self.arithmetic else np.maximum(seconds, pairs * self._pair_s)
 
     def together(self, prefill_s: float, decode_s: float, seqs: float, attended: float) -> float:
         """Attention of a step with prompts and decoding sequences, from what both would take alone."""

@@ -49,6 +49,10 @@ class Limits:
     """Share of the layers' weights that is not in HBM."""
     fixed_bytes: int = 0
     """What policies within a sequence keep on each GPU, whatever the sequences."""
+    more_weights: int = 0
+    """Bytes on each GPU beside the model's own weights: those of a drafter."""
+    rows_per_seq: int = 1
+    """Rows of a sequence that a decode step samples."""
     activations: bool = True
     """False: they are in what `utilization` leaves."""
     free_share: float = 1.0
@@ -137,7 +141,8 @@ def _rank(
     if not limits.activations:
         activations = 0
     elif stage.samples:
-        activations += limits.max_seqs * model.vocab * LOGIT_BYTES
+        activations += limits.max_seqs * limits.rows_per_seq * model.vocab * LOGIT_BYTES
+    weights += limits.more_weights
     windows = share.window_bytes(limits.block_tokens, limits.max_seqs, limits.max_tokens)
     block_bytes = limits.block_tokens * share.token_bytes
     reserved = profile.reserved_bytes + limits.fixed_bytes

@@ -16,6 +16,7 @@ from sim.cost.l2_prefetch import L2Prefetch, Window
 from sim.cost.layer import Chunk, Floats, LayerCost, Product
 from sim.cost.parallel import Exchange, Parallel
 from sim.cost.sampling import sampling_bytes, sampling_s
+from sim.cost.verify import VerifyLoad
 
 STEPS = np.arange(1 << 16, dtype=np.float64)
 MAX_STRIDE = len(STEPS)
@@ -232,6 +233,25 @@ class StageCost:
             seconds += kind.decodes * layer
             if kind.decodes != kind.count:
                 seconds += (kind.count - kind.decodes) * prefill
+        return seconds
+
+    def verify(self, load: VerifyLoad) -> Floats:
+        """Decode attention of sequences with several rows each, which read their KV once: float64[steps]."""
+        seconds = np.zeros(len(load.rows))
+        for kind, place in zip(self._kinds, self._places, strict=True):
+            attended, pairs = (load.attended, load.pairs) if place is None else load.windowed[place]
+            seconds += kind.decodes * kind.verify(load.seqs, attended, pairs, load.longest)
+        return seconds
+
+    def verify_mixed(self, chunks: Sequence[Chunk], load: VerifyLoad) -> float:
+        """Attention of a step with prompt chunks beside such sequences (`load` of one step, maybe of none)."""
+        if not load.seqs:
+            return self.prefill(chunks)
+        seconds = 0.0
+        for kind, place in zip(self._kinds, self._places, strict=True):
+            attended, pairs = (load.attended, load.pairs) if place is None else load.windowed[place]
+            verified = float(kind.verify(load.seqs, attended, pairs, load.longest)[0])
+            seconds += kind.count * kind.together(kind.prefill(chunks), verified, load.seqs, float(attended[0]))
         return seconds
 
     def bound(

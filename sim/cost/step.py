@@ -199,6 +199,10 @@ class StepCost:
         """Rows that the linear kernels of a decode step run over."""
         return (self._graphs.rows(seqs) if self._graphs else None) or seqs
 
+    def replays(self, seqs: int) -> bool:
+        """True if a decode step of `seqs` rows replays a graph."""
+        return self._graphs is not None and bool(self._graphs.rows(seqs))
+
     def recompute_s(self, tokens: int, prefix: int) -> float:
         """Time to compute `tokens` tokens of a prompt after `prefix` cached ones, in a step of their own."""
         chunks = [(tokens, prefix)]

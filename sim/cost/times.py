@@ -16,13 +16,14 @@ class StepTimes(NamedTuple):
     """What each step takes, and what that is made of, in seconds."""
 
     seconds: Seconds
-    linear: float
+    linear: Seconds
     attention: Seconds
-    exchange: float
+    exchange: Seconds
     launch: Seconds = 0.0
     pipeline: Seconds = 0.0
     works: Seconds = 0.0
-    """Kernels of plans within a sequence, beside the model's own (`sim.cost.planned`)."""
+    """Kernels beside the model's own: of plans within a sequence (`sim.cost.planned`), of a drafter
+    (`sim.cost.speculation`)."""
     moves: Seconds = 0.0
     """What layers wait for the copies of such plans."""
 

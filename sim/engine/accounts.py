@@ -59,6 +59,7 @@ class Accounts:
         own = stride.own_s(now)
         if self._cost.extrapolated(stride.decode_seqs, stride.context, stride.shapes):
             self.extrapolated_s += own
+        linear, exchange = times.linear, times.exchange
         attention, launch, pipeline = times.attention, times.launch, times.pipeline
         works, moves = times.works, times.moves
         row = (
@@ -70,13 +71,13 @@ class Accounts:
             seqs,
             stride.padding,
             len(stride.chunks),
-            stride.tokens - stride.decode_seqs,
+            stride.tokens - stride.decode_rows,
             stride.context,
             len(batch.running),
             batch.queue_length,
-            times.linear * steps,
+            linear * steps if isinstance(linear, float) else total(linear, steps),
             attention * steps if isinstance(attention, float) else total(attention, steps),
-            times.exchange * steps,
+            exchange * steps if isinstance(exchange, float) else total(exchange, steps),
             launch * steps if isinstance(launch, float) else total(launch, steps),
             pipeline * steps if isinstance(pipeline, float) else total(pipeline, steps),
             works * steps if isinstance(works, float) else total(works, steps),

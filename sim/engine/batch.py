@@ -100,7 +100,7 @@ class Batch:
 
     def _budget(self) -> int:
         """Tokens of prompts that a step has room for."""
-        return self.limits.max_num_batched_tokens - self.decoding.count
+        return self.limits.max_num_batched_tokens - self.decoding.rows
 
     def taken_waits(self) -> list[float]:
         """Seconds that rows had waited for their second token when they began to decode, told once (static batches)."""
@@ -159,7 +159,7 @@ class Batch:
         for seq in self._holders():
             tokens = seq.computed + begun.get(seq.index, 0)
             if seq in self.decoding:
-                tokens += self.decoding.gained(seq) + booked_steps
+                tokens = self.decoding.held_tokens(seq, booked_steps)
             held += self.cache.held_bytes(seq, tokens)
         ensure(held == self.cache.hbm.reserved, f"{self._name}: reserved bytes do not add up")
 
@@ -189,9 +189,9 @@ class Batch:
         return self.waiting.victim(self.running)
 
     def _give_back(self, seq: Sequence) -> None:
-        """The block that was reserved for the next token of a decoding sequence, if that needed one."""
-        tokens = seq.computed + self.decoding.gained(seq)
-        self.cache.hbm.release(self.cache.held_bytes(seq, tokens + 1) - self.cache.held_bytes(seq, tokens))
+        """The blocks that were reserved for the next step of a decoding sequence, if that needed any."""
+        more, tokens = (self.decoding.held_tokens(seq, steps) for steps in (1, 0))
+        self.cache.hbm.release(self.cache.held_bytes(seq, more) - self.cache.held_bytes(seq, tokens))
 
     def _preempt(self, seq: Sequence, now: float) -> None:
         """Take everything from the sequence; it goes back to the queue to be recomputed."""

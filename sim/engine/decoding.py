@@ -70,12 +70,21 @@ class DecodeGroup:
             heapq.heappop(heap)
         return self._done - heap[0][0]
 
+    @property
+    def rows(self) -> int:
+        """Tokens that the next step runs."""
+        return self.count
+
     def __contains__(self, seq: Sequence) -> bool:
         return seq.index in self._members
 
     def gained(self, seq: Sequence) -> int:
         """Tokens that a member has gained since it joined."""
         return self._done - seq.decode_from
+
+    def held_tokens(self, seq: Sequence, steps: int) -> int:
+        """Tokens of a member that have memory when the blocks of `steps` more steps are taken."""
+        return seq.computed + self.gained(seq) + steps
 
     def join(self, seq: Sequence) -> None:
         """The sequence has sampled a token whose KV is not computed yet; from now on it gets one per step."""

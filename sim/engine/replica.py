@@ -18,6 +18,7 @@ from sim.cost.times import at
 from sim.engine.accounts import Accounts
 from sim.engine.batch import Batch, Chunk
 from sim.engine.sequence import Sequence
+from sim.engine.speculative_stride import plan_verification, verifying
 from sim.engine.stride import Stride, plan_stride
 from sim.hierarchy.link import CopyEngine
 from sim.hierarchy.prefetch import Prefetcher
@@ -68,6 +69,8 @@ class Replica:
         self._recorder = recorder
         self._finished = finished
         self._single_step = single_step
+        self._verifying = verifying(batch, cost)
+        """What steps verify, if tokens are drafted."""
         self._stalled: list[Decision] = []
         """The step that is scheduled and waits for memory, if there is one."""
         self._stride: Stride | None = None
@@ -206,7 +209,10 @@ class Replica:
         copying = self._interference is not None and self._interference.begin(now)
         single = single or (copying and bool(batch.waiting or batch.loaded))
         flowing = self._flowing_until == now
-        stride = plan_stride(batch, chunks, self._cost, now, now - decided_at, single=single, flowing=flowing)
+        if self._verifying is None:
+            stride = plan_stride(batch, chunks, self._cost, now, now - decided_at, single=single, flowing=flowing)
+        else:
+            stride = plan_verification(batch, self._verifying, chunks, now, now - decided_at, single=single)
         self._stride = stride
         if copying and stride.steps > 1:
             self._schedule_look(stride, 1)
@@ -277,7 +283,7 @@ class Replica:
         if self.cache.synchronous:
             step_s = stride.end - stride.start - stride.slowed
         else:
-            step_s = (stride.times.linear + at(stride.times.attention, 0)) / self._cost.layers
+            step_s = (at(stride.times.linear, 0) + at(stride.times.attention, 0)) / self._cost.layers
         end = max((seq.arrived_s + step_s for seq, _ in stride.chunks), default=0.0)
         for seq, _ in stride.chunks:
             seq.arrived_s = 0.0

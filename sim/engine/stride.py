@@ -25,6 +25,7 @@ class Stride:
     steps         how many
     ends          end of each step, s: float64[steps]; None for one step, which is most of them and needs no array
     decode_seqs   sequences that decode
+    decode_rows   their tokens in the first step
     context       tokens that these attend in the first step
     windowed      those that they attend in layers with a sliding window, by window
     chunks        prefill chunks; only strides of one step have any
@@ -43,6 +44,7 @@ class Stride:
         "charged",
         "chunks",
         "context",
+        "decode_rows",
         "decode_seqs",
         "end",
         "ends",
@@ -81,7 +83,7 @@ class Stride:
         self.end = end
         self.steps = steps
         self.ends = ends
-        self.decode_seqs = decode_seqs
+        self.decode_seqs = self.decode_rows = decode_seqs
         self.context = context
         self.windowed = windowed
         self.chunks = chunks
@@ -181,7 +183,7 @@ def plan_stride(
         seqs, context, windowed, longest = 0, 0, tuple(Attended(0, 0) for _ in windowed), 0
     ends = None
     if not chunks:
-        steps = 1 if single else _stride_length(batch, group)
+        steps = 1 if single else stride_length(batch, group)
         times = cost.decode_steps(seqs, context, windowed, steps, group.longest)
         if steps == 1 or isinstance(times.seconds, float):
             end = start + at(times.seconds, 0)
@@ -210,7 +212,7 @@ def plan_stride(
     )
 
 
-def _stride_length(batch: Batch, group: DecodeGroup) -> int:
+def stride_length(batch: Batch, group: DecodeGroup) -> int:
     """Steps until a sequence finishes or fills a window, or until taking memory may change the next decision."""
     cache = batch.cache
     hbm = cache.hbm

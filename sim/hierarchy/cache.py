@@ -74,6 +74,8 @@ class ReplicaCache:
         self._hearing = [low.tier for low in self.lower if low.tier.hears_release]
         self.cached_tokens = self._lookup.cached_tokens
         self.mover = Mover(here, sources)
+        self.slots_ahead = 0
+        """Slots that a sequence takes beyond its own tokens (`sim.engine.speculative`)."""
         self.covered = 0
         """Sum of `Sequence.covered`."""
 
@@ -218,6 +220,10 @@ class ReplicaCache:
         hbm.reserve(size)
         return True
 
+    def give_back(self, blocks: int) -> None:
+        """Free engine blocks that a sequence has no more use for."""
+        self.hbm.release(blocks * self.block_bytes)
+
     def extend(self, seq: Seq, tokens: int) -> bool:
         """Allocate for `tokens` more tokens of a prefill, and publish the blocks that they fill.
 
@@ -290,7 +296,7 @@ class ReplicaCache:
         The last output token counts too, whose KV nobody needs. SOURCE: TensorRT-LLM, getRemainingBlocksToCompletion
         (cpp/tensorrt_llm/batch_manager/kvCacheManager.cpp): prompt + max_new_tokens, rounded up to blocks.
         """
-        tokens = seq.input_tokens + seq.output_tokens
+        tokens = seq.input_tokens + seq.output_tokens + self.slots_ahead
         memory = self.memory
         blocks = self.blocks_of(tokens) if memory is None else memory.whole_blocks(seq.input_tokens, tokens)
         return blocks * self.block_bytes
