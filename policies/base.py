@@ -139,6 +139,10 @@ class TierInfo:
     """When a key is used next: the place in order of arrival (or the arrival time) of the first request that has the
     key in its prompt and has not been admitted yet; `math.inf` if there is none. It never decreases for a key. None
     where the future is not known, as with closed-loop load. For bounds only (`policies.eviction.belady`)."""
+    queue: Callable[[int], float] | None = None
+    """Where in the queue the first waiting request is whose prompt has a key: 0 at its head, more behind it (of the
+    replicas that use the tier, the one where it comes soonest), `math.inf` if none waits. None where nothing queues.
+    What queues is kept track of from the first call on, which a policy makes when it is built."""
 
     @property
     def capacity_blocks(self) -> int:
@@ -276,6 +280,8 @@ class Trigger(Enum):
     """The request has come to the queue of its replica."""
     FINISHED = "finished"
     """The request has its last token; what it held in HBM has just been released."""
+    ADMITTED = "admitted"
+    """The request has left the queue: its blocks were looked up, and the requests behind it have moved up."""
 
 
 class RequestView(Protocol):
@@ -327,6 +333,10 @@ class CacheView(Protocol):
     def block_bytes(self) -> int:
         """Bytes of one full prefix block on one GPU."""
 
+    @property
+    def waiting(self) -> Sequence[RequestView]:
+        """Requests in the queue of the replica, in the order in which the scheduler looks at them."""
+
     def capacity(self, tier: str) -> int:
         """Bytes that the tier can hold: 0 for one of no size, which is not among `tiers`; KeyError for no tier."""
 
@@ -356,14 +366,14 @@ class PrefetchPolicy(ABC):
     not complete when its turn comes: "best_effort" uses what has arrived and computes the rest, "wait_complete" lets
     others go first until it is complete, "timeout" does so for `timeout_s` after the fetch began and then is best
     effort (SGLang HiCache's prefetch policies of the same names). What the fetch did not bring, for want of room, is
-    loaded from where it is.
+    loaded from where it is. With "join" what is on its way is waited for as a load is.
 
     What the policy promises: `plan` returns fetches into tiers that `cache.tiers` names, of keys that are not private
     (not negative), no key twice into the same tier in one plan, `after_s` finite and not negative; its plans follow
     from the calls and from what the views show alone.
     """
 
-    listens: tuple[Trigger, ...] = tuple(Trigger)
+    listens: tuple[Trigger, ...] = (Trigger.ARRIVED, Trigger.FINISHED)
     stop: str = "best_effort"
     timeout_s: float = 0.0
 
@@ -372,4 +382,4 @@ class PrefetchPolicy(ABC):
         """Fetches to make."""
 
 
-STOP_RULES = ("best_effort", "wait_complete", "timeout")
+STOP_RULES = ("best_effort", "wait_complete", "timeout", "join")

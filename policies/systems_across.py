@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from policies.stores.cached_attention import cached_attention
 from policies.stores.hicache import hicache
 from policies.stores.lmcache import lmcache
 from policies.stores.mooncake import mooncake
@@ -28,5 +29,10 @@ ACROSS: dict[str, System] = {
         "the memory of all nodes as one pool that every engine reads over RDMA",
         "Qin et al., FAST 2025 (arXiv 2407.00079)",
         setup=mooncake,
+    ),
+    "cached_attention": System(
+        "conversations in host memory and on disks, moved as the scheduler's queue says",
+        "Gao et al., USENIX ATC 2024 (arXiv 2403.19708)",
+        setup=cached_attention,
     ),
 }

@@ -24,6 +24,7 @@ from policies.eviction.length_aware import LengthAware
 from policies.eviction.lfu import LFU
 from policies.eviction.lru import LRU
 from policies.eviction.lru_k import LRUK
+from policies.eviction.queue_aware import QueueAware
 from policies.eviction.s3fifo import S3FIFO
 from policies.eviction.sieve import Sieve
 from policies.eviction.ttl import TTL
@@ -48,6 +49,7 @@ from policies.offload.write_back import WriteBack
 from policies.offload.write_through import WriteThrough
 from policies.offload.write_through_selective import WriteThroughSelective
 from policies.prefetch.l2 import L2
+from policies.prefetch.look_ahead import LookAhead
 from policies.prefetch.next_turn import NextTurn
 from policies.prefetch.none import NoPrefetch
 from policies.prefetch.on_arrival import OnArrival
@@ -98,6 +100,7 @@ EVICTION: dict[str, type[EvictionPolicy]] = {
     "length_aware": LengthAware,
     "ttl": TTL,
     "workload_aware": WorkloadAware,
+    "queue_aware": QueueAware,
 }
 
 EVICTION_BOUNDS: dict[str, type[EvictionPolicy]] = {
@@ -125,6 +128,7 @@ OFFLOAD: dict[str, type[OffloadPolicy]] = {
 PREFETCH: dict[str, type[PrefetchPolicy]] = {
     "none": NoPrefetch,
     "on_arrival": OnArrival,
+    "look_ahead": LookAhead,
     "next_turn": NextTurn,
     "popularity": Popularity,
 }

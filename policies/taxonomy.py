@@ -47,7 +47,7 @@ TREE: Mapping[str, Leaves] = MappingProxyType(
             "paged blocks, everything kept": ("full",),
             "prefix reuse": ("eviction", "admission"),
             "tiers behind HBM": ("offload", "prefetch"),
-            "stores in tiers": ("lmcache", "vllm_cpu_offload", "hicache", "mooncake"),
+            "stores in tiers": ("lmcache", "vllm_cpu_offload", "hicache", "mooncake", "cached_attention"),
             "scheduling": ("fcfs", "priority", "static"),
             "routing": ("routing",),
             "response cache": (),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,7 @@ from sim.hierarchy.link import CopyEngine
 from sim.hierarchy.mover import Source
 from sim.hierarchy.offload import Offload
 from sim.hierarchy.place import Behind, Place
+from sim.hierarchy.queued import QueueIndex
 from sim.hierarchy.route import RouteCosts
 from sim.hierarchy.tier import Tier
 from sim.inputs import Inputs
@@ -56,6 +58,8 @@ class Topology:
         self.ways = Ways(self._scenario.spec, spec.tiers, inputs, clock, recorder, make_engine)
         self._by_label: dict[str, Tier] = {}
         self._places: dict[str, Place] = {}
+        self._queues: defaultdict[int, QueueIndex] = defaultdict(QueueIndex)
+        """By replica."""
         self._cost = cost
         self.future = None if inputs.trace.closed_loop else Future(inputs.trace)
         """What arrives when; None where that depends on the system."""
@@ -83,6 +87,7 @@ class Topology:
             admitted=None if self.future is None else self.future.admitted,
             empty=[tier.name for tier in self.empty],
             footprint=inputs.footprint,
+            queue=self._queues[replica],
         )
 
     def costs(self, replica: int) -> RouteCosts:
@@ -183,7 +188,8 @@ class Topology:
     def _info(self, tier: TierSpec, capacity: int, replica: int) -> TierInfo:
         hash_tokens = self._inputs.trace.block_tokens or self._scenario.spec.engine.block_tokens
         size = hash_tokens * self._span(tier) * self._inputs.token_bytes
-        return TierInfo(tier.name, capacity, size, lambda: self._clock.now, self._next_use(tier, replica))
+        next_use, queue = self._next_use(tier, replica), self._queue(tier, replica)
+        return TierInfo(tier.name, capacity, size, lambda: self._clock.now, next_use, queue)
 
     def _span(self, tier: TierSpec) -> int:
         """Hashes of the trace per block of a tier."""
@@ -199,6 +205,14 @@ class Topology:
         label, replicas = self.ways.label(tier, replica), self._scenario.spec.hardware.replicas
         users = {other for other in range(replicas) if self.ways.label(tier, other) == label}
         return self.future.of(lambda index: index % replicas in users)
+
+    def _queue(self, tier: TierSpec, replica: int) -> Callable[[int], float]:
+        """The first place, in any queue of the replicas that use this tier, of a request with a key."""
+        label, replicas = self.ways.label(tier, replica), range(self._scenario.spec.hardware.replicas)
+        users = [self._queues[other] for other in replicas if self.ways.label(tier, other) == label]
+        if len(users) == 1:
+            return users[0].place
+        return lambda key: min(user.place(key) for user in users)
 
     def _policy(self, family: str, tier: TierSpec, default: PolicySpec | None, *args: object) -> Any:
         own: PolicySpec | None = getattr(tier, family)

@@ -36,6 +36,7 @@ class Tiers:
         self._time = time
         self._random = source
         self._held: dict[str, set[int]] = {name: set() for name in names}
+        self.waiting: list[Asked] = []
 
     @property
     def now(self) -> float:
@@ -88,9 +89,12 @@ def _check(factory: Callable[[], PrefetchPolicy], names: Sequence[str], seed: in
             trigger, request = Trigger.FINISHED, running.pop(source.randrange(len(running)))
             for name in names:
                 cache.bring(request.keys, name)
+        elif cache.waiting and source.random() < 0.5:
+            trigger, request = Trigger.ADMITTED, cache.waiting.pop(0)
         else:
             trigger, request = Trigger.ARRIVED, _arrive(source, operation, prompts, turns)
             running.append(request)
+            cache.waiting.append(request)
         if trigger in first.listens:
             about = f"{trigger.name} of request {request.index}"
             plan = watch.plans(Fetch, (trigger, request, cache), blocks=(), about=about)

@@ -12,6 +12,7 @@ from hw_profiles.units import text_tokens
 from policies.base import EvictionPolicy, TierInfo
 from policies.build import build_policy, policy_class
 from policies.eviction.lru import LRU
+from policies.eviction.queue_aware import QueueAware
 from policies.eviction.ttl import TTL
 from policies.tables import EVICTION
 from sim.cache.accesses import ENGINE_BLOCK, Accesses, Hits, accesses_of
@@ -123,7 +124,7 @@ def run_study(
         counts = [*bounded, accesses.distinct] if cls is not None and _expires(cls) else bounded
         if cls is None:
             found = belady_hits(accesses, counts)
-        elif cls is LRU:
+        elif cls in (LRU, QueueAware):  # nothing queues here
             found = lru_hits(accesses, counts)
         elif cls is TTL:
             found = lru_hits(accesses, counts, _build(specs[name], cache_info(1), here).ttl_s)

@@ -9,6 +9,7 @@ lower tier waits for its load while others run (WAITING_FOR_REMOTE_KVS).
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sim.engine.decoding import DecodeGroup
@@ -18,6 +19,7 @@ from sim.engine.queue import QUEUES, Scheduling
 from sim.engine.sequence import Preemption, Sequence
 from sim.hierarchy.cache import ReplicaCache
 from sim.hierarchy.lookup import Prefix
+from sim.hierarchy.queued import QueueIndex
 from sim.invariants import ensure
 
 Chunk = tuple[Sequence, int]
@@ -81,7 +83,13 @@ class Batch:
         self.prefilling: Sequence | None = None
         self.preemptions: list[Preemption] = []
         """Every preemption, in order of time."""
+        self.left: Callable[[Sequence], None] | None = None
+        """Told of each sequence that has left `waiting`."""
+        self._queue: QueueIndex | None = None
+        """Who waits for which blocks, once an eviction policy asks."""
         self._name = name
+        if cache.queue is not None:
+            cache.queue.watch(self.waiting, self._keep)
 
     @property
     def padding(self) -> int:
@@ -92,6 +100,11 @@ class Batch:
     def queue_length(self) -> int:
         """Requests that arrived and are not running."""
         return len(self.waiting) + len(self.loading) + len(self.loaded)
+
+    @property
+    def queue_matters(self) -> bool:
+        """Who waits has a say in what is evicted."""
+        return self._queue is not None
 
     @property
     def paused(self) -> bool:
@@ -109,6 +122,8 @@ class Batch:
     def enqueue(self, seq: Sequence) -> None:
         """A new request comes to the queue."""
         self.waiting.arrive(seq)
+        if self._queue is not None:
+            self._queue.came(seq)
 
     def ready(self, seq: Sequence, now: float) -> None:
         """The cached prefix of the sequence is in HBM (or, layer-wise, on its way): it may start with the next step."""
@@ -217,6 +232,11 @@ class Batch:
         self._release(seq)
         seq.computed = seq.published = 0
         self.waiting.put_back(seq)
+        if self._queue is not None:
+            self._queue.came(seq)
+
+    def _keep(self, queue: QueueIndex) -> None:
+        self._queue = queue
 
     # ---- waiting sequences
 
@@ -256,6 +276,10 @@ class Batch:
             return False
         del self.waiting[place]
         self._admitted(seq)
+        if self._queue is not None:
+            self._queue.went(seq)
+        if self.left is not None:
+            self.left(seq)
         self.host.take(seq.index, host_bytes)
         seq.last_level = 0
         if seq.loss is None:

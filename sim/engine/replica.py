@@ -55,9 +55,10 @@ class Replica:
         links: Iterable[CopyEngine] = (),
         single_step: bool = False,
     ) -> None:
-        self.prefetcher = (
-            None if prefetch is None else Prefetcher(prefetch, batch.cache, clock, self._wake, self._between_steps)
-        )
+        self.prefetcher: Prefetcher | None = None
+        if prefetch is not None:
+            self.prefetcher = Prefetcher(prefetch, batch.cache, clock, self._wake, self._between_steps, batch.waiting)
+            batch.left = self.prefetcher.admitted if self.prefetcher.hears_admitted else None
         self.index = index
         self.batch = batch
         self.cache = batch.cache
@@ -98,6 +99,8 @@ class Replica:
         """A request arrives."""
         seq.replica = self.index
         self.prompt_tokens += seq.input_tokens
+        if self.batch.queue_matters:
+            self.book(self._clock.now)  # what the steps begun so far evict does not depend on it
         self.batch.enqueue(seq)
         if self.prefetcher is not None:
             self.book(self._clock.now)  # it sees what the steps begun so far have taken

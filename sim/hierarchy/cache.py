@@ -15,6 +15,7 @@ from sim.hierarchy.lookup import Found, Lookup, Prefix
 from sim.hierarchy.mover import Load, Mover, Source
 from sim.hierarchy.offload import Costs
 from sim.hierarchy.place import Place
+from sim.hierarchy.queued import QueueIndex
 from sim.invariants import ensure
 
 
@@ -31,6 +32,7 @@ class ReplicaCache:
     answers        blocks of answers are offered for offload, as those of prompts are
     admitted       told of each request that is admitted, before its blocks are touched
     empty          names of tiers of no size, which are none, for policies that name one
+    queue          to be told of those who wait to be looked up, once an eviction policy asks
     footprint      what a sequence holds where that is not one block per so many tokens; nothing can be shared then
     """
 
@@ -50,12 +52,14 @@ class ReplicaCache:
         admitted: Callable[[int], None] | None = None,
         empty: Sequence[str] = (),
         footprint: Footprint | None = None,
+        queue: QueueIndex | None = None,
     ) -> None:
         ensure(footprint is None or not (hash_tokens or keeping), "planned memory cannot be shared or kept")
         self.memory = None if footprint is None else PlannedMemory(footprint, block_tokens)
         self._admitted = admitted
         self._keeping = keeping
         self.empty = empty
+        self.queue = queue
         self.layerwise = layerwise
         self.synchronous = synchronous
         self._answers = answers

@@ -17,7 +17,8 @@ class CacheView:
     Tiers of no size are not among `tiers`; asked for by name, they hold nothing.
     """
 
-    def __init__(self, cache: ReplicaCache, clock: Clock) -> None:
+    def __init__(self, cache: ReplicaCache, clock: Clock, waiting: Sequence[Seq] = ()) -> None:
+        self.waiting = waiting
         self._tiers = {tier.name: tier for tier in (cache.hbm, *(place.tier for place in cache.lower))}
         self._clock = clock
         self._empty = frozenset(cache.empty)
@@ -42,6 +43,7 @@ class Prefetcher:
     """Asks the policy when requests arrive and finish, and starts its fetches.
 
     woken          called when a request need not wait for its fetch any more
+    waiting        the queue, in the order in which the scheduler looks at it
     between_steps  calls back before the next step is decided: what takes HBM must not take it from steps under way
     """
 
@@ -52,16 +54,19 @@ class Prefetcher:
         clock: Clock,
         woken: Callable[[], None],
         between_steps: Callable[[Callable[[], None]], None],
+        waiting: Sequence[Seq] = (),
     ) -> None:
         self._between_steps = between_steps
         self._policy = policy
         self._cache = cache
         self._clock = clock
         self._woken = woken
-        self._view = CacheView(cache, clock)
+        self._view = CacheView(cache, clock, waiting)
         self._waits = policy.stop in ("wait_complete", "timeout")
         self._arrived = Trigger.ARRIVED in policy.listens
         self._finished = Trigger.FINISHED in policy.listens
+        self.hears_admitted = Trigger.ADMITTED in policy.listens
+        self._joins = policy.stop == "join"
         if policy.stop not in STOP_RULES:
             raise self._broken(f"stop is {policy.stop!r}, expected one of {', '.join(STOP_RULES)}")
 
@@ -71,7 +76,7 @@ class Prefetcher:
             return
         for fetch in self._plan(Trigger.ARRIVED, seq):
             into = self._view.tiers.index(fetch.into)
-            if set(seq.keys).isdisjoint(fetch.keys):  # for others: no business of its own
+            if self._joins or set(seq.keys).isdisjoint(fetch.keys):  # for others: no business of its own
                 self._start(fetch, into, lambda: None)
                 continue
             seq.fetch_level = into if seq.fetch_level is None else max(into, seq.fetch_level)
@@ -81,11 +86,18 @@ class Prefetcher:
         if seq.fetching and self._policy.stop == "timeout":
             self._clock.at(self._clock.now + self._policy.timeout_s, lambda: self._give_up(seq))
 
+    def admitted(self, seq: Seq) -> None:
+        """The request has left the queue; what that leads to comes after the step that is being decided."""
+        self._clock.at(self._clock.now, lambda: self._fetch(Trigger.ADMITTED, seq))
+
     def finished(self, seq: Seq) -> None:
         """The request has its last token."""
         if self._finished:
-            for fetch in self._plan(Trigger.FINISHED, seq):
-                self._start(fetch, self._view.tiers.index(fetch.into), lambda: None)
+            self._fetch(Trigger.FINISHED, seq)
+
+    def _fetch(self, trigger: Trigger, seq: Seq) -> None:
+        for fetch in self._plan(trigger, seq):
+            self._start(fetch, self._view.tiers.index(fetch.into), lambda: None)
 
     def _start(self, fetch: Fetch, into: int, done: Callable[[], None]) -> None:
         def fetch_now() -> None:

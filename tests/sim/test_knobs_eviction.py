@@ -111,6 +111,7 @@ AGAINST_LRU = [
     ("length_aware", "tails", "more"),
     ("length_aware", "shift", "fewer"),
     ("workload_aware", "tails", "more"),
+    ("queue_aware", "zipf", "equal"),  # nothing queues
     ("ttl", "zipf", "equal"),  # five minutes are longer than anything stays
 ]
 

@@ -58,6 +58,20 @@ def test_what_an_offload_policy_stores(stored, policy, back, tokens):
     assert stored(there_and_back(back=back), offload=policy) == tokens
 
 
+def test_what_is_hit_above_is_stored_again_if_it_has_left(run):
+    """Host memory for one prompt, HBM for two: the first prompt is hit in HBM when host memory has the second.
+
+    Its last block, of which the last 16 tokens are computed again, is stored either way; the one before if asked for.
+    """
+    rows = [(20.0 * i, TOKENS, 1, [10 * family, 10 * family + 1]) for i, family in enumerate((0, 1, 0))]
+    stored = []
+    for hits in (False, True):
+        policies = {"offload": {"name": "write_through", "hits": hits}}
+        result = run(rows, blocks=HBM + 2, dram=f"{TOKENS * 131072} B", policies=policies)
+        stored.append(result.summary["tiers"]["dram"]["stored_bytes"] / 131072)
+    assert stored[1] - stored[0] == FULL
+
+
 def test_dearer_stores_are_fewer(run):
     """`weight` is what a second of the link is worth; a slower link is the same thing. And it learns by its history."""
     load = {"requests": 150, "rate": 4, "turns": 3, "think_time": "20 s", "system_prompts": 5}
@@ -144,6 +158,35 @@ def test_a_fetch_hides_in_the_queue(behind_another, hand):
     # HBM takes what comes between two steps, so the fetch begins when the prefill ends
     assert early.load_s == 0
     assert early.ttft_s == pytest.approx(fetch.end_s - 30.001 + step, rel=1e-9)
+
+
+def test_a_request_joins_what_was_fetched_for_it(behind_another):
+    """Its turn comes before its blocks have: it waits for them as for a load, and computes nothing that is stored."""
+    rate = {"links": {"ssd_read": {"bandwidth": "0.5 GB/s"}}}
+    for policy in ({"name": "look_ahead", "stop": "join"}, {"name": "on_arrival", "stop": "join"}):
+        row, result = behind_another({**policy, "into": "dram"}, into_hbm_only=False, **rate)
+        assert row.hit_dram_tokens == 1584
+        assert row.hit_ssd_tokens == 0
+        assert row.load_s > 0.1
+        assert (result.frames["transfers"].reason == "prefetch").any()
+
+
+@pytest.mark.parametrize(("share", "found"), [(0.2, 1), (0.4, 2), (1.0, 3)])
+def test_the_window_is_a_share_of_the_tier(run, prompt, share, found):
+    """Four prompts wait behind a long one, whose blocks are on the drive; memory has room for twenty blocks of 512."""
+    rows = [(5.0 * i, 2048, 1, prompt(i, 2048)) for i in range(1, 5)]
+    rows += [(60.0, 12_000, 1, prompt(9, 12_000)), *((60.01 + i / 1e4, 2048, 1, prompt(i, 2048)) for i in range(1, 5))]
+    tiers = [
+        {"name": "hbm"},
+        {"name": "dram", "capacity": f"{20 * 512 * 131072} B"},
+        {"name": "ssd", "capacity": "1 TiB"},
+    ]
+    policies = {"prefetch": {"name": "look_ahead", "into": "dram", "share": share}}
+    # host memory is written over by a prompt that nobody asks for again
+    rows.insert(4, (40.0, 12_000, 1, prompt(8, 12_000)))
+    result = run(rows, blocks=800, tiers=tiers, policies=policies, engine={"max_num_seqs": 1})
+    moved = result.frames["transfers"].query("reason == 'prefetch' and 60 < queued_s < 60.02")
+    assert round(moved.bytes.sum() / 131072 / 2048) == found
 
 
 def test_each_rule_waits_as_it_says(behind_another):

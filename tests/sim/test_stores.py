@@ -6,6 +6,7 @@ import pytest
 
 from hw_profiles.errors import InputError
 from policies.systems_across import ACROSS
+from sim.run import simulate
 from sim.scenario import Scenario
 
 SIZE = {
@@ -218,3 +219,41 @@ def test_a_pool_with_copies_in_each_node_reads_them_there():
     assert hot["prefix"]["hit_ratio"] == pytest.approx(plain["prefix"]["hit_ratio"], abs=0.02)
     assert hot["prefix"]["hit_tokens"]["dram"] > 0
     assert hot["links"]["remote_read"]["bytes"] < plain["links"]["remote_read"]["bytes"]
+
+
+CROWD = {
+    "trace": {"clients": {**CLIENTS, "clients": 30, "think_time": "20 s", "first_input_tokens": 3000, "rounds": 4}},
+    "engine": {"max_num_seqs": 2, "max_num_batched_tokens": 2048},
+}
+"""Thirty conversations of which two run at a time, so that many wait."""
+
+
+def crowd(eviction, **options):
+    policies = named("cached_attention", eviction=eviction, dram="6 GiB", **options)
+    slow = {"ssd_read": {"bandwidth": "3 GB/s"}}
+    return scenario(policies, links=slow, **CROWD).run().summary
+
+
+def test_what_the_queue_asks_for_stays_near():
+    """With room for half of the conversations, knowing who comes next finds more in host memory than recency does."""
+    near = {
+        eviction: crowd(eviction, prefetch="none")["prefix"]["hit_tokens"]["dram"]
+        for eviction in ("lru", "queue_aware")
+    }
+    assert near["queue_aware"] > 1.2 * near["lru"]
+
+
+def test_looking_ahead_turns_reads_of_the_disk_into_reads_of_memory():
+    plain, ahead = crowd("queue_aware", prefetch="none"), crowd("queue_aware")
+    assert ahead["prefix"]["hit_tokens"]["ssd"] < 0.5 * plain["prefix"]["hit_tokens"]["ssd"]
+    assert ahead["prefix"]["hit_ratio"] == pytest.approx(plain["prefix"]["hit_ratio"], rel=0.05)
+    assert ahead["ttft_ms"]["mean"] <= plain["ttft_ms"]["mean"]
+
+
+@pytest.mark.parametrize("where", ["hbm", "dram"])
+def test_steps_one_by_one_give_the_same_with_a_queue_that_matters(where):
+    tiers = [{"name": "hbm", "capacity": "2 GiB"}, {"name": "dram", "capacity": "3 GiB"}]
+    tiers[where == "dram"]["eviction"] = "queue_aware"
+    made = scenario(None, CROWD["engine"], trace=CROWD["trace"], tiers=tiers)
+    strides, singles = simulate(made, check=True), simulate(made, check=True, single_step=True)
+    assert strides.tables["requests"].equals(singles.tables["requests"])
