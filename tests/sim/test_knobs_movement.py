@@ -171,7 +171,7 @@ def test_a_request_joins_what_was_fetched_for_it(behind_another):
         assert (result.frames["transfers"].reason == "prefetch").any()
 
 
-@pytest.mark.parametrize(("share", "found"), [(0.2, 1), (0.4, 2), (1.0, 3)])
+@pytest.mark.parametrize(("share", "found"), [(0.2, 1), (0.4, 2), (0.7, 3), (1.0, 4)])
 def test_the_window_is_a_share_of_the_tier(run, prompt, share, found):
     """Four prompts wait behind a long one, whose blocks are on the drive; memory has room for twenty blocks of 512."""
     rows = [(5.0 * i, 2048, 1, prompt(i, 2048)) for i in range(1, 5)]
