@@ -65,6 +65,10 @@ class EngineSpec(Spec):
     chunked_context  prompts that do not fit a step run in chunks; false: they run whole (tensorrt_llm)
     capacity_policy  of tensorrt_llm: whom the capacity scheduler admits (sim.engine.inflight)
     free_gpu_memory_fraction  of tensorrt_llm: share for KV of the memory that weights and activations leave
+    reserve_full_isl  a request starts only if HBM has room for its whole prompt; false: for its first chunk
+                     (scheduler_reserve_full_isl of vLLM: vllm/config/scheduler.py, true by default since pull 37307)
+    watermark        share of the KV blocks kept free when a request starts beside others (vLLM: pull 44594, off by
+                     default)
     schedule_policy, mixed_chunk, schedule_conservativeness  of sglang: sim.engine.prefill_first
     mem_fraction_static  of sglang: share of the GPU's memory for weights and KV; derived when not given
     speculation      drafted tokens that steps verify (sim.speculation_spec)
@@ -96,6 +100,8 @@ class EngineSpec(Spec):
     chunked_context: Annotated[bool, Field(strict=True)] = True
     capacity_policy: CapacityPolicy | None = None
     free_gpu_memory_fraction: Annotated[float, Field(gt=0, le=1, strict=True)] | None = None
+    reserve_full_isl: Annotated[bool, Field(strict=True)] = True
+    watermark: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.0
     schedule_policy: SchedulePolicy | None = None
     mixed_chunk: Annotated[bool, Field(strict=True)] | None = None
     schedule_conservativeness: Annotated[float, Field(gt=0, le=10)] | None = None

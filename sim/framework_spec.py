@@ -19,6 +19,8 @@ class Settings(Protocol):
     scheduling: Scheduling
     max_num_batched_tokens: int
     prefix_caching: bool
+    reserve_full_isl: bool
+    watermark: float
     slot_tokens: int | None
 
 
@@ -28,8 +30,8 @@ def with_framework(engine: Mapping[str, Any]) -> dict[str, Any]:
     framework = FRAMEWORKS.get(engine.get("framework", "vllm_paged"))
     if framework is not None:
         found |= framework.defaults()
-    if engine.get("scheduling") == "static":
-        found["prefix_caching"] = False
+    if {**found, **engine}.get("scheduling") == "static":
+        found |= {"prefix_caching": False, "reserve_full_isl": False}
     return {**found, **engine}
 
 
@@ -42,6 +44,11 @@ def check_framework(engine: Settings) -> None:
             raise InputError(f"not with framework: {engine.framework}", path=key, found=found, allowed=allowed)
     if engine.scheduling == "static" and engine.prefix_caching:
         raise InputError(f"static batching {NO_SHARING}", path="prefix_caching", found=True, allowed="false")
+    if engine.scheduling == "static" and (engine.reserve_full_isl or engine.watermark):
+        path, found, allowed = "reserve_full_isl", True, "false"
+        if engine.watermark:
+            path, found, allowed = "watermark", engine.watermark, "0"
+        raise InputError("a static batch has room for all of its rows", path=path, found=found, allowed=allowed)
     if engine.slot_tokens is not None and not framework.slots:
         with_slots = [name for name, row in FRAMEWORKS.items() if row.slots]
         raise InputError(

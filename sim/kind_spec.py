@@ -29,8 +29,8 @@ class EngineKind:
     own: tuple[str, ...] = ()
 
 
-_CONTINUOUS = {"framework": "vllm_paged", "scheduling": "fcfs"}
-"""Frameworks, static batches and priorities are options of the scheduler that follows vLLM's."""
+_CONTINUOUS = {"framework": "vllm_paged", "scheduling": "fcfs", "reserve_full_isl": False, "watermark": 0.0}
+"""Frameworks, static batches, priorities, room for whole prompts: options of the scheduler that follows vLLM's."""
 
 KINDS: Mapping[KindName, EngineKind] = {
     "vllm": EngineKind("vLLM v1's scheduler", "vllm-project/vllm: vllm/v1/core/sched/scheduler.py"),

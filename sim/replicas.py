@@ -32,7 +32,7 @@ def make_batch(engine: EngineSpec, inputs: Inputs, cost: StepCost, cache: Replic
     batch: type[Batch] = StaticBatch if engine.scheduling == "static" else BATCHES[engine.kind]
     made = batch(
         cache,
-        engine_limits(engine),
+        engine_limits(engine, cache),
         name,
         cost.windows,
         prompts=cost.prompts,
@@ -52,8 +52,8 @@ def make_batch(engine: EngineSpec, inputs: Inputs, cost: StepCost, cache: Replic
     return made
 
 
-def engine_limits(engine: EngineSpec) -> EngineLimits:
-    """The limits of the scheduler that `engine:` asks for."""
+def engine_limits(engine: EngineSpec, cache: ReplicaCache) -> EngineLimits:
+    """The limits of the scheduler that `engine:` asks for, on a replica with this cache."""
     return EngineLimits(
         engine.max_num_seqs,
         engine.max_num_batched_tokens,
@@ -64,6 +64,8 @@ def engine_limits(engine: EngineSpec) -> EngineLimits:
         mixed=engine.mixed_chunk is not False,
         conservativeness=engine.schedule_conservativeness or 1.0,
         longest_prefix_first=engine.schedule_policy == "lpm",
+        reserve_full_isl=engine.reserve_full_isl,
+        watermark=int(engine.watermark * (cache.hbm.capacity // cache.block_bytes)) * cache.block_bytes,
     )
 
 

@@ -34,6 +34,8 @@ class EngineLimits:
     chunked        prompts that do not fit a step run in chunks
     no_evict       a request is admitted only if all that it will ever need fits (sim.engine.inflight)
     mixed, conservativeness, longest_prefix_first: see sim.engine.prefill_first
+    reserve_full_isl  a request starts only if there is room for its whole prompt, not just for its first chunk
+    watermark      bytes of HBM that are kept free when a request starts beside others
     """
 
     max_num_seqs: int
@@ -45,6 +47,8 @@ class EngineLimits:
     mixed: bool = True
     conservativeness: float = 1.0
     longest_prefix_first: bool = False
+    reserve_full_isl: bool = False
+    watermark: int = 0
 
 
 class Batch:
@@ -252,7 +256,7 @@ class Batch:
                 continue  # it is ready now, or it loads and the next one may go ahead
             seq = self.loaded[0][1]
             tokens = self._chunk(seq, seq.known - seq.computed, budget)
-            if not tokens or not self.cache.extend(seq, tokens):
+            if not tokens or not self._starts(seq) or not self.cache.extend(seq, tokens):
                 return
             heapq.heappop(self.loaded)
             self.running[seq.index] = seq
@@ -293,15 +297,41 @@ class Batch:
         return True
 
     def _fits(self, seq: Sequence, prefix: Prefix, budget: int) -> bool:
-        """True if the first chunk of a waiting sequence, with this prefix, has room; what must be loaded first waits
-        for its room later."""
-        if prefix.behind:
+        """True if the first chunk of a waiting sequence, with this prefix, has room, or all of its prompt with
+        `reserve_full_isl`; without that, what must be loaded first waits for its room later."""
+        cache, limits = self.cache, self.limits
+        had, chunk, kept = prefix.tokens, seq.known - prefix.tokens, 0
+        if limits.reserve_full_isl:
+            had, chunk = had - prefix.behind, chunk + prefix.behind
+            if prefix.behind:  # it holds its memory for as long as the load takes, and gives way to nobody
+                kept = self._promised_prompts()
+        elif prefix.behind:
             return True
-        cache = self.cache
-        need = cache.first_bytes(seq, prefix.tokens, min(seq.known - prefix.tokens, budget))
+        else:
+            chunk = min(chunk, budget)
+        if limits.watermark and self.running:
+            kept += limits.watermark
+        need = cache.first_bytes(seq, had, chunk) + kept
         room = cache.hbm.capacity - cache.hbm.pinned - cache.hbm.reserved
         most = (seq.known + cache.hash_tokens) * cache.token_bytes  # that its use of them keeps from being evicted
         return need <= room - most or need <= room - cache.newly_pinned(seq, prefix.found)
+
+    def _starts(self, seq: Sequence) -> bool:
+        """True if a sequence that holds its prefix may have its first chunk, if there is memory for that."""
+        limits, cache = self.limits, self.cache
+        kept = limits.watermark if self.running else 0
+        if not (limits.reserve_full_isl or kept):
+            return True
+        left = seq.known - seq.computed
+        chunk = left if limits.reserve_full_isl else 0
+        return cache.first_bytes(seq, seq.computed, chunk) + kept <= cache.hbm.available
+
+    def _promised_prompts(self) -> int:
+        """Bytes of HBM that prompts need to be complete whose sequences hold a part of it."""
+        begun = [*self.loading.values(), *(seq for _, seq in self.loaded)]
+        if self.prefilling is not None:
+            begun.append(self.prefilling)
+        return sum([self.cache.first_bytes(seq, seq.computed, seq.known - seq.computed) for seq in begun])
 
     def _admitted(self, seq: Sequence) -> None:
         """The sequence was looked up, and holds what was found."""

@@ -40,6 +40,7 @@ from sim.reproduce import (
     static_batching,
     streaming_llm,
     think,
+    watermark,
     zipcache,
     zipvl,
 )
@@ -83,6 +84,7 @@ SYSTEMS: Mapping[str, tuple[Table, ...]] = {
     "block_transformer": block_transformer.TABLES,
     "mla": mla.TABLES,
     "static_batching": static_batching.TABLES,
+    "vllm_watermark": watermark.TABLES,
     "characterization": characterization.TABLES,
 }
 

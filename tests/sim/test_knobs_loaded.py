@@ -57,6 +57,21 @@ SHORT_FIRST = {
 }
 
 
+def crowd(prompt: int, output: int) -> dict[str, Any]:
+    """Sixty requests almost at once, more than HBM has room for."""
+    tokens = {"first_tokens": {"mean": prompt, "sigma": 0.3}, "output_tokens": {"mean": output, "sigma": 0.3}}
+    return {"generate": {"requests": 60, "rate": 60, "turns": 1, **tokens}}
+
+
+LONG_PROMPTS = {
+    **ONE,
+    **LARGE,
+    "trace": crowd(6000, 200),
+    "engine": {"num_gpu_blocks": 1500, "max_num_batched_tokens": 512},
+}
+LONG_ANSWERS = {**ONE, **LARGE, "trace": crowd(500, 600), "engine": {"num_gpu_blocks": 700}}
+
+
 class Knob(NamedTuple):
     """A knob, its values in turn, and which metrics grow, shrink, or stay within 5 %, from one to the next."""
 
@@ -178,6 +193,9 @@ KNOBS = [
     Knob("engine.max_num_seqs", (1, 4, 16), up="tpot", down="queue ttft"),
     Knob("engine.scheduling", ("fcfs", "priority"), down="queue ttft", sections=SHORT_FIRST),
     Knob("engine.max_num_batched_tokens", (256, 1024, 4096), up="itl_max", down="ttft", sections=LARGE),
+    # room for whole prompts, or kept free: fewer sequences are preempted
+    Knob("engine.reserve_full_isl", (False, True), down="preemptions recomputed", sections=LONG_PROMPTS),
+    Knob("engine.watermark", (0.0, 0.1, 0.3), up="queue", down="preemptions", sections=LONG_ANSWERS),
     Knob("engine.gpu_memory_utilization", (0.25, 0.3, 0.9), up="hits hit.hbm capacity.hbm", sections=LARGE),
     Knob("engine.num_gpu_blocks", (1000, 2000, 8000), up="hits hit.hbm capacity.hbm", down="ttft", sections=LARGE),
     Knob("engine.block_tokens", (16, 512), down="transfers.copies", sections=TWO),
@@ -220,6 +238,7 @@ def metrics(result: Any) -> dict[str, float]:
     s, moved = result.summary, result.frames["transfers"]
     found = {name: s[f"{name}_ms"]["mean"] for name in ("ttft", "tpot", "queue", "load")}
     found |= {"itl_max": s["itl_ms"]["max"], "hits": s["prefix"]["hit_ratio"], "layer_wait": s["time"]["layer_wait_s"]}
+    found |= {"preemptions": s["preemptions"], "recomputed": s["prefix"]["recomputed_tokens"]}
     found["transfers.copies"] = moved["copies"].sum()
     for name, tokens in s["prefix"]["hit_tokens"].items():
         found[f"hit.{name}"] = tokens

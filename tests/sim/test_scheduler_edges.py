@@ -31,7 +31,7 @@ def test_a_loaded_request_starts_when_all_running_ones_were_preempted(run, promp
         (30, 2400, 400, prompt(4, 2400)),
         (30.1, 2600, 1, [*prefix, 91, 92, 93]),  # 96 blocks loaded, 67 more needed
     ]
-    result = run(rows, blocks=256, dram="10 GiB")
+    result = run(rows, blocks=256, dram="10 GiB", engine={"reserve_full_isl": False})
     assert finished(result)
     requests = result.frames["requests"]
     assert requests.hit_dram_tokens[3] == 1536
@@ -52,7 +52,7 @@ def test_a_preempted_prompt_may_find_more_than_it_had_computed(run, prompt):
         blocks=200,
         dram="10 GiB",
         shared="node",
-        engine={"max_num_seqs": 8, "max_num_batched_tokens": 16},
+        engine={"max_num_seqs": 8, "max_num_batched_tokens": 16, "reserve_full_isl": False},
         hardware={"profile": "h100-sxm", "replicas": 2},
     )
     row = result.frames["requests"].iloc[2]
@@ -84,3 +84,27 @@ def test_requests_of_the_same_moment_share_what_the_first_computes(run, prompt):
     requests = run(rows).frames["requests"]
     assert list(requests.computed_tokens) == [1040, 16]
     assert requests.first_token_s[0] == requests.first_token_s[1]
+
+
+def test_room_for_a_whole_prompt_or_for_its_first_chunk(run, prompt):
+    """Of 100 blocks 40 are in use; a prompt of 80 starts with 64 of them only if it need not have all at once."""
+    rows = [(0, 640, 300, prompt(0, 640)), (0.1, 1280, 1, prompt(1, 1280))]
+    started = {}
+    for whole in (True, False):
+        engine = {"reserve_full_isl": whole, "max_num_batched_tokens": 256, "max_num_seqs": 8}
+        result = run(rows, blocks=100, engine=engine)
+        assert finished(result)
+        requests = result.frames["requests"]
+        started[whole] = requests.first_chunk_s[1] - requests.finish_s[0]
+        assert (result.summary["preemptions"] > 0) is not whole
+    assert started[False] < 0 <= started[True]
+
+
+@pytest.mark.parametrize(("share", "starts_beside"), [(0.0, True), (0.05, True), (0.1, True), (0.2, False)])
+def test_a_watermark_is_kept_free_beside_others(run, prompt, share, starts_beside):
+    """50 of 100 blocks are in use, and a prompt needs 40: 10 are left, which may be kept free, and 20 are not."""
+    rows = [(0, 784, 10, prompt(0, 784)), (0.001, 640, 1, prompt(1, 640))]
+    requests = run(rows, blocks=100, engine={"watermark": share}).frames["requests"]
+    assert bool(requests.first_chunk_s[1] < requests.finish_s[0]) is starts_beside
+    alone = run([(0, 1440, 1, prompt(0, 1440))], blocks=100, engine={"watermark": 0.5})
+    assert finished(alone)

@@ -42,7 +42,8 @@ def kinds(draw, tokens, rows):
     """An engine and options of its own, with steps of as many tokens."""
     kind = draw(st.sampled_from(["vllm", "sglang", "tensorrt_llm"]))
     if kind == "vllm":
-        return {}
+        whole, watermark = draw(st.booleans()), draw(st.sampled_from([0.0, 0.0, 0.05, 0.5]))
+        return {"reserve_full_isl": whole, "watermark": watermark}
     if kind == "sglang":
         policy = draw(st.sampled_from(["fcfs", "lpm"]))
         cautious = draw(st.sampled_from([0.1, 1.0]))
