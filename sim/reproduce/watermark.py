@@ -68,7 +68,7 @@ def _figures(place: int) -> tuple[Figure, ...]:
 
 WHERE = "Qwen2.5-7B, GB200, 450 prompts of 1,000 + 5,000 tokens, 128 at a time, 299,584 tokens of KV"
 TABLES = (
-    Table("vllm_watermark", "preemptions", "R", WHERE, _figures(0)),
+    Table("vllm_watermark", "preemptions", "R", WHERE, _figures(0), quick=True),
     Table("vllm_watermark", "throughput", "R", WHERE, _figures(1)),
     Table("vllm_watermark", "TTFT", "R", WHERE, _figures(2)),
     Table("vllm_watermark", "ITL", "R", WHERE, _figures(3)),
