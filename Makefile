@@ -19,15 +19,16 @@ GPU_PIP_S ?= 150
 SHARED_TRACES := $(wildcard ../shared/data/traces)
 ifeq ($(strip $(KVSIM_TRACES)),)
 ifneq ($(SHARED_TRACES),)
-test test-all bench: export KVSIM_TRACES := $(abspath $(SHARED_TRACES))
+test test-fast test-all bench: export KVSIM_TRACES := $(abspath $(SHARED_TRACES))
 endif
 endif
 
-.PHONY: demo test test-all test-tools gpu-tools lint compile bench clean help
+.PHONY: demo test test-fast test-all test-tools gpu-tools lint compile bench clean help
 
 help:
 	@echo 'make demo        install into $(VENV) and simulate examples/quickstart.yaml'
-	@echo 'make test        ruff, mypy, import floors, and the fast tests'
+	@echo 'make test        ruff, mypy, import floors, the fast tests, then those that need tools or whole commands'
+	@echo 'make test-fast   the fast tests alone'
 	@echo 'make test-all    the same with the slow tests'
 	@echo 'make test-tools  the browser for the report tests (Debian, once)'
 	@echo 'make gpu-tools   torch and Triton for the kernel tests ($(GPU_VENV); `make test` tries once)'
@@ -85,8 +86,11 @@ lint: $(VENV)/.installed-test
 KERNEL_TESTS := $(if $(filter yes,$(GPU_TOOLS)),$(GPU_VENV)/.tried)
 SWEEP_TESTS := $(if $(filter yes,$(SWEEP_TOOLS)),$(VENV)/.tried-sweep)
 
-test: lint $(KERNEL_TESTS) $(SWEEP_TESTS)
-	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_ARGS)
+test: lint test-fast $(KERNEL_TESTS) $(SWEEP_TESTS)
+	$(BIN)/python -m pytest -m 'wide and not slow' $(PYTEST_ARGS)
+
+test-fast: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m 'not slow and not wide' $(PYTEST_ARGS)
 
 test-all: lint $(KERNEL_TESTS) $(SWEEP_TESTS)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
