@@ -9,7 +9,8 @@
     result.frames["requests"]                 # a pandas frame; result.tables has pyarrow tables
     result.figures["ttft-split"].show()       # a figure of its report, as a Plotly object
 
-A policy of your own subclasses `kvsim.EvictionPolicy`, `AdmissionPolicy`, `OffloadPolicy`, `PrefetchPolicy` or `Router`
+A policy of your own subclasses `kvsim.EvictionPolicy`, `AdmissionPolicy`, `OffloadPolicy`, `PrefetchPolicy`, `Router`
+or `Scaling`
 (`kvsim new policy` writes one to start from); `kvsim.check_policy` tests whether it keeps the contract of its family,
 and raises `kvsim.ContractError`. One of what happens within a sequence subclasses `kvsim.SequencePolicy` and returns
 `LayerPlan`s (docs/systems.md).
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         Trigger,
     )
     from policies.contract import ContractError, check_policy
+    from policies.fleet.base import FleetWindow, ReplicaState, ReplicaStatus, Scaling, Start, Stop
     from policies.routing.base import ReplicaView, Router
     from policies.sequence.plan import Form, LayerPlan, LayerView, SequencePolicy, StepMove, Work
     from sim.run import Result
@@ -61,6 +63,7 @@ __all__ = [
     "Event",
     "EvictionPolicy",
     "Fetch",
+    "FleetWindow",
     "Form",
     "InputError",
     "LayerPlan",
@@ -69,14 +72,19 @@ __all__ = [
     "Move",
     "OffloadPolicy",
     "PrefetchPolicy",
+    "ReplicaState",
+    "ReplicaStatus",
     "ReplicaView",
     "RequestView",
     "Result",
     "Router",
     "SavedRun",
+    "Scaling",
     "Scenario",
     "SequencePolicy",
+    "Start",
     "StepMove",
+    "Stop",
     "TierInfo",
     "TierView",
     "Trigger",
@@ -99,6 +107,7 @@ _HOMES: Mapping[str, str] = MappingProxyType(
     )
     | dict.fromkeys(("ContractError", "check_policy"), "policies.contract")
     | dict.fromkeys(("ReplicaView", "Router"), "policies.routing.base")
+    | dict.fromkeys(("FleetWindow", "ReplicaState", "ReplicaStatus", "Scaling", "Start", "Stop"), "policies.fleet.base")
     | dict.fromkeys(("CONTEXT", "Line", "constant", "upto"), "hw_profiles.lines")
     | dict.fromkeys(("Form", "LayerPlan", "LayerView", "SequencePolicy", "StepMove", "Work"), "policies.sequence.plan")
     | {"Architecture": "policies.architecture.base", "SavedRun": "kvsim._saved"}

@@ -14,6 +14,7 @@ from typing import Any
 from hw_profiles.errors import InputError
 from policies.architecture.base import Architecture
 from policies.base import AdmissionPolicy, EvictionPolicy, OffloadPolicy, PrefetchPolicy
+from policies.fleet.base import FleetPolicy
 from policies.guard import USER_MODULE, guard, place_of
 from policies.routing.base import Router
 from policies.sequence.plan import SequencePolicy
@@ -25,6 +26,7 @@ BASES: dict[str, type] = {
     "offload": OffloadPolicy,
     "prefetch": PrefetchPolicy,
     "routing": Router,
+    "fleet": FleetPolicy,
     "architecture": Architecture,
     **dict.fromkeys(("kv_format", "retention", "selection", "sequence_offload", "sequence_prefetch"), SequencePolicy),
 }

@@ -11,10 +11,12 @@ from policies.base import AdmissionPolicy, EvictionPolicy, OffloadPolicy, Prefet
 from policies.checks.admission import check_admission
 from policies.checks.error import CAPACITY, TOKENS, ContractError
 from policies.checks.eviction import check_eviction
+from policies.checks.fleet import check_scaling
 from policies.checks.model_tier import ModelTier
 from policies.checks.offload import check_offload
 from policies.checks.prefetch import check_prefetch
 from policies.checks.routing import check_router
+from policies.fleet.base import Scaling
 from policies.routing.base import Router
 
 __all__ = ["ContractError", "ModelTier", "check_policy"]
@@ -26,6 +28,7 @@ CHECKS: Mapping[type, Callable[..., None]] = MappingProxyType(
         OffloadPolicy: check_offload,
         PrefetchPolicy: check_prefetch,
         Router: check_router,
+        Scaling: check_scaling,
     }
 )
 """What checks the policies of each base class."""

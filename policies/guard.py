@@ -240,6 +240,16 @@ def _routing(watch: _Watch, policy: Any) -> dict[str, Callable[..., Any]]:
     return {"choose": choose}
 
 
+def _fleet(watch: _Watch, policy: Any) -> dict[str, Callable[..., Any]]:
+    method = policy.plan
+
+    def plan(window: Any) -> Any:
+        answer = watch.call("plan", method, window, about=f"the window until {window.now_s:g} s")
+        return answer if isinstance(answer, int) else watch.call("plan", _whole, answer)
+
+    return {"plan": plan}
+
+
 GUARDS: Mapping[str, Callable[[_Watch, Any], dict[str, Callable[..., Any]]]] = MappingProxyType(
     {
         "eviction": _eviction,
@@ -247,9 +257,15 @@ GUARDS: Mapping[str, Callable[[_Watch, Any], dict[str, Callable[..., Any]]]] = M
         "admission": _admission,
         "prefetch": _prefetch,
         "routing": _routing,
+        "fleet": _fleet,
     }
 )
 """What checks the hooks of each family."""
+
+
+def _whole(answer: object) -> object:
+    """What is yielded one by one as a list."""
+    return list(answer) if isinstance(answer, Iterable) else answer
 
 
 def _check_listens(watch: _Watch, policy: Any, kind: type[Event | Trigger]) -> None:

@@ -30,6 +30,11 @@ from policies.eviction.sieve import Sieve
 from policies.eviction.ttl import TTL
 from policies.eviction.two_queue import TwoQueue
 from policies.eviction.workload_aware import WorkloadAware
+from policies.fleet.base import FleetPolicy
+from policies.fleet.none import NoScaling
+from policies.fleet.predictive import Predictive
+from policies.fleet.scheduled import Scheduled
+from policies.fleet.target_utilization import TargetUtilization
 from policies.kv_format.cachemir import Cachemir
 from policies.kv_format.fp8 import FP8
 from policies.kv_format.int4 import Int4
@@ -144,6 +149,14 @@ ROUTING: dict[str, type[Router]] = {
     "kv_load_aware": KVLoadAware,
 }
 
+FLEET: dict[str, type[FleetPolicy]] = {
+    "none": NoScaling,
+    "target_utilization": TargetUtilization,
+    "predictive": Predictive,
+    "scheduled": Scheduled,
+}
+"""Scaling, which a scenario names under `fleet.scaling`."""
+
 KV_FORMAT: dict[str, type] = {
     "none": NoFormat,
     "fp8": FP8,
@@ -221,8 +234,8 @@ FAMILIES: dict[str, dict[str, type]] = {
     "prefetch": dict(PREFETCH),
 }
 
-EVERY_FAMILY: dict[str, dict[str, type]] = {**FAMILIES, "routing": dict(ROUTING)}
-"""All policies by family: those of a tier, and routers, which a scenario names under `routing`."""
+EVERY_FAMILY: dict[str, dict[str, type]] = {**FAMILIES, "routing": dict(ROUTING), "fleet": dict(FLEET)}
+"""All policies by family: those of a tier, routers (a scenario's `routing`) and scaling (its `fleet`)."""
 
 WITHIN: dict[str, dict[str, type]] = {
     "architecture": ARCHITECTURE,
@@ -236,6 +249,5 @@ NAMED: dict[str, dict[str, type]] = {**EVERY_FAMILY, **WITHIN}
 LATER_FAMILIES: tuple[str, ...] = (
     "scheduling",
     "reuse",
-    "fleet",
 )
 """Families of the scenario schema that have no policies in this version; naming one is refused with that reason."""

@@ -51,6 +51,7 @@ TREE: Mapping[str, Leaves] = MappingProxyType(
             "scheduling": ("fcfs", "priority", "static"),
             "routing": ("routing",),
             "response cache": (),
+            "autoscaling": ("fleet",),
             "prewarming": (),
         },
     }

@@ -40,6 +40,7 @@ GROUP_TITLES = {
     "speculation": ("Speculative decoding", "`speculation`, of runs with `engine.speculation`."),
     "turns": ("Turns of conversations", "`turns`."),
     "rounds": ("Rounds of a closed loop", "`rounds`, of clients and of conversations in a closed loop."),
+    "fleet": ("Replicas that come and go", "`fleet`, of runs with a scaling policy."),
     "bound": ("Against the least possible", "`bound`, of `kvsim run --bound`."),
 }  # fmt: skip
 

@@ -47,6 +47,8 @@ REQUESTS = (
     *(f"prefill_{part}_s" for part in PARTS if part != "beside"),
     *(f"decode_{part}_s" for part in PARTS),
 )
+OPTIONAL = ("gateway_wait_s",)
+"""Columns of requests that only some runs have."""
 STEPS = (
     "replica",
     "start_s",
@@ -230,6 +232,7 @@ def _read_table(path: Path, columns: tuple[str, ...], *, hit_columns: bool = Fal
         if missing:
             raise InputError("the table lacks a column", where=path, path=missing[0])
         hits = [n for n in names if n.startswith(HIT_PREFIX) and n.endswith(HIT_SUFFIX)] if hit_columns else []
+        hits += [n for n in OPTIONAL if hit_columns and n in names]
         hits += [n for hit in hits if (n := f"load_{hit[len(HIT_PREFIX) : -len(HIT_SUFFIX)]}_s") in names]
         table = file.read(columns=[*columns, *hits], use_threads=False)
     except (pa.ArrowException, OSError) as error:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from reports.document import Section
 from reports.figures.base import TimeAxis
 from reports.figures.prefetch import prefetch_figures
+from reports.fleet import fleet_panel
 from reports.load import RunData
 from reports.speculation import speculation_panel
 from reports.tables import prefetch_table
@@ -24,6 +25,7 @@ def prefetch_panel(run: RunData, axis: TimeAxis) -> Section | None:
 
 
 PANELS: tuple[tuple[str, Panel], ...] = (
+    ("load", fleet_panel),
     ("flow", within_panel),
     ("flow", prefetch_panel),
     ("flow", speculation_panel),

@@ -19,6 +19,8 @@ def check_state(cluster: Cluster) -> None:
             tier.check()
     for replica in cluster.replicas:
         replica.check()
+    if cluster.fleet is not None:
+        cluster.fleet.check()
 
 
 def check_end(cluster: Cluster, requests: pa.Table) -> None:

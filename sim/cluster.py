@@ -10,6 +10,7 @@ from sim.engine.footprint import PlannedMemory
 from sim.engine.replica import Replica
 from sim.engine.sequence import Preemption, Sequence
 from sim.engine_spec import EngineSpec
+from sim.fleet.fleet import Fleet
 from sim.inputs import Inputs
 from sim.recorder import Recorder
 from sim.replicas import make_batch, step_cost
@@ -56,6 +57,8 @@ class Cluster:
         self.restored = self._warm_start()
         """Blocks of each tier that were there from the start, and those that found no room."""
         self.routing = Routing(scenario, self.clock, self.replicas)
+        self.fleet = self._make_fleet()
+        """Who of the replicas serves; None: all of them do."""
         self.arrivals = Arrivals(self.trace, self.clock, self._arrive)
 
     @property
@@ -67,6 +70,13 @@ class Cluster:
     def done(self) -> int:
         """Requests that have ended."""
         return len(self.served)
+
+    def _make_fleet(self) -> Fleet | None:
+        spec = self.scenario.spec.fleet
+        if spec is None or not spec.on:
+            return None
+        link, private = self.topology.ways.host_link, self.topology.private
+        return Fleet(self.scenario, self.inputs, self.clock, self.replicas, self.routing, link, private)
 
     # ---- what tiers hold before and after
 
@@ -109,10 +119,15 @@ class Cluster:
                 self.topology.future.admitted(seq.index)
             self._ended(seq)
             return
-        self.routing.choose(seq).enqueue(seq)
+        if self.fleet is None:
+            self.routing.choose(seq).enqueue(seq)
+        else:
+            self.fleet.send(seq)
 
     def _ended(self, seq: Sequence) -> None:
         self.served.add(seq)
+        if self.fleet is not None:
+            self.fleet.ended(seq)
         self.arrivals.ended(seq.index)
 
 

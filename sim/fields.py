@@ -111,6 +111,7 @@ ATTRIBUTION = (
     Field(
         "queue", "in the queue", "ms", "From its arrival until its first chunk, but for loads and its own prefetches."
     ),
+    Field("gateway_wait", "at the gateway", "ms", "In the queue before any replica took it: none served, or had room."),
     Field(
         "prefetch_wait",
         "waiting for its prefetch",
@@ -156,6 +157,21 @@ PREFETCH = (
         "B",
         "Those still on their way when a request first came for them: it waited, or computed them.",
     ),
+)
+
+FLEET = (
+    Field("replica_s", "Replica-seconds", "s", "By state (off, starting, serving, draining), until the last finish."),
+    Field("on_share", "On", "ratio", "Replica-seconds starting, serving or draining / those of all replicas."),
+    Field("mean_on", "Replicas on, mean", "", "Starting, serving or draining, over time: what is paid for."),
+    Field("mean_serving", "Replicas serving, mean", "", "Those that take requests, over time."),
+    Field("gpu_hours", "GPU-hours", "h", "GPUs of the replicas that are on, over time."),
+    Field("starts", "Starts", "", "Starts that were begun; those that serve from the start on are not counted."),
+    Field("stops", "Stops", "", "Times that a replica which had served was turned off."),
+    Field("cancelled_starts", "Starts given up", "", "Turned off before they served."),
+    Field("kept", "Taken back", "", "Draining replicas that were to serve again before they were off."),
+    Field("start_mean_s", "Start, mean", "s", "From the decision until it serves: weights, then the engine."),
+    Field("weight_bytes", "Weights", "B", "What the GPUs of a replica load at its start."),
+    Field("gateway", "Gateway", "", "Requests that no replica took when they came, and how long they waited there."),
 )
 
 TURNS = (
@@ -220,6 +236,7 @@ GROUPS: dict[str, tuple[Field, ...]] = {
     "turns": TURNS,
     "rounds": ROUNDS,
     "speculation": SPECULATION,
+    "fleet": FLEET,
     "bound": BOUND,
 }
 

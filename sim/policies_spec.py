@@ -59,6 +59,9 @@ class PoliciesSpec(Spec):
             if "routing" in value:
                 text = "a router is named beside `policies`, as `routing: least_loaded`"
                 raise InputError(text, path="routing", found=value["routing"])
+            if "fleet" in value:
+                text = "it is named beside `policies`, as `fleet: {scaling: target_utilization}`"
+                raise InputError(text, path="fleet", found=value["fleet"])
             for family in value:
                 if family in LATER_FAMILIES:
                     raise refuse(value[family], family, "this policy family", tuple(FAMILIES))

@@ -30,6 +30,7 @@ from sim.cache_state import FILE, state_table
 from sim.cluster import Cluster
 from sim.engine.replica import Replica
 from sim.exports import remove_exports
+from sim.fleet.summary import with_gateway
 from sim.inputs import Inputs, load_inputs
 from sim.policy_failure import failures_named
 from sim.provenance import value_rows
@@ -186,7 +187,7 @@ def _simulate(
     steps = columns_table(recorder.steps)
     lost = cluster.preemptions
     requests = requests_table(cluster.served, cluster.tier_names)
-    requests = with_columns(requests, attribute(requests, steps, lost))
+    requests = with_gateway(cluster, with_columns(requests, attribute(requests, steps, lost)))
     if cluster.trace.priorities is not None:
         requests = with_columns(requests, {"priority": cluster.trace.priorities[numbers(requests, "request_id")]})
     checks.check_end(cluster, requests)
@@ -235,7 +236,8 @@ def config_sha256(scenario: Scenario, inputs: Inputs) -> str:
     if "warm_start" in plain:
         plain["warm_start"]["path"] = inputs.warm_start.content_sha256 if inputs.warm_start else None
     sources = b""
-    for section in ({"routing": plain["routing"]}, plain["policies"], *plain["tiers"]):
+    scaling = {"fleet": plain["fleet"]["scaling"]} if "fleet" in plain else {}
+    for section in ({"routing": plain["routing"], **scaling}, plain["policies"], *plain["tiers"]):
         for family in NAMED:
             named = section.get(family)
             for policy in (named if isinstance(named, list) else [named]) if named else ():

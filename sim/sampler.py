@@ -52,6 +52,8 @@ class Sampler:
             for tier in tiers:
                 rows.append(("tier", tier.label, "used_bytes", tier.used + tier.reserved))
                 rows.append(("tier", tier.label, "pinned_bytes", tier.pinned + tier.reserved))
+        if cluster.fleet is not None:
+            rows.extend(cluster.fleet.samples())
         self._samples.append((now, rows))
         if self._progress is not None:
             self._progress(now, self._expected_s(now), cluster.done, len(cluster.trace))

@@ -16,6 +16,7 @@ from hw_profiles.units import Rate, Seconds
 from policies.tables import WITHIN
 from sim.cost.parallel import Parallel
 from sim.engine_spec import EngineSpec
+from sim.fleet.spec import FleetSpec
 from sim.framework_spec import shares_nothing
 from sim.policies_spec import PoliciesSpec, names_of
 from sim.spec_base import Count, PolicySpec, Spec, resolved_path
@@ -84,6 +85,7 @@ class ScenarioSpec(Spec):
     policies: PoliciesSpec = PoliciesSpec()
     importance: PolicySpec | None = None
     warm_start: WarmStartSpec | None = None
+    fleet: FleetSpec | None = None
     slo: dict[str, Seconds] = Field(default_factory=dict)
     seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
 
@@ -143,6 +145,8 @@ class ScenarioSpec(Spec):
                 path=f"tiers.{last.name}.offload",
                 found=last.offload.name if last.offload else None,
             )
+        if self.fleet is not None:
+            self.fleet.bounds(self.hardware.replicas)
         for name in (self.warm_start.tiers if self.warm_start else None) or ():
             if name not in names:
                 raise InputError("no such tier", path="warm_start.tiers", found=name, allowed=names, near=names)
@@ -165,6 +169,8 @@ class ScenarioSpec(Spec):
         if speculation is not None and speculation.model is not None:
             data["engine"]["speculation"]["model"] = resolved_path(speculation.model, base_dir)
         data["routing"] = self.routing.resolved(base_dir)
+        if self.fleet is not None:
+            data["fleet"]["scaling"] = self.fleet.scaling.resolved(base_dir)
         if self.warm_start is not None:
             data["warm_start"]["path"] = str((base_dir / Path(self.warm_start.path).expanduser()).resolve())
         families = ("eviction", "admission", "prefetch", "offload")

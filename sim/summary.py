@@ -15,6 +15,7 @@ from sim.attribution_summary import attribution
 from sim.caveats import caveats
 from sim.cluster import Cluster
 from sim.fields import definitions
+from sim.fleet.summary import fleet_summary
 from sim.hierarchy.link import CopyEngine
 from sim.hierarchy.tier import Tier
 from sim.link_inputs import GPU_LINKS, own_links
@@ -75,6 +76,8 @@ def summarize(
         add_to_links(cluster, summary["links"], duration)
     if (drafts := speculation(cluster, steps)) is not None:
         summary["speculation"] = drafts
+    if (fleet := fleet_summary(cluster)) is not None:
+        summary["fleet"] = fleet
     prefetch = spec.policies.prefetch
     if prefetch is not None and prefetch.name != "none":
         summary["prefetch"] = _prefetch(prefetch.name, summary["tiers"].values())

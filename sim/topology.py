@@ -90,6 +90,11 @@ class Topology:
             queue=self._queues[replica],
         )
 
+    def private(self, replica: int) -> list[Tier]:
+        """The tiers that no other replica has."""
+        own = [f"{tier.name}/{replica}" for tier in self._scenario.spec.tiers if tier.shared == "private"]
+        return [self._by_label[label] for label in own]
+
     def costs(self, replica: int) -> RouteCosts:
         """What it takes to load prefixes into a replica's HBM, and to compute them there."""
         return RouteCosts(self._recompute_s, self._scenario.spec.tiers[0].name, {}, self.ways.loads(replica))
@@ -200,7 +205,8 @@ class Topology:
         """When a key is used next by a request that looks into this tier; if only round robin says which ones do."""
         if self.future is None:
             return None
-        if self._scenario.spec.routing.name != "round_robin":
+        fleet = self._scenario.spec.fleet
+        if self._scenario.spec.routing.name != "round_robin" or (fleet is not None and fleet.on):
             return self.future.of(lambda _: True)
         label, replicas = self.ways.label(tier, replica), self._scenario.spec.hardware.replicas
         users = {other for other in range(replicas) if self.ways.label(tier, other) == label}

@@ -127,6 +127,10 @@ class Ways:
 
     # ---- links
 
+    def host_link(self, replica: int) -> CopyEngine:
+        """The link of a replica's GPUs from host memory, which weights come over too."""
+        return self._engine("pcie_h2d", self._spec.tiers[0], replica)
+
     def node(self, replica: int) -> str:
         """The node of a replica's first GPU."""
         hardware = self._spec.hardware

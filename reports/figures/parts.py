@@ -32,6 +32,7 @@ GROUPS = (
 )
 COLORS = {
     "queue": VERMILLION,
+    "gateway_wait": INK,
     "prefetch_wait": BROWN,
     "prefill": BLUE,
     "decode": GREEN,

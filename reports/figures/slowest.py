@@ -11,7 +11,7 @@ from sim.attribution_summary import parts_of
 
 MOST = 10
 """Requests of each kind."""
-ORDER = ("queue", "prefetch_wait", "load", "layer_wait", "prefill", "recompute", "preempted")
+ORDER = ("gateway_wait", "queue", "prefetch_wait", "load", "layer_wait", "prefill", "recompute", "preempted")
 """Parts as a request meets them; the others, which come between and after, follow as the summary lists them."""
 
 

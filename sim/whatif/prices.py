@@ -65,19 +65,21 @@ def cost(summary: Mapping[str, Any], gpus_per_node: int, prices: Prices) -> Cost
     """What the hardware of a run costs. Raises InputError if the table lacks a price that it needs.
 
     GPUs and nodes by their number (nodes filled up), memory by the capacity of the tiers behind HBM, all instances.
+    Of replicas that come and go (summary["fleet"]) GPUs, nodes and energy for the share of the time that they are on.
     """
     hardware = summary["hardware"]
     profile, gpus = str(hardware["profile"]), int(hardware["gpus"])
     if profile not in prices.gpu:
         raise InputError("no price for this GPU", where="--prices", path="gpu", found=profile, allowed=[*prices.gpu])
     sizes = {name: tier["capacity_bytes"] / GIB for name, tier in summary["tiers"].items() if name != "hbm"}
-    gpu = gpus * prices.gpu[profile]
-    host = math.ceil(gpus / gpus_per_node) * prices.host
+    on = float(summary.get("fleet", {}).get("on_share", 1.0))
+    gpu = on * gpus * prices.gpu[profile]
+    host = on * math.ceil(gpus / gpus_per_node) * prices.host
     memory = sum(size * prices.tiers.get(name, 0.0) for name, size in sizes.items())
     limit = hardware["gpu_power_limit_w"]
     if prices.energy and limit is None:
         raise InputError("energy has a price, but the profile has no power_limit", where="--prices", found=profile)
-    watts = None if limit is None else gpus * limit
+    watts = None if limit is None else on * gpus * limit
     energy = (watts or 0.0) / 1e3 * prices.energy
     total = gpu + host + memory + energy
     tokens_per_s = summary["throughput"]["output_tokens_per_s"]

@@ -283,6 +283,7 @@ ELSEWHERE = {
     "schema": "there is one",
     "slo": "test_metamorphic.py",
     "warm_start": "test_warm_start.py",
+    "fleet": "fleet/test_fleet_knobs.py",
     "seed": "test_metamorphic.py, test_determinism.py",
     "engine.kind": "test_inflight.py, test_prefill_first.py",
     "engine.capacity_policy": "test_inflight.py",

@@ -1,0 +1,1 @@
+"""How many replicas serve, and which models' weights are where before they are asked for."""

@@ -1,0 +1,65 @@
+"""The `fleet:` section of a scenario."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from hw_profiles.errors import InputError
+from hw_profiles.units import Rate, Seconds
+from sim.spec_base import Count, PolicySpec, Spec
+
+ENGINE_INIT_S = 34.0
+"""From weights in HBM to the first request: memory profile, cached compilation, graph capture. SOURCE:
+vllm-project/vllm issue 20264 (34.11 s, Llama 3.2 3B, compiled code cached; the start of the process is not in it)."""
+
+
+class FleetSpec(Spec):
+    """How many of `hardware.replicas` are on.
+
+    scaling               the policy that says so, once per window
+    min, max              replicas that are on at least and at most; max: hardware.replicas if it is not set
+    initial               of them, those that serve at the start (warm); min if it is not set
+    window                how often the policy is asked
+    start_time            from the decision until a replica serves; not set: its weights over its host link, and
+                          `engine_init`
+    load_rate             rate at which weights reach the host memory of a replica (a disk, a registry); not set: they
+                          are there
+    engine_init           what a start takes once the weights are in HBM
+    requests_per_replica  a replica takes no more at a time; what comes then waits at the gateway. Not set: any number
+    """
+
+    scaling: PolicySpec = PolicySpec(name="none")
+    min: Annotated[int, Field(ge=0, strict=True)] = 1
+    max: Count | None = None
+    initial: Annotated[int, Field(ge=0, strict=True)] | None = None
+    window: Annotated[Seconds, Field(gt=0)] = 5.0
+    start_time: Annotated[Seconds, Field(ge=0)] | None = None
+    load_rate: Annotated[Rate, Field(gt=0)] | None = None
+    engine_init: Annotated[Seconds, Field(ge=0)] = ENGINE_INIT_S
+    requests_per_replica: Count | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> FleetSpec:
+        if self.start_time is not None and self.load_rate is not None:
+            raise InputError("start_time says how long a start takes, whatever weights come from", path="load_rate")
+        return self
+
+    @property
+    def on(self) -> bool:
+        """False if every replica serves from the start to the end, and takes any number of requests."""
+        return self.scaling.name != "none" or self.requests_per_replica is not None
+
+    def bounds(self, replicas: int) -> tuple[int, int, int]:
+        """(least, most, initial) of so many replicas. Raises InputError."""
+        most = replicas if self.max is None else self.max
+        if most > replicas:
+            raise InputError("more than hardware.replicas", path="fleet.max", found=most, allowed=f"{replicas} at most")
+        if self.min > most:
+            raise InputError("more than are there at most", path="fleet.min", found=self.min, allowed=f"{most} at most")
+        initial = self.min if self.initial is None else self.initial
+        if not self.min <= initial <= most:
+            allowed = f"{self.min} (fleet.min) to {most}"
+            raise InputError("", path="fleet.initial", found=initial, allowed=allowed)
+        return (most, most, most) if self.scaling.name == "none" else (self.min, most, initial)
