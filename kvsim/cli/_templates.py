@@ -7,12 +7,20 @@ from types import MappingProxyType
 
 from kvsim.cli._template_admission import ADMISSION
 from kvsim.cli._template_eviction import EVICTION
+from kvsim.cli._template_fleet import FLEET
 from kvsim.cli._template_offload import OFFLOAD
 from kvsim.cli._template_parts import Template
 from kvsim.cli._template_prefetch import PREFETCH
 from kvsim.cli._template_routing import ROUTING
 
 TEMPLATES: Mapping[str, Template] = MappingProxyType(
-    {"eviction": EVICTION, "admission": ADMISSION, "offload": OFFLOAD, "prefetch": PREFETCH, "routing": ROUTING}
+    {
+        "eviction": EVICTION,
+        "admission": ADMISSION,
+        "offload": OFFLOAD,
+        "prefetch": PREFETCH,
+        "routing": ROUTING,
+        "fleet": FLEET,
+    }
 )
 """Files of a new policy by its family."""

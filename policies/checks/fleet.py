@@ -26,7 +26,7 @@ def check_scaling(factory: Callable[[], Scaling], *, seed: int, operations: int)
 def _check(factory: Callable[[], Scaling], most: int, seed: int, operations: int) -> None:
     source = random.Random(seed + most)
     first, twin = factory(), factory()
-    watch = Watch("scaling", first, twin)
+    watch = Watch("fleet", first, twin)
     least = source.randint(0, most)
     state = [ReplicaState.SERVING if i < least else ReplicaState.OFF for i in range(most)]
     since = [0.0] * most

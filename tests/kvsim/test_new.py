@@ -30,6 +30,7 @@ FAMILIES = {
     "offload": "write_through",
     "prefetch": "{name: on_arrival, into: hbm}",
     "routing": "{name: least_loaded, waiting_weight: 1}",
+    "fleet": "{name: target_utilization, requests: 8, lower: 1, upper: 1, protect: 0}",
 }
 """What the skeleton of each family behaves like."""
 
@@ -50,9 +51,10 @@ BROKEN = {
     "offload": ("for block in blocks]", "for block in blocks[:0]]"),
     "prefetch": ("cache.tiers[0])]", '"tape")]'),
     "routing": ("return chosen", "return chosen + 1"),
+    "fleet": ("return ceil(window.load / self._each)", "return -1"),
 }
 """A scan that leaves a block out, an answer that is no bool, a plan that stores nothing, a tier and a replica that are
-none."""
+none, fewer replicas than none."""
 
 
 @pytest.fixture(scope="module")

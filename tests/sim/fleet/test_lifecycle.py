@@ -11,6 +11,7 @@ from sim.cost.parallel import Parallel
 from sim.fleet.weights import replica_bytes
 from sim.inputs import load_inputs
 from sim.run import simulate
+from sim.whatif.prices import cost, load_prices
 
 FOUR = {"profile": "h100-sxm", "replicas": 4}
 HBM = [{"name": "hbm"}]
@@ -272,3 +273,16 @@ def test_the_summary_is_json(step_load):
     samples = found.frames["samples"]
     serving = samples[(samples.kind == "fleet") & (samples.metric == "serving")].value
     assert set(np.unique(serving)) == {1.0, 2.0}
+
+
+def test_only_what_is_on_is_paid_for(step_load, scenario):
+    found = step_load(SCHEDULE).summary
+    found["hardware"]["profile"] = "h100-sxm"
+    whole = cost({**found, "fleet": {}}, 2, load_prices())
+    paid = cost(found, 2, load_prices())
+    share = found["fleet"]["mean_on"] / 2
+    assert 0.5 < share < 0.8
+    assert paid.gpu == pytest.approx(share * whole.gpu)
+    assert paid.host == pytest.approx(share * whole.host)
+    assert paid.memory == whole.memory
+    assert paid.per_mtok / whole.per_mtok == pytest.approx(paid.total / whole.total)
