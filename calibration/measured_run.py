@@ -5,7 +5,8 @@ A run of one's own is a JSONL file. The first line says what ran:
     {"schema": "kvsim-measured/1", "name": ..., "model": ..., "profile": ..., "engine": {...}, "block_tokens": 16}
 
 with a model and a profile as in a scenario, the engine's keys as in a scenario's `engine`, and optionally
-`prefix_caching` (true by default). `block_tokens` are the tokens behind one hash id, a multiple of the engine's own
+`prefix_caching` (true by default) and what else a scenario may say: `hardware` (tp, pp, replicas, ...), `tiers`, `links`,
+`policies`, `routing`. `block_tokens` are the tokens behind one hash id, a multiple of the engine's own
 `block_tokens`. An `engine.host_time` is used as it is. Every other line is one request that finished:
 
     {"queued_s": ..., "first_token_s": ..., "last_token_s": ..., "input_tokens": ..., "output_tokens": ...,
@@ -33,7 +34,9 @@ from hw_profiles.yaml_io import read_text
 from traces.lines import MAX_TOKENS, id_list, whole
 
 SCHEMA = "kvsim-measured/1"
-HEADER = ("schema", "name", "model", "profile", "engine", "block_tokens", "prefix_caching")
+SECTIONS = ("hardware", "tiers", "links", "policies", "routing")
+"""Sections of a scenario that a head may have, as they are there."""
+HEADER = ("schema", "name", "model", "profile", "engine", "block_tokens", "prefix_caching", *SECTIONS)
 REQUEST = ("queued_s", "first_token_s", "last_token_s", "input_tokens", "output_tokens", "hash_ids")
 MAX_BLOCK_TOKENS = 65536
 SHAREGPT = "measured/llmservingsim_rtxpro6000_llama8b/vllm"
@@ -47,6 +50,7 @@ class MeasuredRun:
     source: the file that it is from, `where`: its line with the head, for messages. engine: keys of a scenario's
     `engine`. hash_ids: of blocks of `block_tokens` tokens, by request; the partial last block's may be missing, and
     none are given where nothing is known.
+    sections: what else of a scenario the head has (`SECTIONS`).
     ticks: seconds, requests running, requests waiting; float64[ticks] each, empty if nobody counted.
     """
 
@@ -63,6 +67,7 @@ class MeasuredRun:
     input_tokens: Array
     output_tokens: Array
     hash_ids: tuple[tuple[int, ...], ...]
+    sections: Mapping[str, Any] = field(default_factory=dict)
     ticks: tuple[Array, Array, Array] = field(default_factory=lambda: (np.zeros(0), np.zeros(0), np.zeros(0)))
 
     def __len__(self) -> int:
@@ -106,7 +111,8 @@ def read_run(path: Path) -> MeasuredRun:
     if not rows:
         raise InputError("no requests", where=path)
     fixed = {key: head[key] for key in ("name", "model", "profile", "engine", "block_tokens", "prefix_caching")}
-    return _run(np.array(rows), ids, source=str(path), **fixed)
+    sections = {key: head[key] for key in SECTIONS if key in head}
+    return _run(np.array(rows), ids, source=str(path), sections=sections, **fixed)
 
 
 def sharegpt_run(data: Path, traces: Path, profile: str) -> MeasuredRun:
@@ -186,6 +192,10 @@ def _check_head(head: dict[str, Any], where: str) -> None:
             raise InputError("", where=where, path=key, found=head[key], allowed="text")
     if not isinstance(head["engine"], dict):
         raise InputError("", where=where, path="engine", found=head["engine"], allowed="a mapping")
+    hardware = head.get("hardware", {})
+    if not isinstance(hardware, dict) or "profile" in hardware:
+        allowed = "a mapping such as {tp: 2}; the profile stands beside it"
+        raise InputError("", where=where, path="hardware", found=hardware, allowed=allowed)
     whole(head, "block_tokens", 1, MAX_BLOCK_TOKENS, where)
     if not isinstance(head["prefix_caching"], bool):
         raise InputError("", where=where, path="prefix_caching", found=head["prefix_caching"], allowed="true or false")

@@ -77,9 +77,10 @@ def scenario_of(run: MeasuredRun, host_time_s: float | None = None, *, prefix_ca
         "schema": "kvsim-scenario/1",
         "trace": {"path": run.source},
         "model": run.model,
-        "hardware": {"profile": run.profile},
-        "engine": {**run.engine, **given},
         "tiers": [{"name": "hbm"}],
+        **run.sections,
+        "hardware": {"profile": run.profile, **run.sections.get("hardware", {})},
+        "engine": {**run.engine, **given},
     }
     return Scenario.from_dict(document, where=run.where)
 

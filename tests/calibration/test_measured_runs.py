@@ -89,6 +89,8 @@ def test_a_damaged_line_is_named(row: dict[str, object], message: str, tmp_path:
         ({**HEAD, "block_tokens": "16"}, r"run.jsonl:1: block_tokens: found \"16\", expected a whole number"),
         ({**HEAD, "prefix_caching": "no"}, "run.jsonl:1: prefix_caching: found 'no', expected true or false"),
         ({**HEAD, "name": 3}, "run.jsonl:1: name: found 3, expected text"),
+        ({**HEAD, "hardware": 2}, "run.jsonl:1: hardware: found 2, expected a mapping"),
+        ({**HEAD, "hardware": {"profile": "h100-sxm"}}, "run.jsonl:1: hardware: .* the profile stands beside it"),
     ],
 )
 def test_a_damaged_head_is_named(head: dict[str, object], message: str, tmp_path: Path) -> None:
@@ -187,6 +189,26 @@ def test_ids_are_of_blocks_of_the_heads_size(block: int, partial: bool, tmp_path
     rows = requests(2, input_tokens=tokens, hash_ids=ids)
     run = read_run(written(tmp_path / "run.jsonl", *rows, head={**HEAD, "block_tokens": block}))
     assert simulate_run(run).tables["requests"]["hit_hbm_tokens"].to_pylist() == [0, 1024]
+
+
+def test_what_else_ran_is_simulated(tmp_path: Path) -> None:
+    """Ranks, replicas, routers and tiers of the head are those of the scenario."""
+    ids = list(range(64))
+    rows = [{**row, "hash_ids": [*ids, 100 + i]} for i, row in enumerate(requests(4, input_tokens=1040))]
+    found = {}
+    sections: dict[str, dict[str, object]] = {
+        "one": {},
+        "ranks": {"hardware": {"tp": 4}},
+        "replicas": {"hardware": {"replicas": 2}, "routing": "least_loaded"},
+        "host": {"tiers": [{"name": "hbm"}, {"name": "dram", "capacity": "8 GiB"}], "policies": {"offload": "none"}},
+    }
+    for name, more in sections.items():
+        found[name] = simulate_run(read_run(written(tmp_path / "run.jsonl", *rows, head={**HEAD, **more})))
+    assert found["ranks"].summary["ttft_ms"]["mean"] < found["one"].summary["ttft_ms"]["mean"]
+    assert set(found["replicas"].tables["requests"]["replica"].to_pylist()) == {0, 1}
+    assert set(found["host"].summary["tiers"]) == {"hbm", "dram"}
+    with pytest.raises(InputError, match=r"run.jsonl:1: hardware.tp: found '3'"):
+        simulate_run(read_run(written(tmp_path / "run.jsonl", *rows, head={**HEAD, "hardware": {"tp": "3"}})))
 
 
 def test_what_a_scenario_refuses_names_the_head(tmp_path: Path) -> None:
