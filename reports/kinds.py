@@ -8,6 +8,9 @@ from hw_profiles.errors import InputError
 from reports.document import Section
 from reports.load import load_run
 from reports.page import limits_section, run_sections
+from reports.plan_data import load_plan
+from reports.plan_report import sections as plan_sections
+from reports.plan_report import write_plan_report
 from reports.run_report import write_run_report
 from reports.sweep_data import load_sweep_runs
 from reports.sweep_report import sections as sweep_sections
@@ -38,6 +41,7 @@ KINDS = (
         write_sweep_report,
         lambda folder: sweep_sections(load_sweep_runs(folder)),
     ),
+    Kind("plan", ("plan.json",), "plan.html", write_plan_report, lambda folder: plan_sections(load_plan(folder))),
     Kind("run", ("summary.json", "scenario.yaml", "requests.parquet"), "report.html", write_run_report, _of_run),
 )
 OTHERS = (

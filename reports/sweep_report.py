@@ -124,7 +124,10 @@ def tiles(data: SweepData) -> list[tuple[str, str, str]]:
         if values:
             ends = (min(values), max(values))
             best, other = ends if one.better == "lower" else ends[::-1]
-            found.append((one.label, value_text(one, best), f"best; worst {value_text(one, other)}"))
+            plain = one.unit not in ("ms", "%", "")  # its unit would take the value's line
+            label = f"{one.label}, {one.unit}" if plain else one.label
+            shown = [number(end) if plain else value_text(one, end) for end in (best, other)]
+            found.append((label, shown[0], f"best; worst {shown[1]}"))
     return found[:6]
 
 

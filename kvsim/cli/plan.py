@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,7 +41,13 @@ def plan(
         Path | None, typer.Option("--prices", metavar="FILE", help="Your prices. [default: the table that ships]")
     ] = None,
     settings: Settings = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write plan.json here.")] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option("--seeds", metavar="N", help="Run the answer and its neighbours with N seeds each, too."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Write plan.json and plan.html here.")
+    ] = None,
     workers: Workers = None,
     strict: Strict = False,
     as_json: AsJson = False,
@@ -50,6 +56,8 @@ def plan(
     from sim.scenario import Scenario
     from sim.whatif.grids import search_of
     from sim.whatif.plan import PlanJob, parse_slo, run_plans, with_slo
+    from sim.whatif.plan_document import FILE, plan_document
+    from sim.whatif.plan_seeds import with_seeds
     from sim.whatif.pool import worker_count
     from sim.whatif.prices import load_prices
     from sim.whatif.runs import Job
@@ -57,6 +65,8 @@ def plan(
 
     if out is not None:
         may_make(out)
+    if seeds is not None and seeds < 2:
+        raise InputError("", where="--seeds", found=seeds, allowed="a whole number >= 2")
     table = load_prices(prices)
     values = () if among is None else tuple(read_list("--among", among))
     lists, common = [parse_vary(text) for text in vary or []], [parse_setting(text) for text in settings or []]
@@ -70,45 +80,24 @@ def plan(
     jobs = [PlanJob(Job.of(v.label, v.scenario, strict=strict), find, values, table, share) for v in variants]
     with count_bar(not as_json, "searches") as progress:
         plans = run_plans(jobs, workers=worker_count(workers), progress=progress)
-    document = _document(plans, table)
+    if seeds is not None:
+        with count_bar(not as_json, "runs of other seeds") as progress:
+            plans = with_seeds(plans, jobs, seeds, workers=worker_count(workers), progress=progress)
+    document = plan_document(plans, [variant.scenario for variant in variants], find, table)
     if out is not None:
         from hw_profiles.files import write_atomic
+        from reports.plan_report import write_plan_report
 
-        write_atomic(out / "plan.json", json.dumps(_print.plain(document), indent=1, allow_nan=False) + "\n")
+        write_atomic(out / FILE, json.dumps(_print.plain(document), indent=1, allow_nan=False) + "\n")
+        write_plan_report(out)
     if as_json:
         _print.document(document)
     else:
         _show(plans, table)
     if out is not None:
-        (_print.note if as_json else _print.line)(f"plan: {out / 'plan.json'}")
+        (_print.note if as_json else _print.line)(f"report: {out / 'plan.html'}")
     if all(found.answer is None for found in plans):
         raise typer.Exit(NO)
-
-
-def _document(plans: list[Plan], prices: Prices) -> dict[str, Any]:
-    from sim.whatif.plan import frontier
-
-    best = _cheapest(plans)
-    return {
-        "schema": "kvsim-plan/1",
-        "plans": [found.document() for found in plans],
-        "cheapest": None if best is None else best.label,
-        "frontier": [
-            {"label": plan.label, "shown": point.shown, "met": point.met, "cost": asdict(cost), "of_limit": ratio}
-            for plan, point, cost, ratio in frontier(plans)
-        ],
-        "price_sources": prices.sources,
-    }
-
-
-def _cheapest(plans: list[Plan]) -> Plan | None:
-    feasible = [found for found in plans if found.answer is not None]
-    return min(feasible, key=lambda found: _per_token(found.answer), default=None)
-
-
-def _per_token(point: Point | None) -> float:
-    value = None if point is None or point.cost is None else point.cost.per_mtok
-    return float("inf") if value is None else value
 
 
 def _show(plans: list[Plan], prices: Prices) -> None:
@@ -119,7 +108,9 @@ def _show(plans: list[Plan], prices: Prices) -> None:
         )
     else:
         rows = [(f"{found.label}: {found.answer.shown if found.answer else 'none'}", found.answer) for found in plans]
-        best = _cheapest(plans)
+        from sim.whatif.plan_document import cheapest
+
+        best = cheapest(plans)
         marked = [(text, point, best is not None and point is best.answer) for text, point in rows]
         _print.table(*_table(marked, plans[0].what))
         _frontier(plans)
@@ -131,6 +122,9 @@ def _show(plans: list[Plan], prices: Prices) -> None:
             _print.line(f"{name}{found.what} to meet the SLO: {found.answer.shown}; {_bill(found.answer.cost)}")
         for text in found.notes:
             _print.line(f"{name}{text}")
+        if found.seeds:
+            held = ", ".join(f"{one.shown} in {sum(one.met)}" for one in found.seeds)
+            _print.line(f"{name}of {len(found.seeds[0].met)} seeds the SLO is met by {held}")
     for source in prices.sources:
         _print.line(f"price: {source}")
 

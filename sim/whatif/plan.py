@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hw_profiles.errors import InputError
 from sim.scenario import Scenario
@@ -21,6 +21,9 @@ from sim.whatif.points import Point, PointJob, run_point
 from sim.whatif.pool import run_as_asked
 from sim.whatif.prices import Cost, Prices
 from sim.whatif.runs import Job
+
+if TYPE_CHECKING:
+    from sim.whatif.plan_seeds import SeedCheck
 
 ATTAINMENT = "attainment"
 CLOSE = 1.2
@@ -36,6 +39,8 @@ class Plan:
     """The answer for one variant: `answer` is None if nothing that was tried meets the SLO.
 
     points: every run that the search asked for, in the order of its values; notes: what to know about the answer.
+    path, values, shown: what was searched, each value that could have been tried, and its name; seeds: checks of
+    `sim.whatif.plan_seeds`, if they were asked for.
     """
 
     label: str
@@ -43,10 +48,23 @@ class Plan:
     answer: Point | None
     points: tuple[Point, ...]
     notes: tuple[str, ...]
+    path: str = ""
+    values: tuple[Any, ...] = ()
+    shown: tuple[str, ...] = ()
+    seeds: tuple[SeedCheck, ...] = ()
 
     def document(self) -> dict[str, Any]:
-        """The plan as JSON."""
-        return asdict(self)
+        """The plan as JSON; what runs take for granted and warn of is told once, as of the answer's or the last run."""
+        found = asdict(self)
+        told = self.answer or next((point for point in reversed(self.points) if point.whole), None)
+        for point in (found["answer"], *found["points"]):
+            for key in ("assumptions", "warnings") if point is not None else ():
+                del point[key]
+        return {
+            **found,
+            "assumptions": [] if told is None else list(told.assumptions),
+            "warnings": [] if told is None else list(told.warnings),
+        }
 
 
 @dataclass(frozen=True)
@@ -165,7 +183,8 @@ class _Searching:
         index, used = self._answer({})
         answer = None if index is None else self.points[index]
         points = tuple(self.points[i] for i in sorted(used))
-        return Plan(self.job.job.label, self.search.what, answer, points, notes(self.search, answer, points))
+        about, search = notes(self.search, answer, points), self.search
+        return Plan(self.job.job.label, search.what, answer, points, about, search.path, search.values, search.shown)
 
     def _answer(self, assumed: Mapping[int, bool]) -> tuple[int | None, set[int]]:
         """(index of the answer, indices that it took); raises _Need for one that is not known."""

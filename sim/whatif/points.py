@@ -23,6 +23,7 @@ class Point:
                  Then there are no values, but a cost per hour
     rejected     how many requests are rejected, and why, if any are; `lost` is "rejected" if that decided
     failed       why there was no run: the model does not fit, for example
+    assumptions, warnings    those of the run's summary; none for a run that ended early
     """
 
     index: int
@@ -36,6 +37,8 @@ class Point:
     stopped: str | None = None
     rejected: str | None = None
     failed: str | None = None
+    assumptions: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def whole(self) -> bool:
@@ -108,7 +111,18 @@ def run_point(asked: PointJob) -> Point:
         table = result.tables["requests"]
         ended = zip(table["status"].to_pylist(), table["reason"].to_pylist(), strict=True)
         refused = _rejected([f"{status}: {why}" for status, why in ended], summary["requests"]["arrived"])
-    return Point(asked.index, asked.shown, met, found["targets"], rate, price, attainment=attained, rejected=refused)
+    return Point(
+        asked.index,
+        asked.shown,
+        met,
+        found["targets"],
+        rate,
+        price,
+        attainment=attained,
+        rejected=refused,
+        assumptions=tuple(summary["assumptions"]),
+        warnings=tuple(summary["warnings"]),
+    )
 
 
 def _rejected(statuses: Sequence[str], requests: int) -> str | None:
