@@ -5,8 +5,8 @@ A run of one's own is a JSONL file. The first line says what ran:
     {"schema": "kvsim-measured/1", "name": ..., "model": ..., "profile": ..., "engine": {...}, "block_tokens": 16}
 
 with a model and a profile as in a scenario, the engine's keys as in a scenario's `engine`, and optionally
-`prefix_caching` (true by default) and what else a scenario may say: `hardware` (tp, pp, replicas, ...), `tiers`, `links`,
-`policies`, `routing`. `block_tokens` are the tokens behind one hash id, a multiple of the engine's own
+`prefix_caching` (true by default) and what else a scenario may say: `hardware` (tp, pp, replicas, ...), `tiers`,
+`links`, `policies`, `routing`. `block_tokens` are the tokens behind one hash id, a multiple of the engine's own
 `block_tokens`. An `engine.host_time` is used as it is. Every other line is one request that finished:
 
     {"queued_s": ..., "first_token_s": ..., "last_token_s": ..., "input_tokens": ..., "output_tokens": ...,
