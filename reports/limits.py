@@ -7,7 +7,7 @@ from reports.explained import sentence
 from reports.figures.parts import WORDS
 from reports.load import RunData, section
 from reports.text import binary_bytes, is_number, link_label, part_label, percent, seconds, slo_label, tier_label
-from sim.time_split import PARTS
+from sim.time_split import PIPELINED
 
 ON = {
     "compute_s": "arithmetic, above all for prompts",
@@ -50,9 +50,9 @@ def worst_target(run: RunData) -> str:
 
 def _replicas(run: RunData) -> str:
     split = section(run.summary, "replica_time")
-    spent = {part: float(split[part]) for part in PARTS if is_number(split.get(part))}
+    spent = {part: float(split[part]) for part in PIPELINED if is_number(split.get(part))}
     whole = sum(spent.values())
-    idle = spent.pop("idle_s", 0.0)
+    idle = spent.pop("idle_s", 0.0) + spent.pop("bubble_s", 0.0)
     if not whole or not spent or whole <= idle:
         return ""
     most = max(spent, key=lambda part: spent[part])

@@ -160,9 +160,15 @@ def _parallel(spec: ScenarioSpec) -> list[str]:
         if parallel.pp > 1
         else ""
     )
+    experts = (
+        f" Experts lie on ranks ({parallel.placement.policy}), and layers wait for the rank with the most rows and "
+        "touched experts, at their expected maxima."
+        if parallel.expert_parallel
+        else ""
+    )
     return [
         f"A replica is {parallel.gpus} GPUs (tp {parallel.tp}, pp {parallel.pp}) in step: each copies its part of the "
-        f"KV over its own link, tiers hold the parts of all.{stages}"
+        f"KV over its own link, tiers hold the parts of all.{stages}{experts}"
     ]
 
 

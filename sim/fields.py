@@ -99,7 +99,13 @@ REPLICA_TIME = (
         "GPUs exchanging, waits for KV to be loaded or copied away, and what copies added to steps.",
     ),
     Field("launch_s", "launches", "s", "Fixed times of kernels, waits for launches, host time per step."),
-    Field("idle_s", "idle", "s", "No request to serve, or a stage of a pipeline waiting for another."),
+    Field(
+        "bubble_s",
+        "bubbles",
+        "s",
+        "Stages of a pipeline waiting for each other; of the average stage.",
+    ),
+    Field("idle_s", "idle", "s", "No request to serve."),
 )
 
 QUEUE = (

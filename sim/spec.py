@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from hw_profiles.errors import InputError
 from hw_profiles.units import Rate, Seconds
 from policies.tables import WITHIN
+from sim.cost.experts import Placement, PlacementName
 from sim.cost.parallel import Parallel
 from sim.engine_spec import EngineSpec
 from sim.fleet.spec import FleetSpec
@@ -37,6 +38,8 @@ class HardwareSpec(Spec):
     tp               tensor-parallel ranks of each pipeline stage, all on one node
     pp               pipeline stages
     expert_parallel  ranks hold whole experts instead of a part of each
+    expert_placement contiguous: in order of their numbers. balanced: by their popularity (sim.cost.experts)
+    redundant_experts  places of each layer for copies of popular experts, over all ranks (balanced)
     interconnect     bytes/s that a GPU sends to others of its node, in place of the profile's all-reduce
     """
 
@@ -47,15 +50,30 @@ class HardwareSpec(Spec):
     gpus_per_node: Count = 8
     expert_parallel: Annotated[bool, Field(strict=True)] = False
     interconnect: Annotated[Rate, Field(gt=0)] | None = None
+    expert_placement: PlacementName = "contiguous"
+    redundant_experts: Annotated[int, Field(ge=0, le=4096, strict=True)] = 0
 
     @property
     def parallel(self) -> Parallel:
         """How the GPUs of a replica share the model."""
-        return Parallel(self.tp, self.pp, self.expert_parallel, self.gpus_per_node, self.interconnect)
+        placement = Placement(self.expert_placement, self.redundant_experts)
+        return Parallel(self.tp, self.pp, self.expert_parallel, self.gpus_per_node, self.interconnect, placement)
 
     @model_validator(mode="after")
     def _consistent(self) -> HardwareSpec:
         self.parallel.check()
+        if self.expert_placement != "contiguous" and not self.expert_parallel:
+            problem = "every rank has a part of each expert"
+            raise InputError(
+                problem, path="expert_placement", found=self.expert_placement, allowed="it with expert_parallel: true"
+            )
+        if self.redundant_experts and self.expert_placement != "balanced":
+            raise InputError(
+                "nobody asks for copies",
+                path="redundant_experts",
+                found=self.redundant_experts,
+                allowed="0, or expert_placement: balanced",
+            )
         return self
 
 

@@ -16,6 +16,8 @@ from sim.tables import numbers
 Floats = npt.NDArray[np.float64]
 
 PARTS = ("compute_s", "hbm_s", "link_wait_s", "launch_s", "idle_s")
+PIPELINED = (*PARTS[:-1], "bubble_s", "idle_s")
+"""Parts where replicas have pipeline stages."""
 COLUMNS = (
     *("start_s", "end_s", "count", "decode_seqs", "padding_seqs", "context_tokens", "prefill_seqs", "prefill_tokens"),
     *("linear_s", "attention_s", "exchange_s", "pipeline_s", "stall_s", "interference_s", "layer_wait_s"),
@@ -27,11 +29,11 @@ BUCKETS = 10
 
 
 def time_split(steps: pa.Table, cost: StepCost, load_wait_s: Sequence[float], span_s: float) -> dict[str, Any]:
-    """`summary["replica_time"]`: seconds of PARTS over all replicas and, in `replicas`, of each.
+    """`summary["replica_time"]`: seconds of PARTS (or PIPELINED) over all replicas and, in `replicas`, of each.
 
     Kernels split by `StepCost.bound`, whose fixed times (ramps and floors of kernels) count as launch overhead, as do
     waits for launches and for the host. Attention of prompts is arithmetic. Links: what GPUs exchange, waits for KV
-    that is loaded or copied away, and what copies add to steps. Waits of a pipeline's stages for each other are idle.
+    that is loaded or copied away, and what copies add to steps. Bubbles: waits of the average stage for others.
     load_wait_s: by replica. span_s: what each replica has, from the start to the last finish.
     """
     column = {name: numbers(steps, name).astype(np.float64, copy=False) for name in COLUMNS}
@@ -51,10 +53,14 @@ def time_split(steps: pa.Table, cost: StepCost, load_wait_s: Sequence[float], sp
         return np.bincount(replica, weights=seconds, minlength=count).astype(np.float64)
 
     parts = [each(compute), each(hbm), each(link) + np.asarray(load_wait_s), each(launch)]
+    names: tuple[str, ...] = PARTS
+    if len(cost.stages) > 1:
+        names = PIPELINED
+        parts.append(each(column["pipeline_s"]))
     parts.append(np.maximum(0.0, span_s - np.sum(parts, axis=0)))
-    found = {name: float(values.sum()) for name, values in zip(PARTS, parts, strict=True)}
+    found = {name: float(values.sum()) for name, values in zip(names, parts, strict=True)}
     rows = np.stack(parts, axis=1).tolist()
-    return {**found, "replicas": [dict(zip(PARTS, row, strict=True)) for row in rows]}
+    return {**found, "replicas": [dict(zip(names, row, strict=True)) for row in rows]}
 
 
 def _linear_shares(column: dict[str, Floats], cost: StepCost) -> Floats:

@@ -142,8 +142,9 @@ def _time(time: Mapping[str, float]) -> str:
 def _split(summary: Mapping[str, Any]) -> str:
     """What bounded the replicas' time."""
     split, fields = summary["replica_time"], summary["definitions"]["replica_time"]
-    whole = sum(split[key] for key in fields)
-    parts = [f"{_plain(percent(split[key] / whole))} {fields[key]['label']}" for key in fields if whole and split[key]]
+    spent = {key: split[key] for key in fields if split.get(key)}
+    whole = sum(spent.values())
+    parts = [f"{_plain(percent(seconds / whole))} {fields[key]['label']}" for key, seconds in spent.items()]
     return f"replica time by what bounds it: {', '.join(parts)}"
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from reports.figures.base import BLUE, GREEN, GREY, ORANGE, PURPLE, Figure, plot_text, values
+from reports.figures.base import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, Figure, plot_text, values
 from reports.load import RunData, section
 from reports.text import percent
-from sim.time_split import PARTS
+from sim.time_split import PIPELINED
 
-COLORS = dict(zip(PARTS, (BLUE, GREEN, ORANGE, PURPLE, GREY), strict=True))
+COLORS = dict(zip(PIPELINED, (BLUE, GREEN, ORANGE, PURPLE, SKY, GREY), strict=True))
 MOST_BARS = 16
 """Replicas with a bar of their own; of more, those with the least idle time, the middle and the most."""
 
@@ -24,14 +24,15 @@ def replica_time(run: RunData) -> Figure:
     rows = split.get("replicas") or []
     if not rows:
         return Figure(key, title, read, empty="The summary of this run does not say.")
-    seconds = np.array([[row[part] for part in PARTS] for row in rows], dtype=float)
+    parts = [part for part in PIPELINED if part in rows[0]]
+    seconds = np.array([[row[part] for part in parts] for row in rows], dtype=float)
     shown = _shown(seconds)
     labels = ["all replicas", *(f"replica {i}" for i in shown)] if len(rows) > 1 else ["the replica"]
     bars = np.vstack([seconds.sum(axis=0), seconds[shown]]) if len(rows) > 1 else seconds
     total = bars.sum(axis=1, keepdims=True)
     shares = 100.0 * np.divide(bars, total, out=np.zeros_like(bars), where=total > 0)
     fields = section(section(run.summary, "definitions"), "replica_time")
-    names = [str(section(fields, part).get("label") or part) for part in PARTS]
+    names = [str(section(fields, part).get("label") or part) for part in parts]
     data: list[dict[str, Any]] = [
         {
             "type": "bar",
@@ -42,7 +43,7 @@ def replica_time(run: RunData) -> Figure:
             "marker": {"color": COLORS[part]},
             "hovertemplate": "%{fullData.name}  %{x:.3~r} %<extra>%{y}</extra>",
         }
-        for i, (part, name) in enumerate(zip(PARTS, names, strict=True))
+        for i, (part, name) in enumerate(zip(parts, names, strict=True))
     ]
     most = int(np.argmax(shares[0]))
     finding = f"The largest part is {names[most]}: {percent(shares[0, most] / 100)}."

@@ -15,7 +15,7 @@ from hw_profiles.decode_curve import DecodeCurve
 from hw_profiles.geometry import Gemm, LayerSpec
 from hw_profiles.kernel_groups import BASE_KV_HEADS
 from sim.cost.bound import NOTHING, Bound, gemm_bound
-from sim.cost.experts import ExpertLoad
+from sim.cost.experts import CONTIGUOUS, ExpertLoad, Placement
 from sim.cost.kernels import LATENT_RATE, Kernels
 
 Floats = npt.NDArray[np.float64]
@@ -91,7 +91,14 @@ class Product(NamedTuple):
 class LayerCost:
     """Kernel times of one layer, in seconds; `count` of the model's (or stage's) layers are alike."""
 
-    def __init__(self, count: int, layer: LayerSpec, kernels: Kernels, expert_skew: float = 0.0) -> None:
+    def __init__(
+        self,
+        count: int,
+        layer: LayerSpec,
+        kernels: Kernels,
+        expert_skew: float = 0.0,
+        placement: Placement = CONTIGUOUS,
+    ) -> None:
         self.count = count
         self.cadence = layer.cadence
         self.decodes: float = count if layer.cadence.period == 1 else count / layer.cadence.period
@@ -100,7 +107,7 @@ class LayerCost:
         self.kernels = layer.kernels
         self._products = [Product.of(gemm, layer, kernels) for gemm in layer.gemms]
         self._hbm = kernels.profile.hbm_bandwidth
-        self._load = ExpertLoad(layer.moe, expert_skew) if layer.moe else None
+        self._load = ExpertLoad(layer.moe, expert_skew, placement) if layer.moe else None
         first = next((gemm for gemm in layer.gemms if gemm.expert), None)
         self._experts = kernels.experts(first.format) if first else None
         self._prefill = kernels.prefill(layer)

@@ -9,6 +9,7 @@ from hw_profiles.geometry import LayerSpec
 from hw_profiles.models import ModelSpec, Stage
 from hw_profiles.profile import Profile
 from hw_profiles.units import format_bytes
+from sim.cost.experts import Placement
 from sim.cost.kv import KVLayout, KVShare, hybrid_layout, kv_layout
 from sim.cost.parallel import Parallel
 
@@ -133,6 +134,8 @@ def _rank(
     usable = int(total * limits.utilization)
     weights = model.weight_bytes_at(tp, expert_parallel=split, stage=stage)
     kinds = model.layer_kinds(tp, expert_parallel=split, stage=stage)
+    if split and parallel.placement.redundant:
+        weights += sum(count * _copies(layer, tp, parallel.placement) for count, layer in kinds)
     if limits.weights_on_host:
         weights -= round(limits.weights_on_host * sum(count * layer.weight_bytes for count, layer in kinds))
     layers = [layer for _, layer in kinds]
@@ -149,6 +152,12 @@ def _rank(
     left = usable - weights - activations - reserved - windows
     fitting = int(limits.free_share * left) // block_bytes
     return HBMBudget(total, usable, weights, activations, reserved, windows, 0, fitting, block_bytes)
+
+
+def _copies(layer: LayerSpec, tp: int, placement: Placement) -> int:
+    """Bytes of copies of experts of a layer on a rank."""
+    moe = layer.moe
+    return 0 if moe is None else (placement.slots(moe.experts, tp) - moe.local) * layer.weight_bytes_expert
 
 
 def mlp_width(layer: LayerSpec) -> float:

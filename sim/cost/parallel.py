@@ -11,6 +11,7 @@ from hw_profiles.devices import load_device
 from hw_profiles.errors import InputError
 from hw_profiles.models import ModelSpec
 from hw_profiles.profile import Profile
+from sim.cost.experts import CONTIGUOUS, Placement
 from sim.cost.kernels import Kernels
 
 RING_START_S = 6.6e-6
@@ -26,6 +27,7 @@ class Parallel:
     """`tp` tensor-parallel ranks in each of `pp` pipeline stages.
 
     expert_parallel: whole experts are shared out over the ranks of a stage, instead of splitting each.
+    placement: where those experts lie (`sim.cost.experts`).
     interconnect: bytes/s that a GPU sends to others of its node, in place of what the profile has; None: the profile's.
     """
 
@@ -34,6 +36,7 @@ class Parallel:
     expert_parallel: bool = False
     gpus_per_node: int = 8
     interconnect: float | None = None
+    placement: Placement = CONTIGUOUS
 
     @property
     def gpus(self) -> int:

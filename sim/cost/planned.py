@@ -85,7 +85,8 @@ class PlannedStep(StepCost):
         for key, alike in groupby(zip(model.pattern, plan.layers, strict=True)):
             if key not in known:
                 known[key] = len(self._groups)
-                kind, layer = LayerCost(1, at[key[0]], self.kernels, expert_skew), at[key[0]]
+                layer = at[key[0]]
+                kind = LayerCost(1, layer, self.kernels, expert_skew, parallel.placement)
                 share = layer.entry_bytes / whole[key[0]]
                 rate = self.kernels.prefill(layer).flops
                 self._groups.append(PlannedLayer(kind, key[1], self.terms, profile, copy, share, parallel.tp, rate))

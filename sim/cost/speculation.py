@@ -19,6 +19,7 @@ adjust_cudagraph_sizes_for_spec_decode in vllm/config/compilation.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -135,7 +136,7 @@ class SpeculativeStep(StepCost):
             cost = StepCost(
                 draft,
                 profile,
-                parallel=Parallel(draft_tp, 1, parallel.expert_parallel, parallel.gpus_per_node, parallel.interconnect),
+                parallel=replace(parallel, tp=draft_tp, pp=1),
                 expert_skew=expert_skew,
                 graphs=graphs,
                 eager_launch_s=eager_launch_s,

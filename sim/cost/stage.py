@@ -58,7 +58,7 @@ class StageCost:
     ) -> None:
         profile, tp = kernels.profile, parallel.tp
         layers = model.layer_kinds(tp, expert_parallel=parallel.expert_parallel, stage=stage)
-        self._kinds = [LayerCost(count, layer, kernels, expert_skew) for count, layer in layers]
+        self._kinds = [LayerCost(count, layer, kernels, expert_skew, parallel.placement) for count, layer in layers]
         self._places = [None if k.window is None else windows.index(k.window) for k in self._kinds]
         self._plain = self._kinds[0] if len(self._kinds) == 1 and self._places[0] is None else None
         """The only kind of layer, if it attends everything and nothing is prefetched: the same sums, with less ado."""

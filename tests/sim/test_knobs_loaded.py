@@ -48,6 +48,13 @@ SLOW_LINK = {**TWO, "links": {"pcie_h2d": {"bandwidth": "2 GB/s"}}}
 MOE = {**LARGE, "model": "mixtral-8x7b", "hardware": {"profile": "h100-sxm", "replicas": 2, "tp": 4}}
 
 
+RANKS: dict[str, Any] = {
+    **LARGE,
+    "model": "qwen3-30b-a3b",
+    "hardware": {"profile": "h100-sxm", "replicas": 2, "tp": 4, "expert_parallel": True},
+    "engine": {"expert_skew": 1.0},
+}
+BALANCED = {**RANKS, "hardware": {**RANKS["hardware"], "expert_placement": "balanced"}}
 SLIDING = {**LARGE, "model": "gpt-oss-120b", "hardware": {"profile": "h100-sxm", "replicas": 2, "tp": 2}}
 SINGLE = {"trace": {"generate": {**CHAT, "turns": 1}}}
 """No conversations: what a turn finds of the one before depends on which of them is faster."""
@@ -221,7 +228,9 @@ KNOBS = [
     Knob("hardware.tp", (1, 2, 4), down="ttft tpot", up="capacity.hbm", sections=LARGE | ONE),
     Knob("hardware.pp", (1, 2, 4), up="capacity.hbm", sections=LARGE | ONE),
     Knob("hardware.interconnect", ("400 GB/s", "40 GB/s", "4 GB/s"), up="ttft", sections=MOE),
-    Knob("hardware.expert_parallel", (False, True), down="tpot", sections=MOE),
+    Knob("hardware.expert_parallel", (False, True), up="tpot", sections=MOE),
+    Knob("hardware.expert_placement", ("contiguous", "balanced"), down="tpot ttft", sections=RANKS),
+    Knob("hardware.redundant_experts", (0, 32, 128), down="capacity.hbm", sections=BALANCED),
     Knob("routing", ("round_robin", "prefix_aware"), up="hits", down="ttft", sections={**FOUR, "tiers": [HBM]}),
     Knob("routing", ("round_robin", "cache_aware"), up="hits", sections={**FOUR, "tiers": [HBM]}),
     Knob("routing", ("round_robin", "least_loaded"), down="queue ttft", sections=FOUR),

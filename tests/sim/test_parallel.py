@@ -15,6 +15,7 @@ from sim.cost.kv import kv_layout
 from sim.cost.memory import Limits, hbm_budget
 from sim.cost.parallel import Parallel
 from sim.cost.step import StepCost
+from sim.time_split import PIPELINED
 
 BASIC = ("gemm_bf16", "decode_attn", "prefill_attn", "launch")
 NVLINK = 450e9
@@ -223,6 +224,53 @@ def test_pipelines_hold_more_and_prefill_faster_but_decode_no_faster(run, prompt
     assert capacity[2] > 2 * capacity[1]
 
 
+@pytest.mark.parametrize("chunks", [1, 4, 16])
+@pytest.mark.parametrize("pp", [2, 3, 4])
+def test_bubbles_of_a_prompt_in_chunks(run, prompt, chunks, pp):
+    """m chunks on p stages: the first goes through all, each further one follows the slowest stage, so with equal
+    stages they take (m + p - 1) / m of what one stage is busy; a third of 32 layers is 11 or 10."""
+    size = 1024
+    tokens = chunks * size
+    hardware = {"profile": str(Path(__file__).parent / "closed_form.yaml"), "pp": pp, "interconnect": "450 GB/s"}
+    engine = {"max_num_batched_tokens": size}
+    result = run([(0, tokens, 1, prompt(0, tokens))], engine=engine, hardware=hardware)
+    times = []
+    profile = load_profile(Path(__file__).parent / "closed_form.yaml")
+    for i in range(chunks):
+        chunk, sampled = [(size, i * size)], int(i == chunks - 1)
+        stages = cost(pp=pp, profile=profile).stages
+        own = [s.linear(size, sampled) + s.prefill(chunk) + s.exchange(size, sampled) for s in stages]
+        times.append([max(t, s.launch_floor_s) for t, s in zip(own, stages, strict=True)])
+    whole = sum(times[0]) + sum(max(of_a_chunk) for of_a_chunk in times[1:])
+    busy = sum(sum(of_a_chunk) / pp for of_a_chunk in times)
+    split = result.summary["replica_time"]
+    assert result.frames["requests"].first_token_s[0] == pytest.approx(whole, rel=1e-9)
+    assert split["bubble_s"] == pytest.approx(whole - busy, rel=1e-9)
+    assert sum(split[part] for part in PIPELINED) == pytest.approx(whole, rel=1e-9)
+    assert whole / busy == pytest.approx((chunks + pp - 1) / chunks, rel=0.1)
+
+
+@pytest.mark.parametrize(("seqs", "pp"), [(1, 4), (2, 4), (4, 4), (16, 4), (16, 3)])
+def test_bubbles_of_decoding(run, prompt, seqs, pp):
+    """Fewer sequences than stages leave stages without work; from then on they wait for the slowest alone."""
+    rows = [(0, 64, 200, prompt(i, 64)) for i in range(seqs)]
+    hardware = {"profile": "h100-sxm", "pp": pp, "interconnect": "450 GB/s"}
+    result = run(rows, hardware=hardware)
+    steps = result.frames["steps"]
+    decoding = steps[steps.prefill_seqs == 0]
+    share = decoding.pipeline_s.sum() / (decoding.end_s - decoding.start_s).sum()
+    if seqs < pp:
+        assert share == pytest.approx(1 - seqs / pp, abs=0.02)
+    else:  # the last stage has the output head, and of 32 layers on 3 stages one less
+        assert 0.01 < share < 0.2
+    whole = result.summary["replica_time"]
+    assert whole["bubble_s"] == pytest.approx(steps.pipeline_s.sum())
+
+
+def test_one_stage_has_no_bubbles(run, prompt):
+    assert "bubble_s" not in run([(0, 64, 2, prompt(0, 64))]).summary["replica_time"]
+
+
 @pytest.mark.parametrize("hardware", [{"pp": 3}, {"tp": 2, "pp": 2}])
 @pytest.mark.parametrize("model", ["llama-3.1-8b", "mistral-7b"])
 def test_strides_are_single_steps(run, same_requests, prompt, hardware, model):
@@ -259,6 +307,8 @@ def test_nodes_of_large_replicas(run, prompt):
         ),
         ({"pp": 12}, None, "hardware.pp: a replica over several nodes must fill them, found 12"),
         ({"pp": 40}, "llama-3.1-8b", "hardware.pp: found 40, expected 1 to 32 (layers of llama-3.1-8b)"),
+        ({"expert_placement": "balanced"}, None, "found 'balanced', expected it with expert_parallel: true"),
+        ({"redundant_experts": 8}, None, "hardware.redundant_experts: nobody asks for copies, found 8"),
         ({"interconnect": "0 GB/s"}, None, "hardware.interconnect: found '0 GB/s', expected a number > 0"),
         ({"tp": 8}, "deepseek-v3", "model: deepseek-v3 does not fit the HBM of h100-sxm on 8 GPUs"),
     ],
