@@ -9,11 +9,10 @@
     result.frames["requests"]                 # a pandas frame; result.tables has pyarrow tables
     result.figures["ttft-split"].show()       # a figure of its report, as a Plotly object
 
-A policy of your own subclasses `kvsim.EvictionPolicy`, `AdmissionPolicy`, `OffloadPolicy`, `PrefetchPolicy`, `Router`
-or `Scaling`
-(`kvsim new policy` writes one to start from); `kvsim.check_policy` tests whether it keeps the contract of its family,
-and raises `kvsim.ContractError`. One of what happens within a sequence subclasses `kvsim.SequencePolicy` and returns
-`LayerPlan`s (docs/systems.md).
+A policy of your own subclasses `kvsim.EvictionPolicy`, `AdmissionPolicy`, `OffloadPolicy`, `PrefetchPolicy`,
+`Router`, `AdmissionControl` or `Scaling` (`kvsim new policy` writes one to start from); `kvsim.check_policy` tests
+whether it keeps the contract of its family, and raises `kvsim.ContractError`. One of what happens within a sequence
+subclasses `kvsim.SequencePolicy` and returns `LayerPlan`s (docs/systems.md).
 
 The names below are the public ones; they load on first use, so `import kvsim` itself costs nothing.
 """
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from hw_profiles.errors import InputError
     from hw_profiles.lines import CONTEXT, Line, constant, upto
     from kvsim._saved import SavedRun
+    from policies.admission_control.base import AdmissionControl, GateView
     from policies.architecture.base import Architecture
     from policies.base import (
         AdmissionPolicy,
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONTEXT",
+    "AdmissionControl",
     "AdmissionPolicy",
     "Architecture",
     "Block",
@@ -65,6 +66,7 @@ __all__ = [
     "Fetch",
     "FleetWindow",
     "Form",
+    "GateView",
     "InputError",
     "LayerPlan",
     "LayerView",
@@ -108,6 +110,7 @@ _HOMES: Mapping[str, str] = MappingProxyType(
     | dict.fromkeys(("ContractError", "check_policy"), "policies.contract")
     | dict.fromkeys(("ReplicaView", "Router"), "policies.routing.base")
     | dict.fromkeys(("FleetWindow", "ReplicaState", "ReplicaStatus", "Scaling", "Start", "Stop"), "policies.fleet.base")
+    | dict.fromkeys(("AdmissionControl", "GateView"), "policies.admission_control.base")
     | dict.fromkeys(("CONTEXT", "Line", "constant", "upto"), "hw_profiles.lines")
     | dict.fromkeys(("Form", "LayerPlan", "LayerView", "SequencePolicy", "StepMove", "Work"), "policies.sequence.plan")
     | {"Architecture": "policies.architecture.base", "SavedRun": "kvsim._saved"}

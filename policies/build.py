@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hw_profiles.errors import InputError
+from policies.admission_control.base import AdmissionControl
 from policies.architecture.base import Architecture
 from policies.base import AdmissionPolicy, EvictionPolicy, OffloadPolicy, PrefetchPolicy
 from policies.fleet.base import FleetPolicy
@@ -27,6 +28,7 @@ BASES: dict[str, type] = {
     "prefetch": PrefetchPolicy,
     "routing": Router,
     "fleet": FleetPolicy,
+    "admission_control": AdmissionControl,
     "architecture": Architecture,
     **dict.fromkeys(("kv_format", "retention", "selection", "sequence_offload", "sequence_prefetch"), SequencePolicy),
 }

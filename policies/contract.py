@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from policies.admission_control.base import AdmissionControl
 from policies.base import AdmissionPolicy, EvictionPolicy, OffloadPolicy, PrefetchPolicy, TierInfo
 from policies.checks.admission import check_admission
+from policies.checks.admission_control import check_admission_control
 from policies.checks.error import CAPACITY, TOKENS, ContractError
 from policies.checks.eviction import check_eviction
 from policies.checks.fleet import check_scaling
@@ -29,6 +31,7 @@ CHECKS: Mapping[type, Callable[..., None]] = MappingProxyType(
         PrefetchPolicy: check_prefetch,
         Router: check_router,
         Scaling: check_scaling,
+        AdmissionControl: check_admission_control,
     }
 )
 """What checks the policies of each base class."""

@@ -250,6 +250,21 @@ def _fleet(watch: _Watch, policy: Any) -> dict[str, Callable[..., Any]]:
     return {"plan": plan}
 
 
+def _admission_control(watch: _Watch, policy: Any) -> dict[str, Callable[..., Any]]:
+    method = policy.admit
+
+    def admit(request: Any, replica: Any) -> bool:
+        before = _asked(request)
+        answer = watch.call("admit", method, request, replica, about=f"request {before[0]}")
+        if _asked(request) != before:
+            raise watch.changed("admit", f"request {before[0]}")
+        if not isinstance(answer, bool):
+            raise watch.broke(f"admit(request {before[0]}) returned {answer!r}, expected True or False")
+        return answer
+
+    return {"admit": admit}
+
+
 GUARDS: Mapping[str, Callable[[_Watch, Any], dict[str, Callable[..., Any]]]] = MappingProxyType(
     {
         "eviction": _eviction,
@@ -258,6 +273,7 @@ GUARDS: Mapping[str, Callable[[_Watch, Any], dict[str, Callable[..., Any]]]] = M
         "prefetch": _prefetch,
         "routing": _routing,
         "fleet": _fleet,
+        "admission_control": _admission_control,
     }
 )
 """What checks the hooks of each family."""

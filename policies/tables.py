@@ -5,6 +5,11 @@ from __future__ import annotations
 from policies.admission.always import Always
 from policies.admission.by_size import BySize
 from policies.admission.second_hit import SecondHit
+from policies.admission_control.base import AdmissionControl
+from policies.admission_control.early_rejection import EarlyRejection
+from policies.admission_control.none import NoAdmissionControl
+from policies.admission_control.queue_limit import QueueLimit
+from policies.admission_control.token_limit import TokenLimit, TokenRate
 from policies.architecture.base import Architecture
 from policies.architecture.block_transformer import BlockTransformer
 from policies.architecture.cla import CrossLayerAttention
@@ -157,6 +162,14 @@ FLEET: dict[str, type[FleetPolicy]] = {
 }
 """Scaling, which a scenario names under `fleet.scaling`."""
 
+ADMISSION_CONTROL: dict[str, type[AdmissionControl]] = {
+    "none": NoAdmissionControl,
+    "early_rejection": EarlyRejection,
+    "queue_limit": QueueLimit,
+    "token_limit": TokenLimit,
+    "token_rate": TokenRate,
+}
+
 KV_FORMAT: dict[str, type] = {
     "none": NoFormat,
     "fp8": FP8,
@@ -234,8 +247,14 @@ FAMILIES: dict[str, dict[str, type]] = {
     "prefetch": dict(PREFETCH),
 }
 
-EVERY_FAMILY: dict[str, dict[str, type]] = {**FAMILIES, "routing": dict(ROUTING), "fleet": dict(FLEET)}
-"""All policies by family: those of a tier, routers (a scenario's `routing`) and scaling (its `fleet`)."""
+EVERY_FAMILY: dict[str, dict[str, type]] = {
+    **FAMILIES,
+    "routing": dict(ROUTING),
+    "admission_control": dict(ADMISSION_CONTROL),
+    "fleet": dict(FLEET),
+}
+"""All policies by family: those of a tier, and those of the whole cluster, which a scenario names beside `policies`
+(scaling: `fleet.scaling`)."""
 
 WITHIN: dict[str, dict[str, type]] = {
     "architecture": ARCHITECTURE,

@@ -50,6 +50,7 @@ TREE: Mapping[str, Leaves] = MappingProxyType(
             "stores in tiers": ("lmcache", "vllm_cpu_offload", "hicache", "mooncake", "cached_attention"),
             "scheduling": ("fcfs", "priority", "static"),
             "routing": ("routing",),
+            "admission control": ("admission_control",),
             "response cache": (),
             "autoscaling": ("fleet",),
             "prewarming": (),

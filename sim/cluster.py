@@ -11,6 +11,7 @@ from sim.engine.replica import Replica
 from sim.engine.sequence import Preemption, Sequence
 from sim.engine_spec import EngineSpec
 from sim.fleet.fleet import Fleet
+from sim.front import Front
 from sim.inputs import Inputs
 from sim.recorder import Recorder
 from sim.replicas import make_batch, step_cost
@@ -57,6 +58,7 @@ class Cluster:
         self.restored = self._warm_start()
         """Blocks of each tier that were there from the start, and those that found no room."""
         self.routing = Routing(scenario, self.clock, self.replicas)
+        self.front = Front(scenario, self.clock, cost, self.routing, self._turned_away)
         self.fleet = self._make_fleet()
         """Who of the replicas serves; None: all of them do."""
         self.arrivals = Arrivals(self.trace, self.clock, self._arrive)
@@ -76,7 +78,9 @@ class Cluster:
         if spec is None or not spec.on:
             return None
         link, private = self.topology.ways.host_link, self.topology.private
-        return Fleet(self.scenario, self.inputs, self.clock, self.replicas, self.routing, link, private)
+        return Fleet(
+            self.scenario, self.inputs, self.clock, self.replicas, self.routing, self.front.send, link, private
+        )
 
     # ---- what tiers hold before and after
 
@@ -114,15 +118,22 @@ class Cluster:
         self.served.begin(seq)
         reason = too_long(request, self.inputs, self.scenario.spec.engine)
         if reason:
-            seq.status = reason
-            if self.topology.future is not None:
-                self.topology.future.admitted(seq.index)
-            self._ended(seq)
-            return
-        if self.fleet is None:
-            self.routing.choose(seq).enqueue(seq)
+            self._refused(seq, reason)
+        elif self.fleet is None:
+            self.front.send(seq)
         else:
             self.fleet.send(seq)
+
+    def _turned_away(self, seq: Sequence, reason: str) -> None:
+        if self.fleet is not None:
+            self.fleet.load.refused()
+        self._refused(seq, reason)
+
+    def _refused(self, seq: Sequence, reason: str) -> None:
+        seq.status = reason
+        if self.topology.future is not None:
+            self.topology.future.admitted(seq.index)
+        self._ended(seq)
 
     def _ended(self, seq: Sequence) -> None:
         self.served.add(seq)

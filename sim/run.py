@@ -236,8 +236,9 @@ def config_sha256(scenario: Scenario, inputs: Inputs) -> str:
     if "warm_start" in plain:
         plain["warm_start"]["path"] = inputs.warm_start.content_sha256 if inputs.warm_start else None
     sources = b""
-    scaling = {"fleet": plain["fleet"]["scaling"]} if "fleet" in plain else {}
-    for section in ({"routing": plain["routing"], **scaling}, plain["policies"], *plain["tiers"]):
+    beside = {"routing": plain["routing"], "admission_control": plain.get("admission_control")}
+    beside["fleet"] = plain["fleet"]["scaling"] if "fleet" in plain else None
+    for section in (beside, plain["policies"], *plain["tiers"]):
         for family in NAMED:
             named = section.get(family)
             for policy in (named if isinstance(named, list) else [named]) if named else ():

@@ -98,6 +98,7 @@ class ScenarioSpec(Spec):
     hardware: HardwareSpec
     engine: EngineSpec = EngineSpec()
     routing: PolicySpec = PolicySpec(name="round_robin")
+    admission_control: PolicySpec | None = None
     tiers: tuple[TierSpec, ...] = (TierSpec(name="hbm"),)
     links: dict[str, LinkSpec] = Field(default_factory=dict)
     policies: PoliciesSpec = PoliciesSpec()
@@ -189,6 +190,8 @@ class ScenarioSpec(Spec):
         data["routing"] = self.routing.resolved(base_dir)
         if self.fleet is not None:
             data["fleet"]["scaling"] = self.fleet.scaling.resolved(base_dir)
+        if self.admission_control is not None:
+            data["admission_control"] = self.admission_control.resolved(base_dir)
         if self.warm_start is not None:
             data["warm_start"]["path"] = str((base_dir / Path(self.warm_start.path).expanduser()).resolve())
         families = ("eviction", "admission", "prefetch", "offload")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from kvsim.cli._template_admission import ADMISSION
+from kvsim.cli._template_admission_control import ADMISSION_CONTROL
 from kvsim.cli._template_eviction import EVICTION
 from kvsim.cli._template_fleet import FLEET
 from kvsim.cli._template_offload import OFFLOAD
@@ -21,6 +22,7 @@ TEMPLATES: Mapping[str, Template] = MappingProxyType(
         "prefetch": PREFETCH,
         "routing": ROUTING,
         "fleet": FLEET,
+        "admission_control": ADMISSION_CONTROL,
     }
 )
 """Files of a new policy by its family."""

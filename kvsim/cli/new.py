@@ -26,7 +26,9 @@ from kvsim.cli._options import AsJson
 from kvsim.cli._run_dir import may_make
 from kvsim.cli._templates import TEMPLATES
 
-SECTIONS: Mapping[str, str] = MappingProxyType({"routing": "routing", "fleet": "fleet.scaling"})
+SECTIONS: Mapping[str, str] = MappingProxyType(
+    {"routing": "routing", "admission_control": "admission_control", "fleet": "fleet.scaling"}
+)
 """Where a scenario names a policy, for families that are not below `policies`."""
 SNAKE_CASE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 IMPORTED = frozenset({"Any", "Cache", "Iterable", "Iterator", "OrderedDict", "Path", "Request", "Sequence", "Tier"})

@@ -45,8 +45,8 @@ def _check(factory: Callable[[], Router], count: int, seed: int, operations: int
     watch = Watch("routing", first, twin)
     for operation in range(operations):
         watch.operation = operation
-        request = _request(source, operation)
-        replicas = [_replica(source, index) for index in range(count)]
+        request = a_request(source, operation)
+        replicas = [a_replica(source, index) for index in range(count)]
         before = asdict(request), [asdict(replica) for replica in replicas]
         about = f"request {operation}, {count} replicas"
         chosen = [watch.guarded("choose", router.choose, request, replicas, about=about) for router in (first, twin)]
@@ -59,7 +59,7 @@ def _check(factory: Callable[[], Router], count: int, seed: int, operations: int
             watch.fail("two routers built alike chose different replicas", about)
 
 
-def _request(source: random.Random, index: int) -> Asked:
+def a_request(source: random.Random, index: int) -> Asked:
     """A request of one of a few conversations, or of none; its prompt may have no block that anyone shares."""
     session = source.randint(-1, 9)
     keys = tuple(1_000 * session + n for n in range(source.randint(0, 12))) if session >= 0 else ()
@@ -67,7 +67,7 @@ def _request(source: random.Random, index: int) -> Asked:
     return Asked(index, keys, tokens, -1 if session < 0 else source.randint(0, 5), session, None)
 
 
-def _replica(source: random.Random, index: int) -> Seen:
+def a_replica(source: random.Random, index: int) -> Seen:
     """A replica, idle as often as not."""
     if source.random() < 0.5:
         return Seen(index, 0, 0, 0, 0, (0, 0))

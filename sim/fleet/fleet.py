@@ -30,8 +30,8 @@ RETRY_S = 1e-3
 class Fleet:
     """The replicas of a run and who of them serves.
 
-    host_link: the link that the weights of a replica come over, by its index. private: its own tiers, whose content
-    goes when it stops.
+    onward: sends a request to a replica. host_link: the link that the weights of a replica come over, by its index.
+    private: its own tiers, whose content goes when it stops.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class Fleet:
         clock: Clock,
         replicas: Sequence[Replica],
         routing: Routing,
+        onward: Callable[[Seq], None],
         host_link: Callable[[int], CopyEngine],
         private: Callable[[int], Iterable[Tier]],
     ) -> None:
@@ -54,7 +55,7 @@ class Fleet:
             raise error.at(where=scenario.where) from None
         self.spec = spec
         self.states = States(clock, len(replicas))
-        self.gateway = Gateway(clock, routing, spec.requests_per_replica)
+        self.gateway = Gateway(clock, routing, onward, spec.requests_per_replica)
         self.load = Load(clock, scenario.spec.slo)
         self.weight_bytes = replica_bytes(inputs.model, hardware.parallel)
         self._clock = clock

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from sim.clock import Clock
 from sim.engine.replica import Replica
@@ -13,15 +14,17 @@ from sim.routing import Routing
 class Gateway:
     """Sends requests on to the replicas that serve; those that find none with room wait here, first come first served.
 
+    onward: sends a request to one of the members of the routing.
     most: requests that a replica takes at a time; None: any number.
     """
 
-    def __init__(self, clock: Clock, routing: Routing, most: int | None) -> None:
+    def __init__(self, clock: Clock, routing: Routing, onward: Callable[[Sequence], None], most: int | None) -> None:
         self.waits: dict[int, float] = {}
         """Seconds that each request waited here which did, by its index."""
         self.most_waiting = 0
         self._clock = clock
         self._routing = routing
+        self._onward = onward
         self._most = most
         self._serving: list[Replica] = []
         self._queue: deque[Sequence] = deque()
@@ -42,14 +45,14 @@ class Gateway:
             self._queue.append(seq)
             self.most_waiting = max(self.most_waiting, len(self._queue))
         else:
-            self._routing.choose(seq).enqueue(seq)
+            self._onward(seq)
 
     def flush(self) -> None:
         """Send on what may now be sent."""
         while self._queue and self._open():
             seq = self._queue.popleft()
             self.waits[seq.index] = self._clock.now - seq.arrival_s
-            self._routing.choose(seq).enqueue(seq)
+            self._onward(seq)
 
     def _open(self) -> bool:
         """True if a replica has room; those that have are then the members of the routing."""

@@ -51,6 +51,12 @@ class Load:
         own = {"ttft": ttft, "e2e": whole, "tpot": (whole - ttft) / max(1, seq.output_tokens - 1)}
         self._missed += any(own[metric] > bound for metric, bound in self._bounds.items() if metric in own)
 
+    def refused(self) -> None:
+        """A request that had arrived is turned away."""
+        self._account()
+        self._here -= 1
+        self._missed += 1
+
     def take(self) -> Seen:
         """What happened since it was taken last."""
         self._account()

@@ -31,6 +31,7 @@ FAMILIES = {
     "prefetch": "{name: on_arrival, into: hbm}",
     "routing": "{name: least_loaded, waiting_weight: 1}",
     "fleet": "{name: target_utilization, requests: 8, lower: 1, upper: 1, protect: 0}",
+    "admission_control": "queue_limit",
 }
 """What the skeleton of each family behaves like."""
 
@@ -44,7 +45,7 @@ def call(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
-NAMES = {family: f"my_{family[:4]}_2" for family in FAMILIES}
+NAMES = {family: f"my_{family[:4]}{'_gate' * family.endswith('control')}_2" for family in FAMILIES}
 BROKEN = {
     "eviction": ("return iter(self._order.values())", "return iter(list(self._order.values())[1:])"),
     "admission": ("return True", "return 1"),
@@ -52,6 +53,7 @@ BROKEN = {
     "prefetch": ("cache.tiers[0])]", '"tape")]'),
     "routing": ("return chosen", "return chosen + 1"),
     "fleet": ("return ceil(window.load / self._each)", "return -1"),
+    "admission_control": ("return replica.waiting < self._waiting", "return replica.waiting"),
 }
 """A scan that leaves a block out, an answer that is no bool, a plan that stores nothing, a tier and a replica that are
 none, fewer replicas than none."""

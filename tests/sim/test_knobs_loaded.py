@@ -237,6 +237,8 @@ KNOBS = [
     Knob("routing", ("round_robin", "kv_load_aware"), down="queue ttft", sections=FOUR),
     Knob("routing", ("round_robin", "session_sticky"), up="hits", sections={**FOUR, "tiers": [HBM]}),
     Knob("routing", ("round_robin", "approximate_prefix"), up="hits", sections={**FOUR, "tiers": [HBM]}),
+    Knob("admission_control", ("none", {"name": "queue_limit", "waiting": 1}), up="rejected", down="queue ttft"),
+    Knob("admission_control", ("none", {"name": "token_limit", "outstanding": 6000}), up="rejected", down="queue ttft"),
     Knob("trace.rate_scale", (0.25, 1.0, 4.0), up="ttft queue tpot"),
     Knob("model", ("llama-3.1-8b", "llama-2-13b"), up="ttft tpot"),
 ]
@@ -248,6 +250,7 @@ def metrics(result: Any) -> dict[str, float]:
     found = {name: s[f"{name}_ms"]["mean"] for name in ("ttft", "tpot", "queue", "load")}
     found |= {"itl_max": s["itl_ms"]["max"], "hits": s["prefix"]["hit_ratio"], "layer_wait": s["time"]["layer_wait_s"]}
     found |= {"preemptions": s["preemptions"], "recomputed": s["prefix"]["recomputed_tokens"]}
+    found["rejected"] = s["requests"]["rejected"]
     found["transfers.copies"] = moved["copies"].sum()
     for name, tokens in s["prefix"]["hit_tokens"].items():
         found[f"hit.{name}"] = tokens
