@@ -41,6 +41,7 @@ GROUP_TITLES = {
     "turns": ("Turns of conversations", "`turns`."),
     "rounds": ("Rounds of a closed loop", "`rounds`, of clients and of conversations in a closed loop."),
     "fleet": ("Replicas that come and go", "`fleet`, of runs with a scaling policy."),
+    "from_snapshot": ("After a snapshot", "`from_snapshot`, of runs that begin with a snapshot."),
     "bound": ("Against the least possible", "`bound`, of `kvsim run --bound`."),
 }  # fmt: skip
 

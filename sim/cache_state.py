@@ -1,4 +1,4 @@
-"""What the tiers hold at the end of a run, saved to a file, and a run that begins with it (`warm_start`).
+"""What the tiers hold at the end of a run, or at a time, saved to a file; and a run that begins with it (`warm_start`).
 
 A row is a block of one tier, coldest first in the order of the tier's own eviction policy. Blocks come back through the
 policy's `insert`, in that order. What a request keeps to itself (its output) is not saved: nobody can hit it.
@@ -77,7 +77,10 @@ def state_table(tiers: Iterable[Tier], identity: Identity) -> pa.Table:
 
 
 def _rows(tier: Tier) -> Iterator[tuple[Any, ...]]:
-    shared = [block for block in tier.policy.victims() if not block.private]
+    ordered = {block.key: block for block in tier.policy.victims()}
+    ordered.update((key, block) for key, block in tier.blocks.items() if key not in ordered)  # in use: not offered
+    # what is being computed or copied here has not come yet
+    shared = [block for block in ordered.values() if not block.private and block.ready == block.tokens]
     for order, b in enumerate(shared):
         members = None if b.members is None else list(b.members)
         yield tier.name, tier.label, order, b.key, b.parent, b.start, b.tokens, b.uses, b.turn, members

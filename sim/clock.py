@@ -13,8 +13,9 @@ import simpy
 ARRIVAL_FIRST = 1
 SEND_NEXT = 2
 STEP_LAST = 3
+SNAPSHOT_LAST = 4
 """At equal times, arrivals and finished copies are handled before senders choose among what is ready, and both before
-the engine decides its next step."""
+the engine decides its next step; what is only looked at comes after all that happens then."""
 
 
 class Clock(simpy.Environment):
@@ -62,6 +63,13 @@ class Clock(simpy.Environment):
             return
         self._now, _, _, call = heappop(queue)
         call()
+
+    def run_to(self, time: float) -> None:
+        """Run until all that happens at `time` (s) or before has happened."""
+        left = [time]
+        self.at(time, left.clear, SNAPSHOT_LAST)
+        while left:
+            self.step()
 
     def drain(self, every: int | None, hook: Callable[[], None]) -> None:
         """Run until no event is left, calling `hook` after each `every` events (None: never)."""

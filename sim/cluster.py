@@ -32,6 +32,7 @@ class Cluster:
         spec = scenario.spec
         self.scenario = scenario
         self.inputs = inputs
+        self.single_step = single_step
         self.clock = Clock()
         self.recorder = Recorder()
         self.cost = cost = step_cost(spec, inputs)

@@ -188,6 +188,19 @@ TURNS = (
     Field("hit_tokens", "Reused", "tokens", "Those of them that were reused instead of computed, by tier."),
 )
 
+FROM_SNAPSHOT = (
+    Field("at_s", "Snapshot", "s", "When the run went on from the snapshot that it began with."),
+    Field("changed", "Changed", "", "Keys of the scenario that changed at that time."),
+    Field("requests_before", "Ended before", "requests", "Requests that had ended by then."),
+    Field("requests_under_way", "Under way", "requests", "Requests that were under way then."),
+    Field("requests", "Sent later", "requests", "Finished requests that were sent later; what follows is of these."),
+    Field("ttft_ms", "TTFT", "ms", "From sending to the first token."),
+    Field("tpot_ms", "TPOT", "ms", "Time per output token after the first."),
+    Field("e2e_ms", "E2E", "ms", "From sending to the last token."),
+    Field("hit_ratio", "Hit ratio", "ratio", "Reused tokens of all tiers / prompt tokens."),
+    Field("requests_per_s", "Requests/s", "1/s", "Of those requests, over the time from the snapshot to the last end."),
+)
+
 ROUNDS = (
     Field("round", "Round", "", "Place of the requests in their conversations, from 1."),
     Field("and_later", "And later", "", "True for the last row if it holds later rounds too."),
@@ -243,6 +256,7 @@ GROUPS: dict[str, tuple[Field, ...]] = {
     "rounds": ROUNDS,
     "speculation": SPECULATION,
     "fleet": FLEET,
+    "from_snapshot": FROM_SNAPSHOT,
     "bound": BOUND,
 }
 

@@ -28,6 +28,7 @@ from sim.engine.footprint import Footprint
 from sim.link_inputs import Link, check_pinned, link_models, load_tier_device, of_replicas, with_links
 from sim.scenario import Scenario
 from sim.sequence import Planned, plan_sequence
+from sim.snapshot import SUFFIX, Snapshot, read_snapshot
 from sim.spec import ScenarioSpec
 from sim.spec_base import resolved_path
 from sim.speculation import Speculation, load_speculation
@@ -69,6 +70,8 @@ class Inputs:
     """What policies within a sequence make of it."""
     speculation: Speculation | None = None
     """Who drafts tokens, if anybody does."""
+    snapshot: Snapshot | None = None
+    """The run that this one goes on from."""
 
     @property
     def token_bytes(self) -> int:
@@ -139,9 +142,13 @@ def load_inputs(
         trace = trace.without_prefixes()
     blocks = _named(scenario, "tiers", lambda: block_sizes(spec, trace.block_tokens))
     hbm_bytes = budget.blocks * spec.engine.block_tokens * layout.token_bytes
-    warm = None
+    warm = snapshot = None
     if spec.warm_start is not None:
-        warm = read_state((base / Path(spec.warm_start.path).expanduser()).resolve())
+        begin = (base / Path(spec.warm_start.path).expanduser()).resolve()
+        if begin.suffix == SUFFIX:
+            snapshot = read_snapshot(begin)
+        else:
+            warm = read_state(begin)
     return Inputs(
         trace,
         model,
@@ -158,6 +165,7 @@ def load_inputs(
         host_limit=spec.engine.host_kv_memory,
         planned=planned,
         speculation=speculation,
+        snapshot=snapshot,
     )
 
 

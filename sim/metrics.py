@@ -183,6 +183,27 @@ METRICS: tuple[Metric, ...] = (
         "Nothing ran, or a step stood still, until KV had been loaded, fetched or copied away / replica-seconds.",
         ("layer_wait_s", "kv_move_s", "load_wait_s", "store_wait_s"),
     ),
+    *(
+        Metric(
+            f"later_ttft_{statistic}_ms",
+            f"TTFT after the snapshot, {_STATISTICS[statistic][0]}",
+            "ms",
+            "lower",
+            f"{_STATISTICS[statistic][1]} time to first token of requests sent after the snapshot.",
+            lambda s, statistic=statistic: s["from_snapshot"]["ttft_ms"][statistic],  # type: ignore[misc]
+            lambda s: "from_snapshot" in s,
+        )
+        for statistic in ("mean", "p99")
+    ),
+    Metric(
+        "later_hit_ratio",
+        "Prefix hit ratio after the snapshot",
+        "%",
+        "higher",
+        "Reused / prompt tokens of requests sent after the snapshot.",
+        lambda s: _percent(s["from_snapshot"]["hit_ratio"]),
+        lambda s: "from_snapshot" in s,
+    ),
     Metric(
         "accepted_length",
         "Accepted length",

@@ -94,6 +94,11 @@ class Routing:
         if self._reports is not None:
             self._views = self._reports.views(list(zip(views, replicas, strict=True)))
 
+    def change(self, scenario: Scenario) -> None:
+        """Let the router of another scenario choose from now on, among the same members."""
+        new = Routing(scenario, self._clock, self._members)
+        self._router, self._name, self._in_turn = new._router, new._name, new._in_turn
+
     def choose(self, seq: Seq) -> Replica:
         """The replica that the request goes to. Raises InputError for a router that breaks its contract."""
         if self._in_turn:

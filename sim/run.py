@@ -9,8 +9,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from inspect import isfunction
 from pathlib import Path
@@ -27,15 +27,21 @@ from policies.tables import NAMED
 from sim import checks
 from sim.attribution import attribute
 from sim.cache_state import FILE, state_table
+from sim.clock import SNAPSHOT_LAST
 from sim.cluster import Cluster
 from sim.engine.replica import Replica
 from sim.exports import remove_exports
 from sim.fleet.summary import with_gateway
+from sim.forked import in_children
 from sim.inputs import Inputs, load_inputs
+from sim.invariants import ensure
 from sim.policy_failure import failures_named
 from sim.provenance import value_rows
 from sim.sampler import Sampler
 from sim.scenario import Progress, Scenario
+from sim.snapshot import FILE as SNAPSHOT
+from sim.snapshot import Snapshot, fingerprint, taken
+from sim.snapshot_changes import changes, take_over
 from sim.summary import SCHEMA, summarize
 from sim.tables import columns_table, numbers, preemptions_table, requests_table, with_columns
 
@@ -54,7 +60,9 @@ class Result:
     scenario_yaml: str
     profile_values: list[dict[str, Any]]
     cache_state: pa.Table | None = None
-    """What the tiers held at the end, if it was asked for (`sim.cache_state`)."""
+    """What the tiers held at the end, or when asked for (`sim.cache_state`)."""
+    snapshot: Snapshot | None = None
+    """How to go on from a time, if it was asked for (`sim.snapshot`)."""
 
     @cached_property
     def frames(self) -> dict[str, Any]:
@@ -89,10 +97,14 @@ class Result:
             for name, table in tables.items():
                 pq.write_table(table, temporary / name, compression="zstd", row_group_size=ROW_GROUP)
             write_atomic(temporary / "summary.json", json.dumps(self.summary, indent=1, allow_nan=False) + "\n")
-            for stale in ("summary.json", "report.html", "timeline.json", "explain.json", FILE):
+            if self.snapshot is not None:
+                document = json.dumps(self.snapshot.document(), indent=1, allow_nan=False)
+                write_atomic(temporary / SNAPSHOT, document + "\n")
+            for stale in ("summary.json", "report.html", "timeline.json", "explain.json", FILE, SNAPSHOT):
                 (target / stale).unlink(missing_ok=True)
             remove_exports(target)
-            for name in ("scenario.yaml", "profile.json", *tables, "summary.json"):
+            more = () if self.snapshot is None else (SNAPSHOT,)
+            for name in ("scenario.yaml", "profile.json", *tables, *more, "summary.json"):
                 (temporary / name).replace(target / name)
 
     @classmethod
@@ -122,6 +134,8 @@ def simulate(
     single_step: bool = False,
     bound: bool = False,
     save_cache_state: bool = False,
+    save_cache_state_at: float | None = None,
+    save_snapshot_at: float | None = None,
     draw: Draw | None = None,
     inputs: Inputs | None = None,
     watch: Callable[[Cluster], None] | None = None,
@@ -129,12 +143,13 @@ def simulate(
     """Run a scenario. `check` recounts every invariant often; `single_step` does not stride (same result, slower).
 
     With `bound` the summary also has `bound`: the run's load + compute seconds against the least that its lookups allow
-    (sim.cache.run_bound). With `save_cache_state` the result has what the tiers held at the end. With `draw` the
-    machine is one drawn from the intervals of its values (sim.uncertainty). `inputs` are those of the scenario, if they
-    are loaded already. `watch` is called with the cluster at every sample, and may raise to end the run.
+    (sim.cache.run_bound). With `save_cache_state` the result has what the tiers held at the end, with
+    `save_cache_state_at` (s) at that time, with `save_snapshot_at` (s) how to go on from then. With `draw` the machine
+    is one drawn from the intervals of its values (sim.uncertainty). `inputs` are those of the scenario, if they are
+    loaded already. `watch` is called with the cluster at every sample, and may raise to end the run.
     Raises InputError for input that turns out wrong, InvariantError if the simulator broke one of its own rules.
     """
-    with _no_collections():
+    with no_collections():
         return _simulate(
             scenario,
             progress,
@@ -143,6 +158,8 @@ def simulate(
             single_step=single_step,
             bound=bound,
             save_cache_state=save_cache_state,
+            save_cache_state_at=save_cache_state_at,
+            save_snapshot_at=save_snapshot_at,
             draw=draw,
             inputs=inputs,
             watch=watch,
@@ -150,7 +167,7 @@ def simulate(
 
 
 @contextmanager
-def _no_collections() -> Iterator[None]:
+def no_collections() -> Iterator[None]:
     """No search for garbage cycles: a run allocates many small objects and makes no cycles worth finding."""
     collecting = gc.isenabled()
     gc.disable()
@@ -170,22 +187,61 @@ def _simulate(
     single_step: bool,
     bound: bool,
     save_cache_state: bool,
+    save_cache_state_at: float | None,
+    save_snapshot_at: float | None,
     draw: Draw | None,
     inputs: Inputs | None,
     watch: Callable[[Cluster], None] | None,
 ) -> Result:
     if bound and scenario.spec.warm_start is not None:
         raise InputError("the bound is of caches that are empty at first", where=scenario.where, path="warm_start")
-    wall, cpu = time.perf_counter(), time.process_time()
+    started = Stopwatch()
     inputs = load_inputs(scenario, strict=strict, draw=draw) if inputs is None else inputs
-    cluster = Cluster(scenario, inputs, single_step=single_step)
+    if inputs.snapshot is None:
+        cluster = Cluster(scenario, inputs, single_step=single_step)
+    else:
+        cluster = on_the_way(inputs.snapshot, strict=strict, single_step=single_step)
+        cluster.clock.at(inputs.snapshot.at_s, partial(go_on, cluster, scenario, inputs), SNAPSHOT_LAST)
     Sampler(cluster, progress, watch)
-    with failures_named(lambda: cluster.clock.now, scenario.where):
+    states: list[pa.Table] = []
+    snapshots: list[Snapshot] = []
+    if save_cache_state_at is not None:
+        cluster.clock.at(save_cache_state_at, lambda: states.append(state_now(cluster)), SNAPSHOT_LAST)
+    if save_snapshot_at is not None:
+        if inputs.snapshot is not None:
+            raise InputError("no snapshot of a run that began with one", where=scenario.where, path="warm_start")
+        sha = config_sha256(scenario, inputs)
+        cluster.clock.at(save_snapshot_at, lambda: snapshots.append(taken(cluster, sha)), SNAPSHOT_LAST)
+    drain(cluster, check=check)
+    if save_cache_state:
+        with failures_named(lambda: cluster.clock.now, scenario.where):
+            states.append(state_table((tier for tiers in cluster.tiers for tier in tiers), cluster.identity()))
+    result = result_of(cluster, inputs, started, bound=bound)
+    return replace(result, cache_state=states[-1] if states else None, snapshot=snapshots[-1] if snapshots else None)
+
+
+def drain(cluster: Cluster, *, check: bool = False) -> None:
+    """Run a cluster until nothing is left to happen, and recount its state. Raises InputError, InvariantError."""
+    with failures_named(lambda: cluster.clock.now, cluster.scenario.where):
         cluster.clock.drain(CHECK_EVERY_EVENTS if check else None, lambda: checks.check_state(cluster))
     checks.check_state(cluster)
-    recorder = cluster.recorder
+
+
+class Stopwatch:
+    """Seconds of this process since it was made."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def read(self) -> tuple[float, float]:
+        """(wall, CPU), s."""
+        return time.perf_counter() - self._wall, time.process_time() - self._cpu
+
+
+def result_of(cluster: Cluster, inputs: Inputs, started: Stopwatch, *, bound: bool = False) -> Result:
+    """Tables and summary of a cluster whose run is over. inputs: of its scenario, as they were loaded."""
+    scenario, recorder, lost = cluster.scenario, cluster.recorder, cluster.preemptions
     steps = columns_table(recorder.steps)
-    lost = cluster.preemptions
     requests = requests_table(cluster.served, cluster.tier_names)
     requests = with_gateway(cluster, with_columns(requests, attribute(requests, steps, lost)))
     if cluster.trace.priorities is not None:
@@ -203,20 +259,49 @@ def _simulate(
         "samples": columns_table(recorder.samples),
         "preemptions": preemptions_table(lost, cluster.tier_names),
     }
-    cpu_s = time.process_time() - cpu
+    wall_s, cpu_s = started.read()
     summary["simulator"] = {
-        "wall_s": time.perf_counter() - wall,
+        "wall_s": wall_s,
         "cpu_s": cpu_s,
         "events": cluster.clock.events,
         "steps": sum(r.accounts.steps for r in cluster.replicas),
         "requests_per_cpu_s": cluster.done / cpu_s,
         "compiled": not isfunction(Replica.enqueue),  # `make compile`
     }
-    state = None
-    if save_cache_state:
-        with failures_named(lambda: cluster.clock.now, scenario.where):
-            state = state_table((tier for tiers in cluster.tiers for tier in tiers), cluster.identity())
-    return Result(summary, tables, scenario.to_yaml(), value_rows(cluster), state)
+    return Result(summary, tables, scenario.to_yaml(), value_rows(cluster))
+
+
+# ---- from a snapshot on
+
+
+def on_the_way(snapshot: Snapshot, *, strict: bool = False, single_step: bool = False) -> Cluster:
+    """A cluster that makes the run of a snapshot again. Raises InputError if it would be another run."""
+    base = snapshot.base
+    inputs = load_inputs(base, strict=strict)
+    if inputs.snapshot is not None:
+        raise InputError("a snapshot of a run that began with one", where=snapshot.where)
+    if config_sha256(base, inputs) != snapshot.config_sha256:
+        problem = "another version of kvsim, or of a file that the scenario names, made this snapshot: take it again"
+        raise InputError(problem, where=snapshot.where)
+    return Cluster(base, inputs, single_step=single_step)
+
+
+def go_on(cluster: Cluster, scenario: Scenario, inputs: Inputs) -> None:
+    """The time of the snapshot has come: what `scenario` changes is taken over. Raises InputError."""
+    snapshot = inputs.snapshot
+    assert snapshot is not None
+    if not cluster.single_step:  # which has other rows so far
+        ensure(fingerprint(cluster) == snapshot.state_sha256, f"{snapshot.where}: the same run came to another state")
+    try:
+        take_over(cluster, scenario, inputs, changes(snapshot.base, scenario))
+    except InputError as error:
+        raise error.at(where=scenario.where) from None
+
+
+def state_now(cluster: Cluster) -> pa.Table:
+    """What the tiers hold, requests being under way. A policy may move things when it is asked for its order, so a copy
+    of this process is."""
+    return in_children([lambda: state_table((t for tiers in cluster.tiers for t in tiers), cluster.identity())])[0]
 
 
 def config_sha256(scenario: Scenario, inputs: Inputs) -> str:
@@ -234,7 +319,8 @@ def config_sha256(scenario: Scenario, inputs: Inputs) -> str:
     if inputs.speculation is not None and plain["engine"]["speculation"].get("model"):
         plain["engine"]["speculation"]["model"] = inputs.speculation.content_sha256
     if "warm_start" in plain:
-        plain["warm_start"]["path"] = inputs.warm_start.content_sha256 if inputs.warm_start else None
+        begun = inputs.warm_start or inputs.snapshot
+        plain["warm_start"]["path"] = begun.content_sha256 if begun else None
     sources = b""
     beside = {"routing": plain["routing"], "admission_control": plain.get("admission_control")}
     beside["fleet"] = plain["fleet"]["scaling"] if "fleet" in plain else None

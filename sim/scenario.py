@@ -86,11 +86,14 @@ class Scenario:
         strict: bool = False,
         bound: bool = False,
         save_cache_state: bool = False,
+        save_cache_state_at: float | None = None,
+        save_snapshot_at: float | None = None,
         uncertainty: int = 0,
     ) -> Result:
         """Simulate. `check` verifies every invariant often, not only at the end; `bound` adds the run's regret, and
-        `save_cache_state` what the tiers hold at the end; `uncertainty` so many further runs on machines drawn from the
-        intervals of the hardware values, which put bands on every metric (`sim.uncertainty`).
+        `save_cache_state` what the tiers hold at the end; `save_cache_state_at` the same at a time (s), and
+        `save_snapshot_at` how to go on from a time (`sim.snapshot`); `uncertainty` so many further runs on machines
+        drawn from the intervals of the hardware values, which put bands on every metric (`sim.uncertainty`).
 
         Raises InputError, InvariantError.
         """
@@ -100,7 +103,14 @@ class Scenario:
         if uncertainty:
             check_runs(uncertainty)
         result = simulate(
-            self, progress=progress, check=check, strict=strict, bound=bound, save_cache_state=save_cache_state
+            self,
+            progress=progress,
+            check=check,
+            strict=strict,
+            bound=bound,
+            save_cache_state=save_cache_state,
+            save_cache_state_at=save_cache_state_at,
+            save_snapshot_at=save_snapshot_at,
         )
         return with_uncertainty(result, self, uncertainty) if uncertainty else result
 

@@ -78,7 +78,12 @@ class HardwareSpec(Spec):
 
 
 class WarmStartSpec(Spec):
-    """What the tiers hold at the start: a file that `kvsim run --save-cache-state` wrote, of all or some `tiers`."""
+    """What the run begins with.
+
+    path    what the tiers hold: a file that `kvsim run --save-cache-state` wrote; or a snapshot of `--save-snapshot-at`
+            (snapshot.json), from which the run goes on (sim.snapshot)
+    tiers   of a cache state, the tiers that are filled; all if not given
+    """
 
     path: str
     tiers: tuple[str, ...] | None = None
@@ -87,6 +92,12 @@ class WarmStartSpec(Spec):
     @classmethod
     def _from_text(cls, value: Any) -> Any:
         return {"path": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _whole(self) -> WarmStartSpec:
+        if self.tiers is not None and self.path.endswith(".json"):
+            raise InputError("a snapshot is of everything", path="tiers", found=list(self.tiers))
+        return self
 
 
 class ScenarioSpec(Spec):

@@ -24,6 +24,7 @@ from sim.provenance import profile_summary
 from sim.quantiles import latency_ms, pick
 from sim.queues import queue_lengths
 from sim.rounds_summary import by_round
+from sim.snapshot_summary import since
 from sim.speculation_summary import speculation
 from sim.tables import numbers
 from sim.time_split import time_split
@@ -69,6 +70,8 @@ def summarize(
         "queue": queue_lengths(requests, cluster.preemptions, span),
         "preemptions": sum(len(r.batch.preemptions) for r in cluster.replicas),
     }
+    if (after := since(inputs.snapshot, cluster.scenario, columns, finished)) is not None:
+        summary["from_snapshot"] = after
     if rounds := by_round(cluster, columns, finished, again):
         summary["rounds"] = rounds
     if (of_sequences := within(cluster)) is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -115,6 +115,45 @@ class Topology:
         policy: PrefetchPolicy = self._policy("prefetch", spec.tiers[0], spec.policies.prefetch)
         return policy if policy.listens else None
 
+    # ---- a running system that changes (sim.snapshot_changes)
+
+    def changed(self, scenario: Scenario, inputs: Inputs) -> None:
+        """From now on policies and sizes are those of another scenario with the same tiers."""
+        present = tuple(t for t in scenario.spec.tiers if t.name not in {empty.name for empty in self.empty})
+        self._scenario = replace(scenario, spec=scenario.spec.model_copy(update={"tiers": present}))
+        self._inputs = inputs
+        self._check_unused()
+
+    def capacity(self, level: int) -> int:
+        """Bytes of one tier of a level, as the scenario has it."""
+        return self._capacity(level)
+
+    def eviction_of(self, tier: Tier, level: int) -> EvictionPolicy:
+        """An eviction policy for a tier, as the scenario has it."""
+        spec = self._scenario.spec
+        users = range(spec.hardware.replicas)
+        replica = next(r for r in users if self.ways.label(spec.tiers[level], r) == tier.label)
+        info = self._info(spec.tiers[level], tier.capacity, replica)
+        policy: EvictionPolicy = self._policy("eviction", spec.tiers[level], spec.policies.eviction, info)
+        return policy
+
+    def offload_of(self, level: int, tier: Tier, behind: Mapping[str, Behind], replica: int) -> Offload:
+        """What decides which blocks of a tier go on to those behind it."""
+        spec = self._scenario.spec
+        policy: OffloadPolicy = self._policy("offload", spec.tiers[level], spec.policies.offload)
+        ways = {name: b.route for name, b in behind.items()}
+        costs = RouteCosts(self._recompute_s, tier.name, ways, self.ways.loads(replica))
+        return Offload(policy, tier, [b.place.tier for b in behind.values()], costs, lambda: self._clock.now)
+
+    def admission_of(self, level: int, tier: Tier, replica: int) -> AdmissionPolicy | None:
+        """What decides which blocks enter a tier; None: all may, as into HBM."""
+        spec, policies = self._scenario.spec.tiers[level], self._scenario.spec.policies
+        if not level or (spec.admission or policies.admission) is None:
+            return None
+        info = self._info(spec, tier.capacity, replica)
+        policy: AdmissionPolicy = self._policy("admission", spec, policies.admission, info)
+        return policy
+
     # ---- places
 
     def _source(self, level: int, lower: list[Place], replica: int) -> Source:
@@ -138,16 +177,9 @@ class Topology:
         return self._places[tier.label]
 
     def _make_place(self, level: int, tier: Tier, behind: dict[str, Behind], replica: int) -> Place:
-        spec, policies = self._scenario.spec.tiers[level], self._scenario.spec.policies
-        others = [b.place.tier for b in behind.values()]
-        policy: OffloadPolicy = self._policy("offload", spec, policies.offload)
-        costs = RouteCosts(
-            self._recompute_s, tier.name, {n: b.route for n, b in behind.items()}, self.ways.loads(replica)
-        )
-        offload = Offload(policy, tier, others, costs, lambda: self._clock.now)
-        admission: AdmissionPolicy | None = None
-        if level and (spec.admission or policies.admission) is not None:
-            admission = self._policy("admission", spec, policies.admission, self._info(spec, tier.capacity, replica))
+        spec = self._scenario.spec.tiers[level]
+        offload = self.offload_of(level, tier, behind, replica)
+        admission = self.admission_of(level, tier, replica)
         token_bytes = self._inputs.token_bytes
         host = self.ways.host_level(level)
         near = None if host is None else self._tier(host, self._scenario.spec.tiers[host], replica)

@@ -52,6 +52,15 @@ class Ways:
         self._engines: dict[tuple[str, str], CopyEngine] = {}
         self._make_engine = make_engine
 
+    def changed(self, inputs: Inputs) -> None:
+        """From now on links and shared bandwidths are those of `inputs`; what moves goes on at its own pace."""
+        self._inputs = inputs
+        for engine in self.links:
+            engine.change_model(inputs.links[engine.name])
+        for (name, _), resource in self.resources.items():
+            resource.capacity = inputs.caps[name]
+        self._network.capacities_changed(self._clock.now, self.resources.values())
+
     # ---- ways
 
     def loads(self, replica: int) -> dict[str, Route]:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hw_profiles.errors import InputError
+from hw_profiles.units import parse_seconds
 from kvsim.cli import _print
 from kvsim.cli._explain import explain_run
 from kvsim.cli._options import (
@@ -46,6 +47,18 @@ def run(
         bool,
         typer.Option("--save-cache-state", help="Also write cache_state.parquet, for `warm_start`."),
     ] = False,
+    save_cache_state_at: Annotated[
+        str | None,
+        typer.Option(
+            "--save-cache-state-at", metavar="TIME", help="The same as of a simulated time, such as 120s, not the end."
+        ),
+    ] = None,
+    save_snapshot_at: Annotated[
+        str | None,
+        typer.Option(
+            "--save-snapshot-at", metavar="TIME", help="Also write snapshot.json, for runs that go on from that time."
+        ),
+    ] = None,
     uncertainty: Annotated[
         int | None,
         typer.Option(
@@ -77,10 +90,20 @@ def run(
         from sim.uncertainty import check_runs
 
         check_runs(uncertainty)
+    times = {"--save-cache-state-at": save_cache_state_at, "--save-snapshot-at": save_snapshot_at}
+    state_at, snapshot_at = (None if text is None else _time(option, text) for option, text in times.items())
 
     with simulation_bar(wanted=not (quiet or as_json)) as tick:
         try:
-            result = spec.run(progress=tick, check=check, strict=strict, bound=bound, save_cache_state=save_cache_state)
+            result = spec.run(
+                progress=tick,
+                check=check,
+                strict=strict,
+                bound=bound,
+                save_cache_state=save_cache_state,
+                save_cache_state_at=state_at,
+                save_snapshot_at=snapshot_at,
+            )
         except InvariantError as error:
             kept = out or Path("out") / f"{scenario.stem}-broken"
             keep_scenario(kept, spec.to_yaml())
@@ -129,3 +152,11 @@ def run(
         (_print.note if as_json else _print.line)(drawn.line)
     if fail_on_slo and not summary["slo"]["met"]:
         raise typer.Exit(1)
+
+
+def _time(option: str, text: str) -> float:
+    """The time in s that an option names. Raises InputError."""
+    try:
+        return parse_seconds(text)
+    except InputError as error:
+        raise error.at(where=option) from None

@@ -56,9 +56,6 @@ class Replica:
         single_step: bool = False,
     ) -> None:
         self.prefetcher: Prefetcher | None = None
-        if prefetch is not None:
-            self.prefetcher = Prefetcher(prefetch, batch.cache, clock, self._wake, self._between_steps, batch.waiting)
-            batch.left = self.prefetcher.admitted if self.prefetcher.hears_admitted else None
         self.index = index
         self.batch = batch
         self.cache = batch.cache
@@ -92,6 +89,15 @@ class Replica:
         self._here.arriving = lambda: self.book(clock.now)
         self._here.woken = self._wake
         self.cache.mover.loaded = self._loaded
+        self.prefetch_by(prefetch)
+
+    def prefetch_by(self, policy: PrefetchPolicy | None) -> None:
+        """Ask `policy` from now on what to fetch; what is being fetched goes on."""
+        self.prefetcher = self.batch.left = None
+        if policy is not None:
+            wake, between = self._wake, self._between_steps
+            self.prefetcher = Prefetcher(policy, self.cache, self._clock, wake, between, self.batch.waiting)
+            self.batch.left = self.prefetcher.admitted if self.prefetcher.hears_admitted else None
 
     # ---- events from outside
 

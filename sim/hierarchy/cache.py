@@ -74,14 +74,18 @@ class ReplicaCache:
         self._lookup = Lookup(
             self._tiers, hash_tokens=hash_tokens, block_tokens=block_tokens, token_bytes=token_bytes, choose=choose
         )
-        self._expiring = [tier for tier in self._tiers if tier.expires]
-        self._hearing = [low.tier for low in self.lower if low.tier.hears_release]
+        self.policies_changed()
         self.cached_tokens = self._lookup.cached_tokens
         self.mover = Mover(here, sources)
         self.slots_ahead = 0
         """Slots that a sequence takes beyond its own tokens (`sim.engine.speculative`)."""
         self.covered = 0
         """Sum of `Sequence.covered`."""
+
+    def policies_changed(self) -> None:
+        """Look which eviction policies let blocks expire, or hear of releases."""
+        self._expiring = [tier for tier in self._tiers if tier.expires]
+        self._hearing = [low.tier for low in self.lower if low.tier.hears_release]
 
     @property
     def evicting_copies(self) -> bool:

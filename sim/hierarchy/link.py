@@ -115,6 +115,11 @@ class CopyEngine:
         self._work = 0.0
         self._partial = 0  # bytes of the served parts of transfers that have not arrived whole
 
+    def change_model(self, model: Model) -> None:
+        """Transfers that begin from now on take what another cost model says."""
+        self.model = model
+        self._service = service_of(model)
+
     # ---- what it knows
 
     def service_s(self, transfer: Transfer) -> float:

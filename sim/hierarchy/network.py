@@ -10,7 +10,7 @@ Progress is kept in seconds of work at the own pace, so a flow that is never hel
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from math import inf
 
@@ -88,6 +88,11 @@ class Network:
         if not flow.number:
             self._schedule_end(now, flow)
         return flow
+
+    def capacities_changed(self, now: float, resources: Iterable[Resource]) -> None:
+        """Resources have other capacities from `now` on: share them out again."""
+        flows = dict.fromkeys(flow for resource in resources for flow in resource.flows)
+        self._set_speeds(now, flows)
 
     @staticmethod
     def left_s(flow: Flow, now: float) -> float:

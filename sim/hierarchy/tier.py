@@ -64,10 +64,24 @@ class Tier:
         self.listeners: list[Listener] = []
         """Replicas whose next decision may depend on copies that have come or gone."""
         self.leaf_only = leaf_only
-        kind, base = type(policy), EvictionPolicy
+        self._listen()
+
+    def _listen(self) -> None:
+        """Look what the policy wants to hear."""
+        kind, base = type(self.policy), EvictionPolicy
         self.expires = kind.expired is not base.expired
         self.hears_misses = kind.miss is not base.miss
         self.hears_release = kind.release is not base.release
+
+    def change_policy(self, policy: EvictionPolicy) -> None:
+        """Put another eviction policy in the place of this one: the blocks come to it in the order of the old one, the
+        coldest first, those that it does not offer (in use) last."""
+        order = {block.key: block for block in self.policy.victims()}
+        order.update((key, block) for key, block in self.blocks.items() if key not in order)
+        self.policy = policy
+        self._listen()
+        for block in order.values():
+            policy.insert(block)
 
     @property
     def free(self) -> int:

@@ -62,6 +62,13 @@ def run_all(
     return [answers[index] for index in range(len(jobs))]
 
 
+def run_apart(work: Callable[[Job], Answer], job: Job) -> Answer:
+    """`work(job)` in a process of its own, which begins with nothing of this one's. Raises InputError if it dies."""
+    for _, answer in _pooled(work, [job], [0], 1):
+        return answer
+    raise InputError(LOST)
+
+
 def run_as_asked(
     work: Callable[[Job], Answer],
     ask: Callable[[set[Key]], Sequence[tuple[Key, Job]]],

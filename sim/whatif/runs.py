@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hw_profiles.errors import InputError
 from sim.run import Result, installed_version
 from sim.scenario import Scenario
 from sim.tables import numbers
-from sim.whatif.pool import run_all
+from sim.whatif.pool import run_all, run_apart
 
 KEPT = ("request_id", "session", "replica", "arrival_s", "first_chunk_s", "finish_s", "input_tokens", "output_tokens")
 LATENCIES = ("ttft", "tpot", "e2e", "queue")
@@ -53,26 +54,49 @@ class Job:
 
 def run_job(job: Job) -> Run:
     """Simulate `job`. Raises InputError that says which one it was."""
-    try:
+    with named(job):
         result = job.scenario.run(strict=job.strict)
         if job.out is not None:
             result.save(job.out)
-    except InputError as error:
-        raise InputError(str(error) if job.label in str(error) else f"{error} (of {job.label})") from None
     return kept(job.label, result.summary, result.tables["requests"])
 
 
+@contextmanager
+def named(job: Job) -> Iterator[None]:
+    """An InputError from within says which job it was."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(str(error) if job.label in str(error) else f"{error} (of {job.label})") from None
+
+
 def run_jobs(jobs: Sequence[Job], *, workers: int, progress: Callable[[int, int], None] | None = None) -> list[Run]:
-    """Every job's run, in their order; `progress` is called with (done, in all)."""
+    """Every job's run, in their order; `progress` is called with (done, in all). Those that begin with one snapshot
+    share the way there."""
+    from sim.whatif.from_snapshot import Shared, run_shared, snapshot_of
+
     finished = 0
 
-    def tick(_: int, __: Run) -> None:
+    def tick(count: int) -> None:
         nonlocal finished
-        finished += 1
+        finished += count
         if progress is not None:
             progress(finished, len(jobs))
 
-    return run_all(run_job, jobs, workers=workers, done=tick)
+    together: dict[Path, list[int]] = {}
+    for index, job in enumerate(jobs):
+        if (snapshot := snapshot_of(job)) is not None:
+            together.setdefault(snapshot, []).append(index)
+    answers: dict[int, Run] = {}
+    for indices in together.values():
+        if len(indices) > 1:
+            shared = Shared(tuple(jobs[index] for index in indices), workers)
+            answers.update(zip(indices, run_apart(run_shared, shared), strict=True))
+            tick(len(indices))
+    others = [index for index in range(len(jobs)) if index not in answers]
+    runs = run_all(run_job, [jobs[index] for index in others], workers=workers, done=lambda _, __: tick(1))
+    answers.update(zip(others, runs, strict=True))
+    return [answers[index] for index in range(len(jobs))]
 
 
 def load_run(folder: Path, label: str) -> Run:

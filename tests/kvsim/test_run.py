@@ -254,3 +254,14 @@ def test_a_timeline_is_written_on_request(kvsim, folder):
     assert kvsim("run", "small.yaml", "--out", "one", "-q").code == 0
     assert not (folder / "one" / "timeline.json").exists()
     assert kvsim("report", "one", "--timeline-requests", "0").code == 2
+
+
+def test_a_snapshot_and_a_state_of_a_time(kvsim):
+    """`--save-snapshot-at` and `--save-cache-state-at` add files; a run can begin with either."""
+    times = ("--save-snapshot-at", "1s", "--save-cache-state-at", "1s")
+    assert kvsim("run", "small.yaml", "--out", "cold", *times, "--no-report").code == 0
+    for file in ("snapshot.json", "cache_state.parquet"):
+        assert kvsim("run", "small.yaml", "--set", f"warm_start=cold/{file}", "--out", "warm", "--no-report").code == 0
+    wrong = kvsim("run", "small.yaml", "--save-snapshot-at", "soon")
+    assert wrong.code == 2
+    assert "--save-snapshot-at" in wrong.err
