@@ -95,7 +95,7 @@ class Result:
             if self.cache_state is not None:
                 tables[FILE] = self.cache_state
             for name, table in tables.items():
-                pq.write_table(table, temporary / name, compression="zstd", row_group_size=ROW_GROUP)
+                _write(table, temporary / name)
             write_atomic(temporary / "summary.json", json.dumps(self.summary, indent=1, allow_nan=False) + "\n")
             if self.snapshot is not None:
                 document = json.dumps(self.snapshot.document(), indent=1, allow_nan=False)
@@ -302,6 +302,20 @@ def state_now(cluster: Cluster) -> pa.Table:
     """What the tiers hold, requests being under way. A policy may move things when it is asked for its order, so a copy
     of this process is."""
     return in_children([lambda: state_table((t for tiers in cluster.tiers for t in tiers), cluster.identity())])[0]
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    """Times by their bytes, texts by a dictionary: half the CPU time, and less space, than by pyarrow's defaults."""
+    texts = [f.name for f in table.schema if pa.types.is_string(f.type) or pa.types.is_dictionary(f.type)]
+    times = [f.name for f in table.schema if pa.types.is_floating(f.type)]
+    pq.write_table(
+        table,
+        path,
+        compression="zstd",
+        row_group_size=ROW_GROUP,
+        use_dictionary=texts,
+        use_byte_stream_split=times,
+    )
 
 
 def config_sha256(scenario: Scenario, inputs: Inputs) -> str:
