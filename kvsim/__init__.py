@@ -10,8 +10,8 @@
     result.figures["ttft-split"].show()       # a figure of its report, as a Plotly object
 
 A policy of your own subclasses `kvsim.EvictionPolicy`, `AdmissionPolicy`, `OffloadPolicy`, `PrefetchPolicy`,
-`Router`, `AdmissionControl` or `Scaling` (`kvsim new policy` writes one to start from); `kvsim.check_policy` tests
-whether it keeps the contract of its family, and raises `kvsim.ContractError`. One of what happens within a sequence
+`Router`, `AdmissionControl`, `Scheduler` or `Scaling` (`kvsim new policy` writes one to start from);
+`kvsim.check_policy` tests whether it keeps the contract of its family, and raises `kvsim.ContractError`. One of what happens within a sequence
 subclasses `kvsim.SequencePolicy` and returns `LayerPlan`s (docs/systems.md).
 
 The names below are the public ones; they load on first use, so `import kvsim` itself costs nothing.
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from policies.contract import ContractError, check_policy
     from policies.fleet.base import FleetWindow, ReplicaState, ReplicaStatus, Scaling, Start, Stop
     from policies.routing.base import ReplicaView, Router
+    from policies.scheduling.base import QueueView, RunningRequest, Scheduler, WaitingRequest
     from policies.sequence.plan import Form, LayerPlan, LayerView, SequencePolicy, StepMove, Work
     from sim.run import Result
     from sim.scenario import Scenario
@@ -74,15 +75,18 @@ __all__ = [
     "Move",
     "OffloadPolicy",
     "PrefetchPolicy",
+    "QueueView",
     "ReplicaState",
     "ReplicaStatus",
     "ReplicaView",
     "RequestView",
     "Result",
     "Router",
+    "RunningRequest",
     "SavedRun",
     "Scaling",
     "Scenario",
+    "Scheduler",
     "SequencePolicy",
     "Start",
     "StepMove",
@@ -90,6 +94,7 @@ __all__ = [
     "TierInfo",
     "TierView",
     "Trigger",
+    "WaitingRequest",
     "Work",
     "__version__",
     "check_policy",
@@ -111,6 +116,7 @@ _HOMES: Mapping[str, str] = MappingProxyType(
     | dict.fromkeys(("ReplicaView", "Router"), "policies.routing.base")
     | dict.fromkeys(("FleetWindow", "ReplicaState", "ReplicaStatus", "Scaling", "Start", "Stop"), "policies.fleet.base")
     | dict.fromkeys(("AdmissionControl", "GateView"), "policies.admission_control.base")
+    | dict.fromkeys(("QueueView", "RunningRequest", "Scheduler", "WaitingRequest"), "policies.scheduling.base")
     | dict.fromkeys(("CONTEXT", "Line", "constant", "upto"), "hw_profiles.lines")
     | dict.fromkeys(("Form", "LayerPlan", "LayerView", "SequencePolicy", "StepMove", "Work"), "policies.sequence.plan")
     | {"Architecture": "policies.architecture.base", "SavedRun": "kvsim._saved"}

@@ -18,6 +18,7 @@ from policies.base import AdmissionPolicy, EvictionPolicy, OffloadPolicy, Prefet
 from policies.fleet.base import FleetPolicy
 from policies.guard import USER_MODULE, guard, place_of
 from policies.routing.base import Router
+from policies.scheduling.base import Scheduler
 from policies.sequence.plan import SequencePolicy
 from policies.tables import EVERY_FAMILY, NAMED, UNBOUNDED
 
@@ -29,6 +30,7 @@ BASES: dict[str, type] = {
     "routing": Router,
     "fleet": FleetPolicy,
     "admission_control": AdmissionControl,
+    "scheduling": Scheduler,
     "architecture": Architecture,
     **dict.fromkeys(("kv_format", "retention", "selection", "sequence_offload", "sequence_prefetch"), SequencePolicy),
 }

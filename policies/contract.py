@@ -18,8 +18,10 @@ from policies.checks.model_tier import ModelTier
 from policies.checks.offload import check_offload
 from policies.checks.prefetch import check_prefetch
 from policies.checks.routing import check_router
+from policies.checks.scheduling import check_scheduler
 from policies.fleet.base import Scaling
 from policies.routing.base import Router
+from policies.scheduling.base import Scheduler
 
 __all__ = ["ContractError", "ModelTier", "check_policy"]
 
@@ -32,6 +34,7 @@ CHECKS: Mapping[type, Callable[..., None]] = MappingProxyType(
         Router: check_router,
         Scaling: check_scaling,
         AdmissionControl: check_admission_control,
+        Scheduler: check_scheduler,
     }
 )
 """What checks the policies of each base class."""

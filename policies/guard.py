@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any
+from typing import Any, SupportsFloat
 
 from hw_profiles.errors import InputError
 from policies.base import STOP_RULES, Block, Event, Fetch, Trigger
@@ -265,6 +265,23 @@ def _admission_control(watch: _Watch, policy: Any) -> dict[str, Callable[..., An
     return {"admit": admit}
 
 
+def _scheduling(watch: _Watch, policy: Any) -> dict[str, Callable[..., Any]]:
+    if not _is_time(policy.error):
+        raise watch.broke(f"error is {policy.error!r}, expected a number >= 0")
+    asked_rank, asked_choose = policy.rank, policy.choose
+
+    def rank(request: Any) -> Any:
+        found = watch.call("rank", asked_rank, request, about=f"request {request.index}")
+        if not _is_number(found):
+            raise watch.broke(f"rank() returned {found!r} for request {request.index}, expected a number")
+        return found
+
+    def choose(queue: Any) -> Any:
+        return watch.call("choose", asked_choose, queue)
+
+    return {"rank": rank, "choose": choose}
+
+
 GUARDS: Mapping[str, Callable[[_Watch, Any], dict[str, Callable[..., Any]]]] = MappingProxyType(
     {
         "eviction": _eviction,
@@ -274,6 +291,7 @@ GUARDS: Mapping[str, Callable[[_Watch, Any], dict[str, Callable[..., Any]]]] = M
         "routing": _routing,
         "fleet": _fleet,
         "admission_control": _admission_control,
+        "scheduling": _scheduling,
     }
 )
 """What checks the hooks of each family."""
@@ -292,6 +310,10 @@ def _check_listens(watch: _Watch, policy: Any, kind: type[Event | Trigger]) -> N
 
 def _is_time(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, SupportsFloat) and not math.isnan(float(value))
 
 
 def _listed(method: Callable[..., Any], *arguments: Any) -> Any:

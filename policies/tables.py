@@ -89,6 +89,11 @@ from policies.routing.power_of_two import PowerOfTwo
 from policies.routing.prefix_aware import PrefixAware
 from policies.routing.round_robin import RoundRobin
 from policies.routing.session_sticky import SessionSticky
+from policies.scheduling.base import Scheduler
+from policies.scheduling.fcfs import FirstCome
+from policies.scheduling.mc_sf import MemoryConstrainedShortestFirst
+from policies.scheduling.memory_aware_fcfs import MemoryAwareFirstCome
+from policies.scheduling.shortest_first import ShortestFirst
 from policies.selection.arkvale import ArkVale
 from policies.selection.infinigen import InfiniGen
 from policies.selection.kcache import KCache
@@ -169,6 +174,14 @@ ADMISSION_CONTROL: dict[str, type[AdmissionControl]] = {
     "token_limit": TokenLimit,
     "token_rate": TokenRate,
 }
+
+SCHEDULING: dict[str, type[Scheduler]] = {
+    "fcfs": FirstCome,
+    "memory_aware_fcfs": MemoryAwareFirstCome,
+    "shortest_first": ShortestFirst,
+    "mc_sf": MemoryConstrainedShortestFirst,
+}
+"""Whom an engine admits next: of a whole replica, named under `policies.scheduling`."""
 
 KV_FORMAT: dict[str, type] = {
     "none": NoFormat,
@@ -251,10 +264,11 @@ EVERY_FAMILY: dict[str, dict[str, type]] = {
     **FAMILIES,
     "routing": dict(ROUTING),
     "admission_control": dict(ADMISSION_CONTROL),
+    "scheduling": dict(SCHEDULING),
     "fleet": dict(FLEET),
 }
-"""All policies by family: those of a tier, and those of the whole cluster, which a scenario names beside `policies`
-(scaling: `fleet.scaling`)."""
+"""All policies by family: those of a tier, of a replica's scheduler, and of the whole cluster, which a scenario names
+beside `policies` (scaling: `fleet.scaling`)."""
 
 WITHIN: dict[str, dict[str, type]] = {
     "architecture": ARCHITECTURE,
@@ -265,8 +279,5 @@ WITHIN: dict[str, dict[str, type]] = {
 NAMED: dict[str, dict[str, type]] = {**EVERY_FAMILY, **WITHIN}
 """Every policy that has a name."""
 
-LATER_FAMILIES: tuple[str, ...] = (
-    "scheduling",
-    "reuse",
-)
+LATER_FAMILIES: tuple[str, ...] = ("reuse",)
 """Families of the scenario schema that have no policies in this version; naming one is refused with that reason."""

@@ -48,7 +48,7 @@ TREE: Mapping[str, Leaves] = MappingProxyType(
             "prefix reuse": ("eviction", "admission"),
             "tiers behind HBM": ("offload", "prefetch"),
             "stores in tiers": ("lmcache", "vllm_cpu_offload", "hicache", "mooncake", "cached_attention"),
-            "scheduling": ("fcfs", "priority", "static"),
+            "scheduling": ("fcfs", "priority", "static", "scheduling"),
             "routing": ("routing",),
             "admission control": ("admission_control",),
             "response cache": (),

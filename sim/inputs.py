@@ -18,6 +18,7 @@ from hw_profiles.sampling import Draw, sampled_device, sampled_profile
 from hw_profiles.scaling import Machine
 from policies.architecture.base import Architecture
 from policies.build import build_policy
+from policies.scheduling.base import Scheduler
 from sim.block_sizes import block_sizes
 from sim.cache_state import CacheState, read_state
 from sim.cost.framework import FRAMEWORKS, framework_footprint, framework_limits
@@ -72,6 +73,10 @@ class Inputs:
     """Who drafts tokens, if anybody does."""
     snapshot: Snapshot | None = None
     """The run that this one goes on from."""
+    scheduler: Callable[[], Scheduler] | None = None
+    """Makes the scheduling policy of a replica; None: the engine's own order."""
+    seed: int = 0
+    """Of the scenario."""
 
     @property
     def token_bytes(self) -> int:
@@ -166,7 +171,21 @@ def load_inputs(
         planned=planned,
         speculation=speculation,
         snapshot=snapshot,
+        scheduler=_scheduler(scenario),
+        seed=spec.seed,
     )
+
+
+def _scheduler(scenario: Scenario) -> Callable[[], Scheduler] | None:
+    """What makes a replica's scheduling policy; tried once, so that what is wrong with it is told before the run."""
+    named = scenario.spec.policies.scheduling
+    if named is None:
+        return None
+    make = partial(
+        build_policy, "scheduling", named.model_dump(), base_dir=scenario.base_dir, path="policies.scheduling"
+    )
+    _named(scenario, None, make)
+    return make
 
 
 def _footprint(

@@ -26,13 +26,15 @@ class PoliciesSpec(Spec):
     """Policies by family, for every tier that does not name its own; those within a sequence (`policies.sequence`).
 
     An offload or prefetch policy of what happens within a sequence goes by `sequence_offload`, `sequence_prefetch` once
-    the scenario is resolved. kv_format: one policy or several, applied in this order.
+    the scenario is resolved. kv_format: one policy or several, applied in this order. scheduling: of every replica's
+    engine; None: `engine.scheduling` alone.
     """
 
     eviction: PolicySpec = PolicySpec(name="lru")
     admission: PolicySpec | None = None
     prefetch: PolicySpec | None = None
     offload: PolicySpec = PolicySpec(name="write_through")
+    scheduling: PolicySpec | None = None
     architecture: PolicySpec | None = None
     kv_format: Annotated[tuple[PolicySpec, ...], BeforeValidator(_several)] = ()
     retention: PolicySpec | None = None

@@ -11,6 +11,7 @@ from sim.cost.planned import PlannedStep
 from sim.cost.speculation import SpeculativeStep
 from sim.cost.step import StepCost
 from sim.engine.batch import Batch, EngineLimits
+from sim.engine.chosen import ChosenBatch
 from sim.engine.inflight import InFlightBatch
 from sim.engine.prefill_first import PrefillFirstBatch
 from sim.engine.speculative import SpeculativeGroup
@@ -29,16 +30,7 @@ BATCHES: Mapping[KindName, type[Batch]] = {"vllm": Batch, "sglang": PrefillFirst
 
 def make_batch(engine: EngineSpec, inputs: Inputs, cost: StepCost, cache: ReplicaCache, name: str) -> Batch:
     """The scheduler of one replica, which has `cache`."""
-    batch: type[Batch] = StaticBatch if engine.scheduling == "static" else BATCHES[engine.kind]
-    made = batch(
-        cache,
-        engine_limits(engine, cache),
-        name,
-        cost.windows,
-        prompts=cost.prompts,
-        lengths=cost.asks_longest,
-        host_limit=inputs.host_limit,
-    )
+    made = _batch(engine, inputs, cost, cache, name)
     if isinstance(cost, SpeculativeStep) and inputs.speculation is not None:
         cache.slots_ahead = inputs.speculation.slots
         made.decoding = SpeculativeGroup(
@@ -50,6 +42,33 @@ def make_batch(engine: EngineSpec, inputs: Inputs, cost: StepCost, cache: Replic
             lengths=cost.asks_longest,
         )
     return made
+
+
+def _batch(engine: EngineSpec, inputs: Inputs, cost: StepCost, cache: ReplicaCache, name: str) -> Batch:
+    """As `make_batch`, for steps of one token per sequence."""
+    limits, host_limit = engine_limits(engine, cache), inputs.host_limit
+    if inputs.scheduler is not None:
+        return ChosenBatch(
+            cache,
+            limits,
+            name,
+            cost.windows,
+            prompts=cost.prompts,
+            lengths=cost.asks_longest,
+            host_limit=host_limit,
+            scheduler=inputs.scheduler(),
+            seed=inputs.seed,
+        )
+    batch: type[Batch] = StaticBatch if engine.scheduling == "static" else BATCHES[engine.kind]
+    return batch(
+        cache,
+        limits,
+        name,
+        cost.windows,
+        prompts=cost.prompts,
+        lengths=cost.asks_longest,
+        host_limit=host_limit,
+    )
 
 
 def engine_limits(engine: EngineSpec, cache: ReplicaCache) -> EngineLimits:

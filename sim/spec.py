@@ -168,6 +168,8 @@ class ScenarioSpec(Spec):
                     found=offload.name,
                     allowed=("write_back", "none"),
                 )
+        if self.policies.scheduling is not None:
+            self._check_scheduling()
         if self.tiers[-1].offload is not None and len(self.tiers) > 1:
             last = self.tiers[-1]
             raise InputError(
@@ -189,6 +191,13 @@ class ScenarioSpec(Spec):
                 raise InputError("", path=f"slo.{key}", found=seconds, allowed="a time > 0, such as '2 s'")
         return self
 
+    def _check_scheduling(self) -> None:
+        """A scheduling policy takes the place of vLLM's order by arrival, and of nothing else."""
+        for key, needed in (("kind", "vllm"), ("scheduling", "fcfs")):
+            if (found := getattr(self.engine, key)) != needed:
+                problem = "policies.scheduling says whom to admit, and so does this"
+                raise InputError(problem, path=f"engine.{key}", found=found, allowed=needed)
+
     def resolved(self, base_dir: Path) -> dict[str, Any]:
         """Every value spelled out for YAML: units as text, paths absolute."""
         data = self.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -208,7 +217,7 @@ class ScenarioSpec(Spec):
         families = ("eviction", "admission", "prefetch", "offload")
         data["policies"] = {
             family: [p.resolved(base_dir) for p in policy] if isinstance(policy, tuple) else policy.resolved(base_dir)
-            for family in (*families, *WITHIN)
+            for family in (*families, "scheduling", *WITHIN)
             if (policy := getattr(self.policies, family))
         }
         if self.importance is not None:

@@ -23,10 +23,10 @@ SINGLE = (
     *("sim/cache/instant.py", "sim/columns.py", "sim/invariants.py", "sim/recorder.py"),
     "sim/served.py",
 )
-INTERPRETED = ("sim/engine/queue.py",)
+INTERPRETED = ("sim/engine/queue.py", "sim/engine/queue_view.py")
 """Modules of these folders and these ones are compiled: all that a step, a block or a request goes through, but for
-policies, which anyone may derive from, and classes that derive from other libraries' (`sim.clock`, the queue). A class
-that is compiled can have no subclass that is not."""
+policies, which anyone may derive from, and classes that derive from other libraries' (`sim.clock`, the queue and what
+policies see of it). A class that is compiled can have no subclass that is not."""
 GROUP = "kvsim_compiled"
 """The library with all of them; each has a small extension of its own that takes it from there."""
 C_FLAGS = ("-O1", "-g0")

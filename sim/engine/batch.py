@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from sim.engine.decoding import DecodeGroup
 from sim.engine.footprint import HostMemory
 from sim.engine.growth import Growth
-from sim.engine.queue import QUEUES, Scheduling
+from sim.engine.queue import QUEUES, Scheduling, Waiting
 from sim.engine.sequence import Preemption, Sequence
 from sim.hierarchy.cache import ReplicaCache
 from sim.hierarchy.lookup import Prefix
@@ -77,7 +77,7 @@ class Batch:
         self.cache = cache
         self.host = HostMemory(host_limit)
         self.limits = limits
-        self.waiting = QUEUES[limits.scheduling]()
+        self.waiting = self._new_queue()
         self.loading: dict[int, Sequence] = {}
         self.loaded: list[tuple[int, Sequence]] = []
         self.running: dict[int, Sequence] = {}
@@ -94,6 +94,10 @@ class Batch:
         self._name = name
         if cache.queue is not None:
             cache.queue.watch(self.waiting, self._keep)
+
+    def _new_queue(self) -> Waiting:
+        """The requests that wait, in their order."""
+        return QUEUES[self.limits.scheduling]()
 
     @property
     def padding(self) -> int:
@@ -128,6 +132,13 @@ class Batch:
         self.waiting.arrive(seq)
         if self._queue is not None:
             self._queue.came(seq)
+
+    def changed(self) -> None:
+        """Something happened that may change whom to admit (`sim.engine.chosen`)."""
+
+    def goes_first(self, seq: Sequence) -> bool:
+        """True if a request that has just arrived may be admitted before all others."""
+        return self.waiting[0] is seq
 
     def ready(self, seq: Sequence, now: float) -> None:
         """The cached prefix of the sequence is in HBM (or, layer-wise, on its way): it may start with the next step."""

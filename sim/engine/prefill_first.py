@@ -16,7 +16,7 @@ SOURCE: sgl-project/sglang, python/sglang/srt/managers:
 from __future__ import annotations
 
 from sim.engine.batch import Batch, Chunk, EngineLimits
-from sim.engine.queue import Requeued
+from sim.engine.queue import Requeued, Waiting
 from sim.engine.sequence import Sequence
 from sim.hierarchy.cache import ReplicaCache
 from sim.hierarchy.lookup import Prefix
@@ -67,7 +67,6 @@ class PrefillFirstBatch(Batch):
         host_limit: float | None = None,
     ) -> None:
         super().__init__(cache, limits, name, windows, prompts=prompts, lengths=lengths, host_limit=host_limit)
-        self.waiting = Requeued()
         self.ratio = NewTokenRatio(limits.conservativeness)
         self._full = False
         """A request found no room, and none has ended since."""
@@ -80,6 +79,9 @@ class PrefillFirstBatch(Batch):
         self._since: dict[int, float] = {}
         """When those that joined after it had their last token, s."""
         self._waits: list[float] = []
+
+    def _new_queue(self) -> Waiting:
+        return Requeued()
 
     @property
     def paused(self) -> bool:

@@ -75,4 +75,22 @@ class Requeued(Waiting):
         self.arrive(seq)
 
 
+class Ranked(Waiting):
+    """Requests in ascending order of a key, wherever they come from."""
+
+    def __init__(self, key: Callable[[Sequence], tuple[float, int]]) -> None:
+        super().__init__()
+        self._key = key
+
+    def arrive(self, seq: Sequence) -> None:
+        """A new request."""
+        seq.queued = self._enqueued
+        self._enqueued += 1
+        insort(self, seq, key=self._key)
+
+    def put_back(self, seq: Sequence) -> None:
+        """A request that gave way has the place of its key."""
+        insort(self, seq, key=self._key)
+
+
 QUEUES: dict[Scheduling, type[Waiting]] = {"fcfs": Waiting, "priority": ByPriority, "static": Waiting}

@@ -95,7 +95,7 @@ class Replica:
         """Ask `policy` from now on what to fetch; what is being fetched goes on."""
         self.prefetcher = self.batch.left = None
         if policy is not None:
-            wake, between = self._wake, self._between_steps
+            wake, between = self._fetched, self._between_steps
             self.prefetcher = Prefetcher(policy, self.cache, self._clock, wake, between, self.batch.waiting)
             self.batch.left = self.prefetcher.admitted if self.prefetcher.hears_admitted else None
 
@@ -112,7 +112,7 @@ class Replica:
             self.book(self._clock.now)  # it sees what the steps begun so far have taken
             self.prefetcher.arrived(seq)
             self._wake()
-        elif self.batch.waiting[0] is seq:  # who queues behind a blocked head changes nothing now
+        elif self.batch.goes_first(seq):  # who queues behind a blocked head changes nothing now
             self._wake()
 
     def _loaded(self, seq: Sequence) -> None:
@@ -124,6 +124,11 @@ class Replica:
         if self._stride is not None and self._held_up:
             self._held_up = False
             self._end(self._plan_number)
+
+    def _fetched(self) -> None:
+        """A request that had to wait for its fetch need not any more."""
+        self.batch.changed()
+        self._wake()
 
     def book(self, now: float) -> None:
         """Reserve the blocks of the steps begun so far, which otherwise is done when the stride ends."""

@@ -8,7 +8,7 @@ from hw_profiles.errors import InputError
 from policies.build import policy_options
 from policies.systems import SYSTEMS, expand
 from policies.systems_within import WITHIN as WITHIN_SYSTEMS
-from policies.tables import EVERY_FAMILY, SEQUENCE_FAMILIES, WITHIN
+from policies.tables import EVERY_FAMILY, NAMED, SEQUENCE_FAMILIES, WITHIN
 from policies.taxonomy import TREE
 
 
@@ -36,6 +36,23 @@ def test_every_system_is_a_leaf_and_every_leaf_means_something():
     assert set(SYSTEMS) <= set(leaves)
     assert set(leaves) - set(SYSTEMS) <= {*EVERY_FAMILY, "fcfs", "priority", "static"}
     assert len(leaves) == len(set(leaves))
+
+
+def test_every_policy_is_in_the_tree_once():
+    """By its own name, that of a system made of it, or its family's."""
+    leaves = [name for branch in TREE.values() for names in branch.values() for name in names]
+    made_of = {
+        (family, policy["name"]): name
+        for name in SYSTEMS
+        for family, given in expand(name)[0].items()
+        for policy in (given if isinstance(given, list) else [given])
+        if isinstance(policy, dict)
+    }
+    for family, table in NAMED.items():
+        for name in set(table) - {"none"}:
+            system = made_of.get((family.removeprefix("sequence_"), name))
+            assert leaves.count(family) or leaves.count(name) or leaves.count(system), (family, name)
+            assert leaves.count(name) <= 1
 
 
 def test_options_go_to_the_policy_that_has_them():

@@ -143,7 +143,7 @@ BAD = [
     ("policies", "arkvale", "policies.selection: .*no blocks for other requests, found 'arkvale', .*prefix_caching"),
     ("policies", {"prefetch": "lookahead"}, "policies.prefetch: unknown prefetch policy, found 'lookahead'"),
     ("policies", {"routing": "least_loaded"}, "policies.routing: a router is named beside `policies`, as `routing: "),
-    ("policies", {"scheduling": "x"}, f"policies.scheduling: this policy family {LATER}, found 'x'"),
+    ("policies", {"scheduling": "mcsf"}, "policies.scheduling: unknown scheduling policy, found 'mcsf', .*'mc_sf'?"),
     ("policies", {"selection": "qest"}, "policies.selection: unknown selection policy, found 'qest', .*'quest'?"),
     ("trace", {"clients": 8}, "trace.clients: found 8, expected a mapping"),
 ]

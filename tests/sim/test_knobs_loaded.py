@@ -94,6 +94,8 @@ def tier_with(tier: str) -> dict[str, Any]:
     return {"tiers": [HBM, {"name": tier, "capacity": "20 GiB"}]}
 
 
+FEW = {"engine": {"max_num_seqs": 2}}
+"""Requests queue."""
 RATES = ("20 GB/s", "5 GB/s", "1.25 GB/s")
 WAITS = ("0 s", "200 us", "2 ms")
 LONG_WAITS = ("0 s", "2 ms", "20 ms")
@@ -196,6 +198,7 @@ KNOBS = [
         up="hit.dram",
         down="load",
     ),
+    Knob("policies.scheduling", ("fcfs", "mc_sf"), down="queue ttft", sections=FEW),
     # engine
     Knob("engine.max_num_seqs", (1, 4, 16), up="tpot", down="queue ttft"),
     Knob("engine.scheduling", ("fcfs", "priority"), down="queue ttft", sections=SHORT_FIRST),

@@ -1,0 +1,1 @@
+"""Whom an engine admits next: one file per policy."""
