@@ -3,13 +3,21 @@
 from pathlib import Path
 
 from hw_profiles.files import write_atomic
+from reports.compare_data import Compared, load_comparison
+from reports.compare_tables import changed_table, tiers_table, verdict_table, within_tables
 from reports.compare_text import COLUMNS_NOTE, cells, headline, method_lines
 from reports.document import Section, document
+from reports.figures.compared import distributions, goodput_figure, link_choice, parts_choice, sources
 from reports.figures.differences import differences
 from reports.tables import TextTable
 from reports.text import number
 from sim.whatif.compare import Comparison
 
+PAGE = "compare.html"
+BOUND = (
+    "Variants marked (bound) have an eviction policy that knows the future of the trace: something to compare with, "
+    "not something to deploy. Timing changes the order of accesses, so even these may lose on latency."
+)
 NOTES = (
     "Differences, not values, have intervals: variants see the same requests at the same times, so what they share "
     "cancels.",
@@ -21,30 +29,51 @@ NOTES = (
 )
 
 
-def write_compare_report(found: Comparison, folder: Path) -> Path:
-    """Write `folder/compare.html` and return where it is. The file is complete or absent. Raises InputError."""
-    target = folder / "compare.html"
-    write_atomic(target, render(found))
+def write_compare_report(folder: Path, out: Path | None = None) -> Path:
+    """Write the report of the comparison in `folder` to `out` (default `folder`/compare.html); return where it is.
+
+    The file is complete or absent. InputError, one line, for a folder whose comparison or runs cannot be read.
+    """
+    target = out if out is not None else folder / PAGE
+    write_atomic(target, render(load_comparison(folder)))
     return target
 
 
-def render(found: Comparison) -> str:
+def render(compared: Compared) -> str:
     """The whole comparison as one HTML document."""
+    found = compared.found
     first = found.summaries[0]
+    seeds = compared.variants[0].seeds
     return document(
         "compare.html.j2",
-        labels=found.labels,
+        scripts=("explore.js",),
+        labels=[one.name for one in compared.variants],
         facts=[
             ("trace", str(first["trace"]["name"])),
             ("requests", number(first["requests"]["arrived"])),
             ("model", str(first["model"]["name"])),
             ("hardware", str(first["hardware"]["profile"])),
+            *((("seeds", number(seeds)),) if seeds > 1 else ()),
             ("kvsim", str(first["version"])),
         ],
         headline=headline(found),
-        sections=[Section("metrics", "Metrics", [differences(found)], [metric_table(found)])],
-        notes=[*method_lines(found), *NOTES],
+        sections=sections(compared),
+        notes=[*method_lines(found), *NOTES, *([BOUND] if any(one.bound for one in compared.variants) else [])],
     )
+
+
+def sections(compared: Compared) -> list[Section]:
+    """Every section with figures and tables, in the order of the page."""
+    found, variants = compared.found, compared.variants
+    links, within = link_choice(variants), within_tables(variants)
+    return [
+        Section("verdict", "Verdict", [], [verdict_table(variants), changed_table(variants)]),
+        Section("metrics", "Metrics", [differences(found)], [metric_table(found)]),
+        Section("latency", "Latency", [*distributions(variants), goodput_figure(variants), parts_choice(variants)]),
+        Section("cache", "Cache", [sources(variants)], [tiers_table(variants)]),
+        *([Section("links", "Links", [links])] if links else []),
+        *([Section("within", "Within a sequence", [], within)] if within else []),
+    ]
 
 
 def metric_table(found: Comparison) -> TextTable:

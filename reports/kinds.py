@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hw_profiles.errors import InputError
+from reports.compare_data import load_comparison
+from reports.compare_report import sections as compare_sections
+from reports.compare_report import write_compare_report
 from reports.document import Section
 from reports.load import load_run
 from reports.page import limits_section, run_sections
@@ -34,6 +37,13 @@ def _of_run(folder: Path) -> list[Section]:
 
 
 KINDS = (
+    Kind(
+        "comparison",
+        ("compare.json",),
+        "compare.html",
+        write_compare_report,
+        lambda folder: compare_sections(load_comparison(folder)),
+    ),
     Kind(
         "sweep",
         ("sweep.json", "rows"),

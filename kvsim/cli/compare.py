@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -52,20 +53,25 @@ def compare(
     if seeds is not None and seeds < 1:
         raise InputError("", where="--seeds", found=seeds, allowed="a whole number >= 1")
     scenarios = _scenarios(sources, vary or [], settings or [])
-    groups = _run(scenarios, seeds, out, workers=workers, strict=strict, as_json=as_json)
+    groups, folders = _run(scenarios, seeds, out, workers=workers, strict=strict, as_json=as_json)
     found = compare_runs(groups)
+    document = found.document()
+    for entry, runs, folder in zip(document["variants"], groups, folders, strict=True):
+        entry["run"] = None if out is None or folder is None else os.path.relpath(folder, out)
+        entry["seeds"] = len(runs)
     for warning in dict.fromkeys(w for summary in found.summaries for w in summary["warnings"]):
         _print.note(f"warning: {warning}")
     if out is not None:
         import json
 
         from hw_profiles.files import write_atomic
+        from reports.compare_data import FILE
         from reports.compare_report import write_compare_report
 
-        write_compare_report(found, out)
-        write_atomic(out / "compare.json", json.dumps(_print.plain(found.document()), indent=1, allow_nan=False) + "\n")
+        write_atomic(out / FILE, json.dumps(_print.plain(document), indent=1, allow_nan=False) + "\n")
+        write_compare_report(out)
     if as_json:
-        _print.document(found.document())
+        _print.document(document)
     else:
         show(found)
     if out is not None:
@@ -118,8 +124,8 @@ def _run(
     workers: int | None,
     strict: bool,
     as_json: bool,
-) -> list[list[Run]]:
-    """Run the scenarios, read the rest: for each one run, or a run for each seed."""
+) -> tuple[list[list[Run]], list[Path | None]]:
+    """Run the scenarios, read the rest: for each one run, or a run for each seed; and where the first of each is."""
     from sim.whatif.pool import worker_count
     from sim.whatif.runs import Job, load_run, run_jobs
 
@@ -135,6 +141,7 @@ def _run(
         raise InputError(text, where="--seeds", found=many, allowed="1, or trace.spread_arrivals or trace.arrival_rate")
     read = {label: [load_run(source, label)] for label, source in found if isinstance(source, Path)}
     jobs = []
+    places: dict[str, Path | None] = {label: source if isinstance(source, Path) else None for label, source in found}
     for number, (label, source) in enumerate(found, 1):
         if isinstance(source, Path):
             continue
@@ -142,11 +149,13 @@ def _run(
             folder = None if out is None or offset else out / f"{number}-{_file_name(label)}"
             if folder is not None:
                 may_write(folder, Path(source.where))
+                places[label] = folder
             seeded = source.set("seed", source.spec.seed + offset) if offset else source
             jobs.append(Job.of(label, seeded, out=folder, strict=strict))
     with count_bar(not as_json, "runs") as progress:
         runs = iter(run_jobs(jobs, workers=worker_count(workers), progress=progress))
-    return [read[label] if label in read else [next(runs) for _ in range(many)] for label, _ in found]
+    groups = [read[label] if label in read else [next(runs) for _ in range(many)] for label, _ in found]
+    return groups, [places[label] for label, _ in found]
 
 
 def _file_name(label: str) -> str:

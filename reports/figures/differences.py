@@ -12,6 +12,8 @@ from sim.whatif.compare import Comparison, Row
 
 ROW_PX = 26
 """Height of one metric of one variant."""
+LEAST = 10.0
+"""Per cent that the axis reaches at least before rows that go much further than the others are cut."""
 
 
 def differences(found: Comparison) -> Figure:
@@ -24,13 +26,17 @@ def differences(found: Comparison) -> Figure:
     if not rows:
         return Figure("differences", title, read, empty="No difference here has an interval.")
     data = [_points(label, place, rows) for place, label in enumerate(found.labels[1:])]
+    reach = _reach(data)
+    edge = max(reach[name] for name in reach if reach[name] <= max(5 * float(np.median(list(reach.values()))), LEAST))
+    beyond = [name for name in reach if reach[name] > edge]
+    if beyond:
+        read += f" Cut at the edge, see the table: {', '.join(beyond)}."
     layout = {
         "height": 140 + ROW_PX * len(rows) * len(data),
         "hovermode": "closest",
         "xaxis": {
-            "title": {
-                "text": f"difference to {plot_text(found.labels[0])} (% of its value; points where the row says so)"
-            },
+            "title": {"text": "difference (% of the first, or points)"},
+            "range": [-1.05 * edge, 1.05 * edge] if edge else [-1, 1],
             "zeroline": False,
         },
         "yaxis": {"type": "category", "autorange": "reversed", "dtick": 1, "zeroline": False, "automargin": True},
@@ -40,6 +46,16 @@ def differences(found: Comparison) -> Figure:
         ],
     }
     return Figure("differences", title, read, "", data, layout)
+
+
+def _reach(data: list[dict[str, Any]]) -> dict[str, float]:
+    """How far the interval of each row goes to either side, in the units of the axis."""
+    found: dict[str, float] = {}
+    for trace in data:
+        error = trace["error_x"]
+        for name, x, up, down in zip(trace["y"], trace["x"], error["array"], error["arrayminus"], strict=True):
+            found[name] = max(found.get(name, 0.0), abs(x + up), abs(x - down))
+    return found
 
 
 def _scaled(row: Row) -> bool:
@@ -58,10 +74,12 @@ def _points(label: str, place: int, rows: list[Row]) -> dict[str, Any]:
         above.append(scale * (found.high - found.value))
         below.append(scale * (found.value - found.low))
         names.append(plot_text(f"{row.metric['label']}{', points' if row.metric['unit'] == '%' else ''}"))
-    color = CYCLE[place % len(CYCLE)]
+    color = CYCLE[(place + 1) % len(CYCLE)]  # the first variant's is the first one
     return {
         "type": "scatter",
         "mode": "markers",
+        "orientation": "h",
+        "offsetgroup": str(place),
         "name": plot_text(label),
         "x": values(np.array(points)),
         "y": names,

@@ -72,7 +72,7 @@ def distribution(run: RunData, metric: str, words: str, color: str) -> Figure:
         for k, t in run.slo_targets.items()
         if k.startswith(f"{metric}_") and isinstance(t.get("target_ms"), int | float)
     ]
-    low, high = _log_range(x, [t[1] for t in targets])
+    low, high = log_range(x, [t[1] for t in targets])
     data: list[dict[str, Any]] = [
         {
             "type": "scatter",
@@ -131,7 +131,7 @@ def distribution(run: RunData, metric: str, words: str, color: str) -> Figure:
     for _, limit, _, _ in targets[:1]:
         finding += f"; {percent(float((ok <= limit).mean()))} of requests are within {seconds(limit)}"
     layout = {
-        "xaxis": _log_axis(f"{label} (log scale)", low, high),
+        "xaxis": log_axis(f"{label} (log scale)", low, high),
         "hovermode": "closest",
         "hoverdistance": 200,
         "yaxis": {"title": {"text": "requests (%)"}, "range": [0, 101], "zeroline": False},
@@ -152,14 +152,14 @@ def _level(key: str) -> float | None:
         return None
 
 
-def _log_range(x: Floats, more: list[float]) -> tuple[float, float]:
+def log_range(x: Floats, more: list[float]) -> tuple[float, float]:
     """log10 limits with a little air, at least one decade wide."""
     low, high = math.log10(min([float(x[0]), *more])) - 0.08, math.log10(max([float(x[-1]), *more])) + 0.08
     air = max(0.0, 1.0 - (high - low)) / 2
     return low - air, high + air
 
 
-def _log_axis(title: str, low: float, high: float) -> dict[str, Any]:
+def log_axis(title: str, low: float, high: float) -> dict[str, Any]:
     """A log axis labelled `10 ms`, `1 s`, ... with 2 and 5 between where fewer than three decades show."""
     ticks = [(v, t) for v, t in DECADES if low <= math.log10(v) <= high]
     if high - low < 2.2:

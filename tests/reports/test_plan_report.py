@@ -1,4 +1,4 @@
-"""The page of a plan: the recommendation is the answer, its evidence the runs, names are text, broken files one line."""
+"""The page of a plan: recommendation, evidence and seeds are those of the runs; broken files are one line."""
 
 import json
 import re
