@@ -93,7 +93,7 @@ class Batch:
         """Who waits for which blocks, once an eviction policy asks."""
         self._name = name
         if cache.queue is not None:
-            cache.queue.watch(self.waiting, self._keep)
+            cache.queue.watch(self._queued, self._keep)
 
     def _new_queue(self) -> Waiting:
         """The requests that wait, in their order."""
@@ -249,6 +249,9 @@ class Batch:
         self.waiting.put_back(seq)
         if self._queue is not None:
             self._queue.came(seq)
+
+    def _queued(self) -> Waiting:
+        return self.waiting
 
     def _keep(self, queue: QueueIndex) -> None:
         self._queue = queue

@@ -16,15 +16,15 @@ class QueueIndex:
     """
 
     def __init__(self) -> None:
-        self._waiting: Sequence[Seq] = ()
+        self._waiting: Callable[[], Sequence[Seq]] = tuple
         self._tell: Callable[[QueueIndex], None] | None = None
         self._kept = False
         self._here: set[int] = set()
         self._by_key: dict[int, list[tuple[int, int]]] = {}
         """Place in the queue and number of the requests that wait with a key, and of some that no longer do."""
 
-    def watch(self, waiting: Sequence[Seq], tell: Callable[[QueueIndex], None]) -> None:
-        """The queue in question; `tell` is called once, with this, when it is to say who comes and goes."""
+    def watch(self, waiting: Callable[[], Sequence[Seq]], tell: Callable[[QueueIndex], None]) -> None:
+        """`waiting` gives the queue in question; `tell` is called once, with this, when it is to say who comes."""
         self._waiting, self._tell = waiting, tell
         if self._kept:
             tell(self)
@@ -35,12 +35,13 @@ class QueueIndex:
             self._kept = True
             if self._tell is not None:
                 self._tell(self)
-            for seq in self._waiting:
+            for seq in self._waiting():
                 self.came(seq)
         entries = self._by_key.get(key)
-        if not entries or not self._waiting:
+        waiting = self._waiting()
+        if not entries or not waiting:
             return math.inf
-        return float(max(0, entries[0][0] - self._waiting[0].queued))
+        return float(max(0, entries[0][0] - waiting[0].queued))
 
     def came(self, seq: Seq) -> None:
         """A request waits (again)."""

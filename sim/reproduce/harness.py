@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+from sim.reproduce.cache_study import Absent, CacheStudy, Hits
 from sim.reproduce.measure import Failed, Measured, measure
 from sim.reproduce.rows import Figure, Row, Table, Verdict, row_of, verdict
 from sim.reproduce.setting import Setting
 from sim.whatif.pool import run_all
 
+Answer = Measured | Failed | Hits | Absent
 
-def settings_of(tables: Sequence[Table]) -> list[Setting]:
+
+def settings_of(tables: Sequence[Table]) -> list[Setting | CacheStudy]:
     """Every setting that the tables need, each once."""
     found = {s.key: s for table in tables for figure in table.figures for s in figure.settings}
     return list(found.values())
@@ -24,13 +27,13 @@ def reproduce(
     settings = settings_of(tables)
     finished = 0
 
-    def tick(_: int, __: Measured | Failed) -> None:
+    def tick(_: int, __: Answer) -> None:
         nonlocal finished
         finished += 1
         if progress is not None:
             progress(finished, len(settings))
 
-    def lost(_: Setting, why: str) -> Measured | Failed:
+    def lost(_: Setting | CacheStudy, why: str) -> Answer:
         return Failed(why)
 
     answers = run_all(measure, settings, workers=workers, done=tick, lost=lost)
@@ -38,9 +41,12 @@ def reproduce(
     return [verdict(table, [_row(table, figure, by_key) for figure in table.figures]) for table in tables]
 
 
-def _row(table: Table, figure: Figure, by_key: Mapping[str, Measured | Failed]) -> Row:
+def _row(table: Table, figure: Figure, by_key: Mapping[str, Answer]) -> Row:
     answers = [by_key[setting.key] for setting in figure.settings]
+    absent = [answer.why for answer in answers if isinstance(answer, Absent)]
     failed = [answer.why for answer in answers if isinstance(answer, Failed)]
+    if absent:
+        return row_of(table, figure, math.nan, f"cannot run: {absent[0]}", absent=True)
     if failed:
         return row_of(table, figure, math.nan, f"cannot run: {failed[0]}")
     return row_of(table, figure, float(figure.read(*answers)))

@@ -17,6 +17,7 @@ from hw_profiles.errors import InputError
 from hw_profiles.yaml_io import dump_yaml, load_yaml
 from sim.engine.footprint import Footprint, PlannedMemory
 from sim.inputs import load_inputs
+from sim.reproduce.cache_study import Absent, CacheStudy, Hits
 from sim.reproduce.models import config_of
 from sim.reproduce.setting import MOST, Setting
 from sim.run import Result
@@ -92,8 +93,10 @@ class Failed:
     why: str
 
 
-def measure(setting: Setting) -> Measured | Failed:
+def measure(setting: Setting | CacheStudy) -> Measured | Failed | Hits | Absent:
     """Run `setting`. What is wrong with it is returned, so that one row does not end the others."""
+    if isinstance(setting, CacheStudy):
+        return setting.measure()
     with TemporaryDirectory() as folder:
         try:
             return _measure(setting, Path(folder))

@@ -35,6 +35,22 @@ def _cla() -> dict[str, Any]:
     }
 
 
+def _qwen3_235b() -> dict[str, Any]:
+    """Qwen3-235B-A22B-Instruct-2507, by its config.json (Qwen3 technical report, arXiv 2505.09388, table 2)."""
+    return {
+        **_shipped("qwen3-30b-a3b"),
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "moe_intermediate_size": 1536,
+        "num_hidden_layers": 94,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 4,
+        "head_dim": 128,
+        "num_experts": 128,
+        "num_experts_per_tok": 8,
+    }
+
+
 def _shipped(name: str) -> dict[str, Any]:
     file = resources.files("hw_profiles") / "models" / name / "config.json"
     if not file.is_file():
@@ -47,6 +63,7 @@ PAPER_MODELS: Mapping[str, Callable[[], dict[str, Any]]] = {
     "llama-2-7b-block": lambda: _block_of("llama-2-7b"),
     "llama-2-70b-block": lambda: _block_of("llama-2-70b"),
     "cla-1b": _cla,
+    "qwen3-235b-a22b": _qwen3_235b,
 }
 
 

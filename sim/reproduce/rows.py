@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal
 
+from sim.reproduce.cache_study import CacheStudy
 from sim.reproduce.setting import Setting
 
 Source = Literal["R", "S", "M", "D"]
@@ -41,7 +42,7 @@ class Figure:
     label: str
     published: float
     unit: str
-    settings: tuple[Setting, ...]
+    settings: tuple[Setting | CacheStudy, ...]
     read: Callable[..., float]
     kind: Kind | None = None
     note: str = ""
@@ -142,11 +143,13 @@ def by_table(table: Table) -> bool:
     return table.source == "R"
 
 
-def row_of(table: Table, figure: Figure, simulated: float, trouble: str = "") -> Row:
-    """The row of `figure`; `trouble` says why it could not be simulated."""
+def row_of(table: Table, figure: Figure, simulated: float, trouble: str = "", *, absent: bool = False) -> Row:
+    """The row of `figure`; `trouble` says why it could not be simulated, `absent` that it needs what is not here."""
     kind = figure.kind or table.kind
     notes = [text for text in (trouble, figure.note) if text]
     target, met = _judged(table, kind, figure.published, simulated)
+    if absent:
+        target, met = "needs a trace that is not on this machine: not judged", None
     return Row(
         table.system,
         f"{table.where}: {figure.label}",

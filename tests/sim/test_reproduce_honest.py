@@ -7,7 +7,6 @@ import pytest
 from policies.build import policy_options
 from policies.selection.arkvale import ArkVale
 from policies.systems import SYSTEMS as IMPLEMENTED
-from policies.systems_across import ACROSS
 from sim.reproduce import arkvale, elastic, infinigen, l2_prefetch
 from sim.reproduce.harness import reproduce
 from sim.reproduce.rows import JUDGED, Table
@@ -79,10 +78,18 @@ def test_one_published_number_is_judged_once_however_its_attention_is_modelled()
 
 
 def test_systems_without_figures_are_those_of_the_scenario_that_have_none() -> None:
-    assert without_figures() == ["full", "host_kv", "uvm", "int8", "yoco", "gqa", "mqa", *ACROSS]
+    assert without_figures() == ["full", "host_kv", "uvm", "int8", "yoco", "gqa", "mqa"]
     assert set(without_figures()) | (set(SYSTEMS) & set(IMPLEMENTED)) == set(IMPLEMENTED)
 
 
 def test_every_kind_but_the_incomparable_is_counted() -> None:
     kinds = {f.kind or t.kind for tables in SYSTEMS.values() for t in tables for f in t.figures}
     assert kinds == {*JUDGED, "not comparable"}
+
+
+def test_a_trace_that_is_not_here_is_no_missed_target(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("KVSIM_TRACES", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (found,) = reproduce([table("mooncake", "hits by capacity")], workers=1)
+    assert found.met is None
+    assert all(row.target_met is None and "not on this machine" in row.note for row in found.rows)

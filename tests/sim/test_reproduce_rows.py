@@ -21,6 +21,7 @@ ISSUE = {
     "block_transformer", "mla", "static_batching",
     "scissorhands", "corm", "snapstream", "bct", "zipvl", "kvcomp", "lacache", "kvcrush",
     "xkv", "zigzagkv", "baklava", "audiokv", "cachemir",
+    "lmcache", "vllm_cpu_offload", "hicache", "mooncake", "cached_attention",
 }  # fmt: skip
 ENGINE = {"vllm_watermark"}
 ACROSS: set[str] = set()
