@@ -36,6 +36,7 @@ GROUP_TITLES = {
     "replica_time": ("Replica time, by what bounds it", "`replica_time`; the same seconds, split another way."),
     "queue": ("Requests at a time", "`queue`."),
     "attribution": ("Parts of TTFT and E2E", "`attribution`; they add up to the latency of each request."),
+    "disaggregation": ("Two pools", "`disaggregation`; the last three are of each of its `pools`."),
     "prefetch": ("Prefetches", "`prefetch`, of runs with a prefetch policy."),
     "speculation": ("Speculative decoding", "`speculation`, of runs with `engine.speculation`."),
     "turns": ("Turns of conversations", "`turns`."),

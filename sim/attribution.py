@@ -27,16 +27,24 @@ WAITS = {"copies": "interference_s", "layer_wait": "layer_wait_s", "kv_moves": "
 """What every member of a step waits for, and its column in the table of steps."""
 PARTS = ("compute", "beside", "recompute", "preempted", *WAITS)
 """Parts of a phase; only decoding has "beside". In the table of requests: <phase>_<part>_s."""
+BETWEEN = ("memory", "transfer", "place")
+"""Between two replicas, what a request waits for after its first token: memory where it is decoded, the rest of its
+KV, a place in a step. Columns decode_<part>_s of tables with a `decode_replica`."""
 
 
 def attribute(requests: pa.Table, steps: pa.Table, lost: Sequence[Preemption]) -> dict[str, Floats]:
     """Parts of prefill and decoding by column, s: float64[requests], NaN for requests that were not served.
 
-    prefill_<part>_s add up to `prefill_s`, decode_<part>_s to `e2e_s` - `ttft_s`. `steps` has the rows of each replica
-    in order of time.
+    prefill_<part>_s add up to `prefill_s`, decode_<part>_s to `e2e_s` - `ttft_s`, with those of BETWEEN if the table
+    has them. `steps` has the rows of each replica in order of time.
     """
     chunk, first, finish = (numbers(requests, f"{name}_s") for name in ("first_chunk", "first_token", "finish"))
-    replica = numbers(requests, "replica")
+    replica = decoder = numbers(requests, "replica")
+    begun, elsewhere = first, np.zeros(len(first))
+    if "decode_replica" in requests.column_names:
+        decoder = np.where(numbers(requests, "decode_replica") < 0, replica, numbers(requests, "decode_replica"))
+        begun = numbers(requests, "decode_start_s")
+        elsewhere = sum((numbers(requests, f"decode_{part}_s") for part in BETWEEN), elsewhere)
     served = ~np.isnan(finish)
     losses = _Losses.of_run(lost, numbers(requests, "request_id"), first)
     parts = {(phase, part): np.zeros(len(served)) for phase in PHASES for part in PARTS}
@@ -44,19 +52,21 @@ def attribute(requests: pa.Table, steps: pa.Table, lost: Sequence[Preemption]) -
         losses.add(phase, losses.restart - losses.start, parts[phase, "preempted"])
         losses.add(phase, losses.recompute, parts[phase, "recompute"])
     for index, rows in _rows_by_replica(numbers(steps, "replica")).items():
-        line, mine = _Timeline(steps, rows), np.flatnonzero(served & (replica == index))
-        begin, middle, end = line.deciding(chunk[mine]), line.ended(first[mine]), line.ended(finish[mine])
+        line = _Timeline(steps, rows)
+        mine, theirs = np.flatnonzero(served & (replica == index)), np.flatnonzero(served & (decoder == index))
+        begin, middle = line.deciding(chunk[mine]), line.ended(first[mine])
+        entered, end = line.entering(first[theirs], begun[theirs]), line.ended(finish[theirs])
         here = losses.on(index)
         gone, back, over = line.ended(here.start), line.deciding(here.restart), line.ended(here.end)
         for part, column in WAITS.items():
             total = _running(line.column(column))
-            for phase, low, high in (("prefill", begin, middle), ("decode", middle, end)):
-                parts[phase, part][mine] += total[high] - total[low]
+            for phase, who, low, high in (("prefill", mine, begin, middle), ("decode", theirs, entered, end)):
+                parts[phase, part][who] += total[high] - total[low]
                 here.add(phase, total[gone] - total[back], parts[phase, part])
         total = _running(line.with_prompts())
-        parts["decode", "beside"][mine] += total[end] - total[middle]
+        parts["decode", "beside"][theirs] += total[end] - total[entered]
         here.add("decode", total[gone] - total[over], parts["decode", "beside"])
-    for phase, span in (("prefill", first - chunk), ("decode", finish - first)):
+    for phase, span in (("prefill", first - chunk), ("decode", finish - first - elsewhere)):
         others = sum(parts[phase, part] for part in PARTS)
         parts[phase, "compute"] = np.maximum(span - others, 0.0)  # below zero is what rounding leaves
     del parts["prefill", "beside"]
@@ -90,6 +100,11 @@ class _Timeline:
     def ended(self, times: Floats) -> Ints:
         """Rows that had ended by each of `times`."""
         return np.searchsorted(self._ends, times, side="right")
+
+    def entering(self, first: Floats, begun: Floats) -> Ints:
+        """Rows before a request's first step after its first token: those that had ended when that came, and on another
+        replica (`begun` later) those before the step that was decided then."""
+        return np.where(begun > first, self.deciding(begun), self.ended(first))
 
     def column(self, name: str) -> Floats:
         return np.asarray(numbers(self._steps, name)[self._rows], dtype=np.float64)

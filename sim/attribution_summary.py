@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sim.attribution import WAITS
+from sim.attribution import BETWEEN, WAITS
 
 Floats = npt.NDArray[np.float64]
 
@@ -42,6 +42,7 @@ def parts_of(span: str, done: Mapping[str, Floats], tiers: Sequence[str]) -> dic
         "prefill": done["prefill_compute_s"],
     }
     if "decode" in phases:
+        parts |= {f"handoff_{part}": done[f"decode_{part}_s"] for part in BETWEEN if f"decode_{part}_s" in done}
         parts |= {"decode": done["decode_compute_s"], "decode_beside": done["decode_beside_s"]}
     for part in ("recompute", "preempted", *WAITS):
         parts[part] = np.sum([done[f"{phase}_{part}_s"] for phase in phases], axis=0)

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from sim.cluster import Cluster
+from sim.disaggregation_spec import KV_LINK
 from sim.hierarchy.route import HOST
 from sim.invariants import ensure
 from sim.speculation_summary import check_speculation
@@ -38,6 +39,7 @@ def check_end(cluster: Cluster, requests: pa.Table) -> None:
             ensure(not tier.pinned and not tier.reserved, f"tier {tier.label}: memory is still held after the run")
     _check_bytes(cluster)
     _check_tokens(cluster, requests)
+    _check_handoffs(cluster)
 
 
 def _check_bytes(cluster: Cluster) -> None:
@@ -87,3 +89,20 @@ def _check_tokens(cluster: Cluster, requests: pa.Table) -> None:
         decoded = check_speculation(cluster, decoded)
     sampled = decoded + int(finished.sum() + cluster.served.column("resumed")[finished].sum())
     ensure(sampled == int(columns["output_tokens"][finished].sum()), "output tokens of steps and requests differ")
+
+
+def _check_handoffs(cluster: Cluster) -> None:
+    """Every byte that a prefill instance sent came to a decode instance, and all KV was sent or was there."""
+    apart = cluster.disaggregation
+    if apart is None:
+        return
+    ensure(not apart.under_way, "requests were handed over and never ended")
+    for replica in cluster.replicas:
+        ensure(not replica.batch.leaving, f"replica {replica.index} still holds KV for others after the run")
+    table, done = cluster.recorder.transfers, apart.done
+    moved = int(table.numbers("bytes")[table.among("link", KV_LINK)].sum())
+    sent = int(done.numbers("bytes").sum())
+    ensure(sent == apart.arrived_bytes == moved, "bytes sent to decode instances differ from those that came")
+    kept = int(done.numbers("reused").sum()) * cluster.inputs.token_bytes
+    prompts = int(cluster.trace.input_tokens[done.numbers("index")].sum()) * cluster.inputs.token_bytes
+    ensure(sent + kept == prompts, "KV of prompts was neither sent to decode instances nor there before")

@@ -6,6 +6,7 @@ from hw_profiles.errors import InputError
 from sim.arrivals import Arrivals
 from sim.cache_state import Identity, check_alike, restore
 from sim.clock import Clock
+from sim.disaggregation import Disaggregation
 from sim.engine.footprint import PlannedMemory
 from sim.engine.replica import Replica
 from sim.engine.sequence import Preemption, Sequence
@@ -42,27 +43,38 @@ class Cluster:
         self.links = self.topology.ways.links
         self.served = Served(len(self.tiers))
         self.trace = inputs.trace
-        self.replicas = [
-            Replica(
-                index,
-                self.clock,
-                cost,
-                make_batch(spec.engine, inputs, cost, self.topology.cache(index), f"replica {index}"),
-                self.recorder,
-                self._ended,
-                prefetch=self.topology.prefetch(),
-                links=[link for link in self.links if link.replica == index],
-                single_step=single_step,
+        self.disaggregation: Disaggregation | None = None
+        """Prefill and decode on different replicas, if the scenario has that."""
+        if spec.disaggregation is not None:
+            self.disaggregation = Disaggregation(
+                scenario, inputs, self.clock, self.recorder, self.topology.ways, len(self.tiers), self._ended
             )
-            for index in range(spec.hardware.replicas)
-        ]
+        self.replicas = [self._replica(index, single_step=single_step) for index in range(spec.hardware.replicas)]
+        entries = self.replicas if self.disaggregation is None else self.disaggregation.attach(self.replicas)
         self.restored = self._warm_start()
         """Blocks of each tier that were there from the start, and those that found no room."""
-        self.routing = Routing(scenario, self.clock, self.replicas)
+        self.routing = Routing(scenario, self.clock, entries)
         self.front = Front(scenario, self.clock, cost, self.routing, self._turned_away)
         self.fleet = self._make_fleet()
         """Who of the replicas serves; None: all of them do."""
         self.arrivals = Arrivals(self.trace, self.clock, self._arrive)
+
+    def _replica(self, index: int, *, single_step: bool) -> Replica:
+        """One replica, with the limits of its pool and what it is to tell if it has one."""
+        spec, inputs, apart = self.scenario.spec, self.inputs, self.disaggregation
+        name, cache = f"replica {index}", self.topology.cache(index)
+        limits = None if apart is None else apart.limits(index)
+        return Replica(
+            index,
+            self.clock,
+            self.cost,
+            make_batch(spec.engine, inputs, self.cost, cache, name, limits),
+            self.recorder,
+            self._ended if apart is None else apart.finished(index),
+            prefetch=self.topology.prefetch() if apart is None or apart.computes_prompts(index) else None,
+            links=[link for link in self.links if link.replica == index],
+            single_step=single_step,
+        )
 
     @property
     def preemptions(self) -> list[Preemption]:
@@ -120,7 +132,10 @@ class Cluster:
         reason = too_long(request, self.inputs, self.scenario.spec.engine)
         if reason:
             self._refused(seq, reason)
-        elif self.fleet is None:
+            return
+        if self.disaggregation is not None:
+            self.disaggregation.sent(seq, request)
+        if self.fleet is None:
             self.front.send(seq)
         else:
             self.fleet.send(seq)
@@ -128,6 +143,8 @@ class Cluster:
     def _turned_away(self, seq: Sequence, reason: str) -> None:
         if self.fleet is not None:
             self.fleet.load.refused()
+        if self.disaggregation is not None:
+            self.disaggregation.turned_away(seq)
         self._refused(seq, reason)
 
     def _refused(self, seq: Sequence, reason: str) -> None:

@@ -84,7 +84,12 @@ TIME = (
     Field("interference_s", "slowed by copies", "s", "What copies beside them added to steps."),
     Field("layer_wait_s", "waiting for layers", "s", "Steps waited for a layer of a prefix (layer-wise loading)."),
     Field("kv_move_s", "waiting for KV in a step", "s", "Layers waited for KV that their own step copied (policies)."),
-    Field("load_wait_s", "waiting for loads", "s", "Nothing could run, but requests waited for KV on its way to them."),
+    Field(
+        "load_wait_s",
+        "waiting for loads",
+        "s",
+        "Nothing could run, but requests waited for KV on its way to them, or for memory that KV had yet to leave.",
+    ),
     Field("store_wait_s", "waiting for stores", "s", "A step waited until evicted KV had left the memory it needs."),
     Field("idle_s", "idle", "s", "No request to serve."),
 )
@@ -132,6 +137,24 @@ ATTRIBUTION = (
     ),
     Field("prefill", "computing its prompt", "ms", "Steps with chunks of its prompt; without what copies added."),
     Field(
+        "handoff_memory",
+        "waiting for decode memory",
+        "ms",
+        "After its first token, until the decode instance had memory for its KV (disaggregation).",
+    ),
+    Field(
+        "handoff_transfer",
+        "KV to the decode instance",
+        "ms",
+        "After that, the rest of its KV on the way to the decode instance (disaggregation).",
+    ),
+    Field(
+        "handoff_place",
+        "waiting for a decode step",
+        "ms",
+        "Its KV was there, and no step of the decode instance had a place for it yet (disaggregation).",
+    ),
+    Field(
         "decode", "decoding", "ms", "Steps that made its tokens after the first, with decoding alone; without copies."
     ),
     Field("decode_beside", "decoding beside prompts", "ms", "The same in steps that computed prompts of others too."),
@@ -151,6 +174,25 @@ ATTRIBUTION = (
         "Layers of its steps waited for KV that the step copied (policies).",
     ),
     Field("store_wait", "waiting for stores", "ms", "Its steps waited until evicted KV had left the memory they need."),
+)
+
+DISAGGREGATION = (
+    Field("requests", "Handed over", "requests", "Requests that one instance computed and another one decoded."),
+    Field("bytes", "Moved", "B", "KV that crossed the links between prefill and decode instances."),
+    Field("reused_bytes", "Not sent", "B", "KV of their prompts that decode instances had cached."),
+    Field("transfer_ms", "Transfer", "ms", "From a request's first byte on the link to its last one."),
+    Field("memory_wait_ms", "Waited for memory", "ms", "From the first token until the decode instance had memory."),
+    Field("transfer_wait_ms", "Waited for KV", "ms", "From then until all KV of the prompt was there."),
+    Field("place_wait_ms", "Waited for a step", "ms", "From then until a step of the decode instance had a place."),
+    Field(
+        "second_token_ms", "First gap", "ms", "From the first token to the second, the first of the decode instance."
+    ),
+    Field(
+        "preemptions", "Preemptions", "", "Times a decode instance ran out of memory; it computes again what it lost."
+    ),
+    Field("busy", "Busy", "ratio", "Time in steps / replica-seconds of the pool."),
+    Field("waiting", "Waiting for KV", "ratio", "Nothing ran until KV had come, or had left memory / replica-seconds."),
+    Field("hbm_peak", "HBM, peak", "ratio", "Most of an instance's KV memory in use at a time; mean of the pool."),
 )
 
 PREFETCH = (
@@ -251,6 +293,7 @@ GROUPS: dict[str, tuple[Field, ...]] = {
     "replica_time": REPLICA_TIME,
     "queue": QUEUE,
     "attribution": ATTRIBUTION,
+    "disaggregation": DISAGGREGATION,
     "prefetch": PREFETCH,
     "turns": TURNS,
     "rounds": ROUNDS,

@@ -25,6 +25,7 @@ from sim.cost.framework import FRAMEWORKS, framework_footprint, framework_limits
 from sim.cost.graphs import sglang_sizes
 from sim.cost.kv import KVLayout, kv_layout
 from sim.cost.memory import HBMBudget, Limits, better_layout, hbm_budget, static_share
+from sim.disaggregation_spec import KV_LINK
 from sim.engine.footprint import Footprint
 from sim.link_inputs import Link, check_pinned, link_models, load_tier_device, of_replicas, with_links
 from sim.scenario import Scenario
@@ -62,7 +63,8 @@ class Inputs:
     warm_start: CacheState | None
     """What the tiers hold at the start."""
     devices: Mapping[str, Device]
-    """Devices behind tiers, by name of the tier, with what `links` says in place of their values."""
+    """Devices behind tiers, by name of the tier, with what `links` says in place of their values; that of the links
+    between prefill and decode instances is `KV_LINK`."""
     footprint: Footprint | None = None
     """What a sequence holds in HBM and in host memory, where that is not one block per so many tokens."""
     host_limit: float | None = None
@@ -112,6 +114,9 @@ def load_inputs(
     devices = {
         t.name: _named(scenario, None, partial(load_tier_device, spec, t, base)) for t in spec.tiers if t.device_name
     }
+    chosen = spec.disaggregation
+    if chosen is not None:
+        devices[KV_LINK] = _named(scenario, None, lambda: chosen.link.load(base))
     if draw is not None:
         profile = sampled_profile(profile, draw)
         devices = {
@@ -134,6 +139,8 @@ def load_inputs(
     _check_period(scenario, model)
     links = _named(scenario, None, lambda: link_models(profile, devices, spec, layout.lanes))
     caps = of_replicas(caps, spec, layout.lanes)
+    if chosen is not None:
+        caps |= chosen.link.caps(devices[KV_LINK], layout.lanes, parallel.nodes)
     budget = _named(scenario, None, lambda: _budget(spec, model, profile, layout, planned, speculation))
     if trace.block_tokens % spec.engine.block_tokens:
         raise InputError(

@@ -55,7 +55,7 @@ def _values(cluster: Cluster) -> Iterator[tuple[ProfileValue, bool]]:
     for value in profile.values():
         yield value, value.path.startswith(starts) or value.path in links or value.path in taken
     yield from ((value, True) for path, value in taken.items() if path not in profile.entries)
-    built = {link.name.rpartition("_")[0] for link in cluster.links}
+    built = {name for link in cluster.links for name in (link.name, link.name.rpartition("_")[0])}
     for tier, device in cluster.inputs.devices.items():
         unread = _unread(device)
         for value in device.values():
@@ -125,7 +125,7 @@ def _extrapolated_copies(cluster: Cluster) -> float | None:
     for tier, device in cluster.inputs.devices.items():
         if device.measured_copies is not None:
             least, most = device.measured_copies
-            own = transfers.among("link", *[f"{tier}_{way}" for way in DIRECTIONS])
+            own = transfers.among("link", tier, *[f"{tier}_{way}" for way in DIRECTIONS])
             each = sizes[own] / copies[own]
             moved += int(sizes[own].sum())
             inside += int(sizes[own][(each >= least) & (each <= most)].sum())

@@ -10,6 +10,7 @@ from sim.cost.graphs import TRTLLM_SIZES, captured_sizes, graph_multiples, sglan
 from sim.cost.planned import PlannedStep
 from sim.cost.speculation import SpeculativeStep
 from sim.cost.step import StepCost
+from sim.disaggregation_spec import PoolEngineSpec
 from sim.engine.batch import Batch, EngineLimits
 from sim.engine.chosen import ChosenBatch
 from sim.engine.inflight import InFlightBatch
@@ -28,9 +29,16 @@ BATCHES: Mapping[KindName, type[Batch]] = {"vllm": Batch, "sglang": PrefillFirst
 """The scheduler of each engine."""
 
 
-def make_batch(engine: EngineSpec, inputs: Inputs, cost: StepCost, cache: ReplicaCache, name: str) -> Batch:
-    """The scheduler of one replica, which has `cache`."""
-    made = _batch(engine, inputs, cost, cache, name)
+def make_batch(
+    engine: EngineSpec,
+    inputs: Inputs,
+    cost: StepCost,
+    cache: ReplicaCache,
+    name: str,
+    pool: PoolEngineSpec | None = None,
+) -> Batch:
+    """The scheduler of one replica, which has `cache`. pool: limits of its pool, if it has any of its own."""
+    made = _batch(engine, inputs, cost, cache, name, engine_limits(engine, cache, pool))
     if isinstance(cost, SpeculativeStep) and inputs.speculation is not None:
         cache.slots_ahead = inputs.speculation.slots
         made.decoding = SpeculativeGroup(
@@ -44,9 +52,11 @@ def make_batch(engine: EngineSpec, inputs: Inputs, cost: StepCost, cache: Replic
     return made
 
 
-def _batch(engine: EngineSpec, inputs: Inputs, cost: StepCost, cache: ReplicaCache, name: str) -> Batch:
+def _batch(
+    engine: EngineSpec, inputs: Inputs, cost: StepCost, cache: ReplicaCache, name: str, limits: EngineLimits
+) -> Batch:
     """As `make_batch`, for steps of one token per sequence."""
-    limits, host_limit = engine_limits(engine, cache), inputs.host_limit
+    host_limit = inputs.host_limit
     if inputs.scheduler is not None:
         return ChosenBatch(
             cache,
@@ -71,11 +81,11 @@ def _batch(engine: EngineSpec, inputs: Inputs, cost: StepCost, cache: ReplicaCac
     )
 
 
-def engine_limits(engine: EngineSpec, cache: ReplicaCache) -> EngineLimits:
-    """The limits of the scheduler that `engine:` asks for, on a replica with this cache."""
+def engine_limits(engine: EngineSpec, cache: ReplicaCache, pool: PoolEngineSpec | None = None) -> EngineLimits:
+    """The limits of the scheduler that `engine:` asks for, or the replica's pool, on a replica with this cache."""
     return EngineLimits(
-        engine.max_num_seqs,
-        engine.max_num_batched_tokens,
+        (pool and pool.max_num_seqs) or engine.max_num_seqs,
+        (pool and pool.max_num_batched_tokens) or engine.max_num_batched_tokens,
         engine.scheduling,
         FRAMEWORKS[engine.framework].whole_prompts,
         chunked=engine.chunked_context,

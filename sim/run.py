@@ -29,6 +29,7 @@ from sim.attribution import attribute
 from sim.cache_state import FILE, state_table
 from sim.clock import SNAPSHOT_LAST
 from sim.cluster import Cluster
+from sim.disaggregation_summary import handed_columns
 from sim.engine.replica import Replica
 from sim.exports import remove_exports
 from sim.fleet.summary import with_gateway
@@ -243,6 +244,8 @@ def result_of(cluster: Cluster, inputs: Inputs, started: Stopwatch, *, bound: bo
     scenario, recorder, lost = cluster.scenario, cluster.recorder, cluster.preemptions
     steps = columns_table(recorder.steps)
     requests = requests_table(cluster.served, cluster.tier_names)
+    if cluster.disaggregation is not None:
+        requests = with_columns(requests, handed_columns(cluster.disaggregation, requests))
     requests = with_gateway(cluster, with_columns(requests, attribute(requests, steps, lost)))
     if cluster.trace.priorities is not None:
         requests = with_columns(requests, {"priority": cluster.trace.priorities[numbers(requests, "request_id")]})
@@ -338,7 +341,8 @@ def config_sha256(scenario: Scenario, inputs: Inputs) -> str:
     sources = b""
     beside = {"routing": plain["routing"], "admission_control": plain.get("admission_control")}
     beside["fleet"] = plain["fleet"]["scaling"] if "fleet" in plain else None
-    for section in (beside, plain["policies"], *plain["tiers"]):
+    apart = plain.get("disaggregation", {})
+    for section in (beside, apart, plain["policies"], *plain["tiers"]):
         for family in NAMED:
             named = section.get(family)
             for policy in (named if isinstance(named, list) else [named]) if named else ():
@@ -346,7 +350,7 @@ def config_sha256(scenario: Scenario, inputs: Inputs) -> str:
                 policy["name"] = policy["name"].rpartition(":")[2]
     digest = hashlib.sha256()
     devices = [device.content_sha256 for device in inputs.devices.values()]
-    for tier in plain["tiers"]:
+    for tier in (*plain["tiers"], apart.get("link", {})):
         tier.pop("device", None)
     content = (*devices, inputs.trace.content_sha256, inputs.model.content_sha256, inputs.profile.content_sha256)
     for part in (installed_version(), json.dumps(plain, sort_keys=True), *content):

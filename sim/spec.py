@@ -16,6 +16,7 @@ from hw_profiles.units import Rate, Seconds
 from policies.tables import WITHIN
 from sim.cost.experts import Placement, PlacementName
 from sim.cost.parallel import Parallel
+from sim.disaggregation_spec import DisaggregationSpec, check_disaggregation
 from sim.engine_spec import EngineSpec
 from sim.fleet.spec import FleetSpec
 from sim.framework_spec import shares_nothing
@@ -110,6 +111,7 @@ class ScenarioSpec(Spec):
     engine: EngineSpec = EngineSpec()
     routing: PolicySpec = PolicySpec(name="round_robin")
     admission_control: PolicySpec | None = None
+    disaggregation: DisaggregationSpec | None = None
     tiers: tuple[TierSpec, ...] = (TierSpec(name="hbm"),)
     links: dict[str, LinkSpec] = Field(default_factory=dict)
     policies: PoliciesSpec = PoliciesSpec()
@@ -157,6 +159,7 @@ class ScenarioSpec(Spec):
         if len(set(names)) < len(names):
             raise InputError("two tiers have the same name", path="tiers", found=names)
         check_ways(self.tiers)
+        check_disaggregation(self)
         if (why := shares_nothing(self.engine)) and any(tier.capacity for tier in self.tiers[1:]):
             raise InputError(f"{why}: tiers behind it stay empty", path="tiers", found=names, allowed=("hbm",))
         for above, tier in zip(self.tiers, self.tiers[1:], strict=False):
@@ -212,6 +215,8 @@ class ScenarioSpec(Spec):
             data["fleet"]["scaling"] = self.fleet.scaling.resolved(base_dir)
         if self.admission_control is not None:
             data["admission_control"] = self.admission_control.resolved(base_dir)
+        if self.disaggregation is not None:
+            data["disaggregation"] = self.disaggregation.resolved(base_dir)
         if self.warm_start is not None:
             data["warm_start"]["path"] = str((base_dir / Path(self.warm_start.path).expanduser()).resolve())
         families = ("eviction", "admission", "prefetch", "offload")

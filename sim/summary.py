@@ -14,6 +14,8 @@ from sim.assumptions import assumptions
 from sim.attribution_summary import attribution
 from sim.caveats import caveats
 from sim.cluster import Cluster
+from sim.disaggregation_spec import KV_LINK
+from sim.disaggregation_summary import disaggregation
 from sim.fields import definitions
 from sim.fleet.summary import fleet_summary
 from sim.hierarchy.link import CopyEngine
@@ -81,6 +83,8 @@ def summarize(
         summary["speculation"] = drafts
     if (fleet := fleet_summary(cluster)) is not None:
         summary["fleet"] = fleet
+    if (pools := disaggregation(cluster, requests, span)) is not None:
+        summary["disaggregation"] = pools
     prefetch = spec.policies.prefetch
     if prefetch is not None and prefetch.name != "none":
         summary["prefetch"] = _prefetch(prefetch.name, summary["tiers"].values())
@@ -252,7 +256,7 @@ def _links(cluster: Cluster, duration: float) -> dict[str, Any]:
 def _link_order(cluster: Cluster) -> list[str]:
     """Names of the links in use, the GPU's own first, then by tier; toward the GPU before away from it."""
     used = {link.name for link in cluster.links}
-    return [name for name in (*GPU_LINKS, *own_links(cluster.scenario.spec)) if name in used]
+    return [name for name in (*GPU_LINKS, *own_links(cluster.scenario.spec), KV_LINK) if name in used]
 
 
 def _time(cluster: Cluster, end: float) -> dict[str, float]:

@@ -237,8 +237,9 @@ class Topology:
         """When a key is used next by a request that looks into this tier; if only round robin says which ones do."""
         if self.future is None:
             return None
-        fleet = self._scenario.spec.fleet
-        if self._scenario.spec.routing.name != "round_robin" or (fleet is not None and fleet.on):
+        spec = self._scenario.spec
+        some = spec.disaggregation is not None or (spec.fleet is not None and spec.fleet.on)
+        if spec.routing.name != "round_robin" or some:
             return self.future.of(lambda _: True)
         label, replicas = self.ways.label(tier, replica), self._scenario.spec.hardware.replicas
         users = {other for other in range(replicas) if self.ways.label(tier, other) == label}

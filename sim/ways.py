@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from hw_profiles.schema import CAPS
 from sim.clock import Clock
+from sim.disaggregation_spec import KV_IN, KV_OUT
 from sim.hierarchy.link import CopyEngine
 from sim.hierarchy.network import Network, Resource
 from sim.hierarchy.route import HOST, Hop, Route
@@ -48,7 +49,7 @@ class Ways:
         self._inputs = inputs
         self._clock = clock
         self._recorder = recorder
-        self._network = Network(clock)
+        self.network = Network(clock)
         self._engines: dict[tuple[str, str], CopyEngine] = {}
         self._make_engine = make_engine
 
@@ -59,7 +60,7 @@ class Ways:
             engine.change_model(inputs.links[engine.name])
         for (name, _), resource in self.resources.items():
             resource.capacity = inputs.caps[name]
-        self._network.capacities_changed(self._clock.now, self.resources.values())
+        self.network.capacities_changed(self._clock.now, self.resources.values())
 
     # ---- ways
 
@@ -140,6 +141,16 @@ class Ways:
         """The link of a replica's GPUs from host memory, which weights come over too."""
         return self._engine("pcie_h2d", self._spec.tiers[0], replica)
 
+    @property
+    def _one_card(self) -> bool:
+        """KV between instances crosses the card of their node, which the tier `remote` is behind too."""
+        chosen = self._spec.disaggregation
+        return chosen is not None and chosen.link.per == "node"
+
+    def kv_link(self, replica: int, way: str) -> tuple[Resource, ...]:
+        """What a replica's KV crosses to others (`KV_OUT`), or theirs to it (`KV_IN`)."""
+        return self._resources({way: self.node(replica) if self._one_card else str(replica)})
+
     def node(self, replica: int) -> str:
         """The node of a replica's first GPU."""
         hardware = self._spec.hardware
@@ -166,6 +177,8 @@ class Ways:
         elif (measured := inputs.devices[tier.name].measured_copies) is not None:
             unit = min(unit, int(measured[1]))
         shared, slow = self._shared(link, tier, replica, src, dst), self._pageable(link, src, dst)
+        if tier.name == "remote" and link not in GPU_LINKS and self._one_card:
+            shared += self.kv_link(replica, KV_IN if link.endswith("_read") else KV_OUT)
         return Hop(self._engine(link, tier, replica), src, dst, unit, shared, slow)
 
     def _pageable(self, link: str, src: str, dst: str) -> float:
@@ -207,7 +220,7 @@ class Ways:
                 replica if of_gpu else -1,
                 self._inputs.links[name],
                 self._resources(shared),
-                self._network,
+                self.network,
                 self._clock,
                 self._recorder,
                 chunk_bytes=chunk,

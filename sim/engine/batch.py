@@ -16,6 +16,7 @@ from sim.engine.decoding import DecodeGroup
 from sim.engine.footprint import HostMemory
 from sim.engine.growth import Growth
 from sim.engine.queue import QUEUES, Scheduling, Waiting
+from sim.engine.reception import Reception
 from sim.engine.sequence import Preemption, Sequence
 from sim.hierarchy.cache import ReplicaCache
 from sim.hierarchy.lookup import Prefix
@@ -58,6 +59,8 @@ class Batch:
     loading      prefix on its way to HBM
     loaded       ready to start, ahead of everything in `waiting`; a heap by place in the queue
     running      in order of admission; decoding sequences, and at most one (the newest) in the middle of its prefill
+    leaving      complete prompts whose KV has not left for the replica that decodes them
+    reception    who comes from another replica to decode here; None: nobody does
 
     windows, prompts: see DecodeGroup. lengths: the longest decoding sequence matters.
     host_limit: host memory for KV that plans keep there, bytes; None: nobody says.
@@ -81,6 +84,8 @@ class Batch:
         self.loading: dict[int, Sequence] = {}
         self.loaded: list[tuple[int, Sequence]] = []
         self.running: dict[int, Sequence] = {}
+        self.leaving: dict[int, Sequence] = {}
+        self.reception: Reception | None = None
         memory = cache.memory
         growth = None if memory is None else Growth(memory.curve, memory.block_units)
         self.decoding = DecodeGroup(cache.block_tokens, windows, prompts=prompts, lengths=lengths, growth=growth)
@@ -91,6 +96,8 @@ class Batch:
         """Told of each sequence that has left `waiting`."""
         self._queue: QueueIndex | None = None
         """Who waits for which blocks, once an eviction policy asks."""
+        self._late: list[float] = []
+        """Seconds that those who came from another replica had waited for their second token, till they are told."""
         self._name = name
         if cache.queue is not None:
             cache.queue.watch(self._queued, self._keep)
@@ -107,7 +114,22 @@ class Batch:
     @property
     def queue_length(self) -> int:
         """Requests that arrived and are not running."""
-        return len(self.waiting) + len(self.loading) + len(self.loaded)
+        coming = 0 if self.reception is None else len(self.reception)
+        return len(self.waiting) + len(self.loading) + len(self.loaded) + coming
+
+    @property
+    def wanting(self) -> bool:
+        """Somebody waits for the next decision."""
+        if self.waiting or self.loaded:
+            return True
+        return self.reception is not None and self.reception.wants
+
+    @property
+    def awaits_others(self) -> bool:
+        """KV is on its way from another replica, or to one that leaves memory here which somebody waits for."""
+        if self.leaving and (self.waiting or self.prefilling is not None):
+            return True
+        return self.reception is not None and bool(self.reception.coming)
 
     @property
     def queue_matters(self) -> bool:
@@ -124,8 +146,12 @@ class Batch:
         return self.limits.max_num_batched_tokens - self.decoding.rows
 
     def taken_waits(self) -> list[float]:
-        """Seconds that rows had waited for their second token when they began to decode, told once (static batches)."""
-        return []
+        """Seconds that rows had waited for their second token when they began to decode, told once: those of static
+        batches, and those that came from another replica."""
+        late = self._late
+        if late:
+            self._late = []
+        return late
 
     def enqueue(self, seq: Sequence) -> None:
         """A new request comes to the queue."""
@@ -160,6 +186,10 @@ class Batch:
             self._preempt(self._victim(), now)
         chunks = [] if self.prefilling is None else self._continue_prefill(self.prefilling, now)
         settled = preempted == len(self.preemptions)
+        if not chunks and self.prefilling is not None:
+            return chunks, settled  # it stays as it is until KV that leaves has left
+        if self.reception is not None and self.reception.wants and (settled or not (chunks or decoding.count)):
+            self._receive(self.reception, chunks, now)
         if self.waiting or self.loaded:
             if settled or not (chunks or decoding.count):  # vLLM's next step admits when a preemption left none
                 self._admit(chunks, now)
@@ -173,9 +203,16 @@ class Batch:
         self.decoding.join(seq)
 
     def finish(self, seq: Sequence) -> None:
-        """The sequence has its last token."""
+        """The sequence has its last token, or its first one if another replica decodes it."""
         del self.running[seq.index]
-        self._release(seq)
+        if seq.leaves:
+            self.leaving[seq.index] = seq
+        else:
+            self._release(seq)
+
+    def let_go(self, index: int) -> None:
+        """The KV of a complete prompt has left."""
+        self._release(self.leaving.pop(index))
 
     def _release(self, seq: Sequence) -> None:
         self.cache.release(seq)
@@ -195,7 +232,8 @@ class Batch:
 
     def _holders(self) -> list[Sequence]:
         """Sequences that hold memory."""
-        return [*self.running.values(), *(seq for _, seq in self.loaded)]
+        here = [*self.running.values(), *(seq for _, seq in self.loaded), *self.leaving.values()]
+        return here if self.reception is None else [*here, *self.reception.holders]
 
     # ---- running sequences
 
@@ -203,11 +241,14 @@ class Batch:
         """The next chunk of the sequence in the middle of its prefill, which is always the newest.
 
         With vLLM's order of preemption by arrival it gives way itself if there is no room; by priority others may.
+        While KV of others leaves this replica it waits for that.
         """
         while self.prefilling is seq:
             tokens = min(seq.known - seq.computed, self._budget())
             if self.cache.extend(seq, tokens):
                 return [(seq, tokens)]
+            if self.leaving:
+                return []
             victim = self._victim()
             if victim in self.decoding:
                 self._give_back(victim)
@@ -255,6 +296,36 @@ class Batch:
 
     def _keep(self, queue: QueueIndex) -> None:
         self._queue = queue
+
+    # ---- sequences whose prompt another replica computed
+
+    def _receive(self, reception: Reception, chunks: list[Chunk], now: float) -> None:
+        """Take those whose KV is here into the batch, then give memory to those that ask for it.
+
+        Preempted sequences, which wait in the queue, come before the latter.
+        """
+        landed, decoding, limits = reception.landed, self.decoding, self.limits
+        rows = limits.max_num_batched_tokens - sum([tokens for _, tokens in chunks])
+        while landed and len(self.running) < limits.max_num_seqs and decoding.count < rows:
+            if self.cache.reserve(self.cache.next_blocks(landed[0])):
+                self._join(reception, landed.popleft(), now)
+            elif chunks or decoding.count or reception.coming or self.cache.mover.copying:
+                return
+            else:  # nothing else will give memory back: the last of them is computed again
+                seq = landed.pop()
+                self._join(reception, seq, now)
+                self._preempt(seq, now)
+                seq.token_s = seq.first_token_s
+                reception.taken_back()
+                self._late.pop()
+        if len(self.running) < limits.max_num_seqs and not (self.waiting or self.loaded or landed):
+            reception.place()
+
+    def _join(self, reception: Reception, seq: Sequence, now: float) -> None:
+        self.running[seq.index] = seq
+        self.decode(seq)
+        reception.join(seq, now)
+        self._late.append(now - seq.first_token_s)
 
     # ---- waiting sequences
 
@@ -368,6 +439,8 @@ class Batch:
         """
         if self.cache.mover.copying or not (self.waiting or self.loaded):
             return False
+        if self.leaving or (self.reception is not None and self.reception.coming):
+            return False  # memory comes back, or a sequence that runs
         if any(seq.fetching for seq in self.waiting):
             return False
         ensure(len(self.loaded) > 1, f"{self._name} is stuck: nothing runs and nothing can be admitted")

@@ -30,9 +30,13 @@ class Waiting(deque[Sequence]):
 
     def arrive(self, seq: Sequence) -> None:
         """A new request."""
+        self.number(seq)
+        self.append(seq)
+
+    def number(self, seq: Sequence) -> None:
+        """Give a request the place in the order of arrival that comes next."""
         seq.queued = self._enqueued
         self._enqueued += 1
-        self.append(seq)
 
     def put_back(self, seq: Sequence) -> None:
         """A request that gave way."""
@@ -53,9 +57,13 @@ class ByPriority(Waiting):
 
     def arrive(self, seq: Sequence) -> None:
         """A new request."""
+        self.number(seq)
+        insort(self, seq, key=_place)
+
+    def number(self, seq: Sequence) -> None:
+        """Give a request its place in the order."""
         seq.queued = seq.priority * _PLACES + self._enqueued
         self._enqueued += 1
-        insort(self, seq, key=_place)
 
     def put_back(self, seq: Sequence) -> None:
         """A request that gave way has the place again that it had."""

@@ -61,7 +61,7 @@ class Replica:
         self.cache = batch.cache
         self.accounts = Accounts(index, cost, recorder)
         self.prompt_tokens = 0
-        """Prompt tokens of the requests here that have no token yet."""
+        """Prompt tokens of the requests here that have no token yet; of a decode instance, no memory yet."""
         self._clock = clock
         self._cost = cost
         self._recorder = recorder
@@ -76,9 +76,13 @@ class Replica:
         self._last_end = 0.0
         self._flowing_until = -1.0
         """When the last step with prefill chunks ended, s."""
+        self.begun: Callable[[Stride], None] | None = None
+        """Called when a step with prefill chunks begins (sim.disaggregation)."""
+        self.passed: Callable[[Sequence], None] | None = None
+        """Called when a chunk has run that does not end its prompt."""
         self._starting = False
         self._awaiting = False
-        """Nothing runs, and requests wait for KV on its way."""
+        """Nothing runs, and requests wait for KV on its way, or for memory that KV on its way leaves."""
         self._between: list[Callable[[], None]] = []
         self._held_up = False
         """The step in progress is over but for layers that wait for their part of a prefix."""
@@ -115,6 +119,35 @@ class Replica:
         elif self.batch.goes_first(seq):  # who queues behind a blocked head changes nothing now
             self._wake()
 
+    def receive(self, seq: Sequence) -> None:
+        """A request comes to decode here, whose prompt another replica computes."""
+        reception = self.batch.reception
+        assert reception is not None
+        if self.batch.queue_matters:
+            self.book(self._clock.now)
+        seq.replica = self.index
+        self.batch.waiting.number(seq)
+        self.prompt_tokens += seq.input_tokens
+        reception.asking.append(seq)
+        if reception.asking[0] is seq:
+            self._wake()
+
+    def land(self, seq: Sequence) -> None:
+        """All of its KV is here."""
+        reception = self.batch.reception
+        assert reception is not None
+        self.book(self._clock.now)
+        reception.land(seq)
+        self._wake()
+
+    def let_go(self, index: int) -> None:
+        """The KV of a complete prompt has left for the replica that decodes it."""
+        self.book(self._clock.now)
+        self.batch.let_go(index)
+        if self._stride is None and not (self._stalled or self._starting):
+            self._starting = True
+            self._clock.at(self._clock.now, self._start, STEP_LAST)
+
     def _loaded(self, seq: Sequence) -> None:
         """The last block that the sequence waited for is here."""
         if not self.cache.layerwise:
@@ -148,7 +181,7 @@ class Replica:
 
     def _wake(self) -> None:
         """Something changed: start if idle, or cut the stride at the end of the step in progress."""
-        waits = bool(self.batch.waiting or self.batch.loaded)
+        waits = self.batch.wanting
         if self._stalled:
             if not self._here.leaving:
                 decided_at, chunks, single = self._stalled.pop()
@@ -194,7 +227,7 @@ class Replica:
         steps = stride.begun(now)
         if steps == stride.steps:
             return
-        if self.batch.waiting or self.batch.loaded:
+        if self.batch.wanting:
             # Whoever waits is looked at again at the end of a step beside which copies ran.
             stride.cut(now)
             self._schedule_end(stride)
@@ -210,6 +243,7 @@ class Replica:
         chunks, settled = batch.schedule(now)
         if not chunks and not batch.decoding.count:  # idle until something arrives
             self._awaiting = bool(batch.loading or batch.loaded) or any(seq.fetching for seq in batch.waiting)
+            self._awaiting = self._awaiting or batch.awaits_others
             return
         single = self._single_step or not settled
         if self._here.leaving:
@@ -221,13 +255,15 @@ class Replica:
         """Start what was decided; later than decided if evicted blocks had to be copied away first."""
         batch = self.batch
         copying = self._interference is not None and self._interference.begin(now)
-        single = single or (copying and bool(batch.waiting or batch.loaded))
+        single = single or (copying and batch.wanting)
         flowing = self._flowing_until == now
         if self._verifying is None:
             stride = plan_stride(batch, chunks, self._cost, now, now - decided_at, single=single, flowing=flowing)
         else:
             stride = plan_verification(batch, self._verifying, chunks, now, now - decided_at, single=single)
         self._stride = stride
+        if chunks and self.begun is not None:
+            self.begun(stride)
         if copying and stride.steps > 1:
             self._schedule_look(stride, 1)
         else:
@@ -275,6 +311,8 @@ class Replica:
         if stride.booked < stride.steps and stride.decode_seqs:
             self._reserve_steps(stride, stride.steps)
         self.accounts.add(stride, now, self._last_end, batch)
+        if batch.reception is not None and stride.decode_seqs:
+            batch.reception.stepped(stride.first_end)
         for seq in batch.decoding.advance(stride.steps) if stride.decode_seqs else ():
             self._finish(seq, now)
         if stride.chunks:
@@ -326,10 +364,14 @@ class Replica:
             seq.filled = []
             if seq.computed < seq.known:
                 batch.prefilling = seq
+                if self.passed is not None:
+                    self.passed(seq)
                 continue
             if seq.generated:
                 self._recorder.gap(now - seq.token_s, 1)
                 seq.resumed += 1
+                if batch.reception is not None:
+                    batch.reception.resumed(seq, now)
             else:
                 seq.first_token_s = now
                 self.prompt_tokens -= seq.input_tokens
@@ -347,6 +389,6 @@ class Replica:
         seq.finish_s = now
         seq.status = "finished"
         self.batch.finish(seq)
-        if self.prefetcher is not None:
+        if self.prefetcher is not None and not seq.leaves:
             self.prefetcher.finished(seq)
         self._finished(seq)

@@ -63,6 +63,7 @@ class Sequence:
         "keys",
         "known",
         "last_level",
+        "leaves",
         "load_done_s",
         "load_level",
         "loss",
@@ -138,6 +139,8 @@ class Sequence:
         """The replica's decode-step count when it began to decode, less tokens computed by then."""
         self.hit_tokens = [0] * tiers
         """Prompt tokens that were reused instead of computed, by tier (nearest first)."""
+        self.leaves = False
+        """Another replica decodes it: its KV stays here until it has left (sim.disaggregation)."""
         self.priority = request.priority
         self.queued = 0
         self.place = 0

@@ -217,7 +217,8 @@ def stride_length(batch: Batch, group: DecodeGroup) -> int:
     cache = batch.cache
     hbm = cache.hbm
     # An eviction may start a copy that the step must wait for, or let the head of the queue in.
-    taken = hbm.used if cache.evicting_copies or batch.waiting else hbm.pinned
+    asked = batch.waiting or (batch.reception is not None and batch.reception.asking)
+    taken = hbm.used if cache.evicting_copies or asked else hbm.pinned
     steps = min(group.steps_to_finish(), MAX_STRIDE)
     steps = group.steps_within((hbm.capacity - taken - hbm.reserved) // cache.block_bytes, steps)
     if group.windows or group.growth is not None:

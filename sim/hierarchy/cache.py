@@ -272,6 +272,46 @@ class ReplicaCache:
         self.covered -= seq.covered
         seq.covered = 0
 
+    # ---- prompts that another replica computed
+
+    def take_in(self, seq: Seq, *, reuse: bool) -> bool:
+        """Memory for all KV of a prompt that is to come; False (and nothing changed) if there is no room.
+
+        With `reuse` what HBM has cached of the prompt is pinned and need not come: `Sequence.published` tokens. What is
+        itself on its way to HBM counts as not cached.
+        """
+        found: list[Found] = []
+        hit = 0
+        for f in self.lookup(seq).found if reuse else ():
+            if f.level or f.block.waiters is not None:
+                break
+            found.append(f)
+            hit += f.tokens
+        blocks = self.blocks_of(seq.input_tokens) - self.blocks_of(hit)
+        if not self._fits(seq, found, blocks * self.block_bytes):
+            return False
+        seq.held = self._pin(seq, found)
+        self._touch(seq, seq.held, hit)
+        ensure(self.reserve(blocks), f"{self.hbm.label}: no room for a prompt that was let in")
+        seq.computed, seq.published = seq.input_tokens, hit
+        seq.covered = hit * self.token_bytes
+        self.covered += seq.covered
+        return True
+
+    def landed(self, seq: Seq) -> None:
+        """The KV of the prompt is here: its full blocks can be hit, and are offered for offload."""
+        if not self.hash_tokens:
+            return
+        upto = min(seq.computed // self.block_tokens * self.block_tokens, self._full_tokens(seq))
+        if seq.published < upto:
+            self._publish(seq, upto)
+            blocks, seq.filled = seq.filled, []
+            self.filled(blocks)
+
+    def next_blocks(self, seq: Seq) -> int:
+        """Engine blocks that the next token of a sequence needs, which has memory for all before it."""
+        return self.blocks_of(seq.computed + 1) - self.blocks_of(seq.computed)
+
     # ---- memory that is planned (sim.engine.footprint), or not
 
     def take(self, seq: Seq, blocks: int) -> bool:

@@ -319,6 +319,7 @@ ELSEWHERE = {
     "policies.selection": "test_selection_runs.py",
     "policies.sequence_offload": "test_selection_runs.py",
     "policies.sequence_prefetch": "test_l2_prefetch.py, test_attention_share.py",
+    "disaggregation": "test_disaggregation.py",
     "importance": "tests/policies/test_selection_runs.py",
     "tiers.*.name": "what the tier is: every row",
     "tiers.*.prefetch": "refused",
