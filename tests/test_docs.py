@@ -16,6 +16,7 @@ from policies.systems_within import WITHIN
 from policies.tables import FAMILIES
 from sim.engine_spec import EngineSpec, LoadingSpec
 from sim.scenario import Scenario
+from sim.speculation_spec import SpeculationSpec
 from sim.tier_spec import DEFAULT_DEVICES, TIER_KINDS, LinkSpec, TierSpec
 from traces.catalog import locate
 from traces.clients import ClientsSpec
@@ -26,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TIERS = (ROOT / "docs" / "tiers.md").read_text()
 CLIENTS = (ROOT / "docs" / "clients.md").read_text()
 ENGINE = (ROOT / "docs" / "engine.md").read_text()
+SPECULATION = (ROOT / "docs" / "speculation.md").read_text()
 
 
 def rows(text: str, heading: str) -> list[list[str]]:
@@ -43,6 +45,7 @@ def rows(text: str, heading: str) -> list[list[str]]:
         (TIERS, "## `engine.loading`", LoadingSpec.model_fields),
         (TIERS, "| name | made of |", TIER_KINDS),
         (ENGINE, "## `engine`", EngineSpec.model_fields),
+        (SPECULATION, "| key of `engine.speculation` |", SpeculationSpec.model_fields),
         (ENGINE, "| key of `trace.priority` |", PrioritySpec.model_fields),
         (CLIENTS, "| key | default |", ClientsSpec.model_fields),
         (CLIENTS, "| key | meaning |", ClosedLoopSpec.model_fields),

@@ -213,6 +213,46 @@ def test_strides_are_exactly_single_steps(run, same_requests, case):
     assert set(strides.frames["requests"].status) == {"finished"}
 
 
+@pytest.mark.parametrize(
+    ("model", "hardware", "speculation"),
+    [
+        ("gpt-oss-120b", {"tp": 2}, {"method": "mtp"}),  # windows in some layers
+        ("mixtral-8x7b", {"tp": 4, "expert_parallel": True}, {"method": "draft", "model": "mistral-7b"}),
+        ("deepseek-v3", {"tp": 16, "gpus_per_node": 16}, {"method": "mtp"}),  # latents
+    ],
+)
+def test_strides_are_exact_with_windows_latents_and_experts(run, same_requests, prompt, model, hardware, speculation):
+    rows = [(0.05 * i, 100 + 900 * (i % 5), 60 + 40 * (i % 3), prompt(i, 100 + 900 * (i % 5))) for i in range(8)]
+    keywords = {
+        "model": model,
+        "hardware": {"profile": "h100-sxm", "interconnect": "450 GB/s", **hardware},
+        "blocks": 500,
+        "dram": "4 GiB",
+        "engine": {"max_num_seqs": 64, "speculation": {"tokens": 3, "acceptance": 0.7, **speculation}},
+    }
+    strides, singles = (run(rows, **keywords, single_step=single) for single in (False, True))
+    same_requests(strides, singles)
+    assert strides.frames["steps"]["count"].max() > 1
+
+
+def test_more_rows_over_a_latent_take_longer_and_over_heads_do_not(run):
+    """Decode attention over KV heads is bound by HBM for a few rows; over a latent by arithmetic from the first."""
+    from hw_profiles.loader import load_profile
+    from hw_profiles.models import load_model
+    from sim.cost.step import StepCost
+    from sim.cost.verify import VerifyLoad
+
+    def attention(model, queries):
+        stage = StepCost(load_model(model), load_profile("h100-sxm")).stages[0]
+        attended = np.array([64 * 8000.0])
+        rows = np.array([64 * queries])
+        return float(stage.verify(VerifyLoad(64, rows, attended, attended * queries, []))[0])
+
+    assert attention("llama-3.1-8b", 4) == attention("llama-3.1-8b", 1)
+    assert attention("llama-3.1-8b", 128) > 2 * attention("llama-3.1-8b", 1)
+    assert attention("deepseek-v3", 2) == pytest.approx(2 * attention("deepseek-v3", 1), rel=0.1)
+
+
 def test_preemption_happens_and_draws_stay(run, prompt):
     """Preempted or not, an answer takes as many verifications as its draws say, but for the tokens that end a
     recomputation."""
