@@ -1,6 +1,8 @@
 import importlib.util
 import json
-from collections.abc import Callable
+import shutil
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -8,6 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+SWITCHES = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
+)  # fmt: skip
+"""Of a browser that does nothing on its own."""
 
 
 def _module(name: str) -> ModuleType:
@@ -76,3 +84,44 @@ def run_dir(make_run_dir: Any, tmp_path: Path) -> Path:
     """A small run directory of its own, to break."""
     path: Path = make_run_dir(tmp_path / "run", n=60, replicas=2, span=60, steps=20)
     return path
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A headless Chromium without a network; tests that ask for it skip themselves where there is none."""
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(shutil.which("chromium") or shutil.which("chromium-browser"))
+    for switch in (*SWITCHES, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(switch)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(shutil.which("chromedriver"))))
+    driver.execute_cdp_cmd("Network.enable", {})
+    offline = {"offline": True, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    driver.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Callable[..., None]:
+    """Loads a page at a width, as a touch screen below 500 px, and waits until its last figure is drawn."""
+
+    def load(page: Path, width: int = 1280, theme: str = "light") -> None:
+        phone = width < 500
+        browser.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": 850, "deviceScaleFactor": 2 if phone else 1, "mobile": phone},
+        )
+        browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": phone})
+        features = [{"name": "prefers-color-scheme", "value": theme}]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        browser.get_log("browser")
+        browser.get(page.as_uri())
+        deadline = time.monotonic() + 60
+        while browser.execute_script("return document.documentElement.dataset.figures") != "ready":
+            assert time.monotonic() < deadline, browser.get_log("browser")
+            time.sleep(0.05)
+
+    return load

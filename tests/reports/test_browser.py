@@ -3,7 +3,6 @@
 import json
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from sim.reproduce.harness import reproduce
 from sim.reproduce.systems import tables_of
 from sim.scenario import Scenario
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium (pip install -e '.[test]')")
+pytest.importorskip("selenium.webdriver", reason="needs selenium (pip install -e '.[test]')")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")
@@ -26,27 +25,8 @@ pytestmark = [
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver (make test-tools)"),
 ]
 
-SWITCHES = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
-)  # fmt: skip
 NASTY = "<img src=x onerror='window.pwned=1'></script><script>window.pwned=2</script>"
 TIER = "<b>tier</b>&amp;"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for switch in (*SWITCHES, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(switch)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
-    driver.execute_cdp_cmd("Network.enable", {})
-    offline = {"offline": True, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
-    driver.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture(scope="module")
@@ -107,28 +87,12 @@ def reproduce_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_reproduce_report(verdicts, tmp_path_factory.mktemp("reproduce"), "0")
 
 
-def open_page(browser: Any, page: Path, width: int = 1280, theme: str = "light") -> None:
-    """Load the page at a width, as a touch screen below 500 px, and wait until the last figure is drawn."""
-    phone = width < 500
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": 850, "deviceScaleFactor": 2 if phone else 1, "mobile": phone},
-    )
-    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": phone})
-    features = [{"name": "prefers-color-scheme", "value": theme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    browser.get_log("browser")
-    browser.get(page.as_uri())
-    deadline = time.monotonic() + 60
-    while browser.execute_script("return document.documentElement.dataset.figures") != "ready":
-        assert time.monotonic() < deadline, browser.get_log("browser")
-        time.sleep(0.05)
-
-
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_every_figure_renders_and_nothing_overflows(browser: Any, page: Path, width: int, theme: str) -> None:
-    open_page(browser, page, width, theme)
+def test_every_figure_renders_and_nothing_overflows(
+    browser: Any, open_page: Any, page: Path, width: int, theme: str
+) -> None:
+    open_page(page, width, theme)
     assert browser.get_log("browser") == []
     empty = browser.execute_script(
         "return [...document.querySelectorAll('.chart')]"
@@ -148,8 +112,10 @@ def test_every_figure_renders_and_nothing_overflows(browser: Any, page: Path, wi
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_page_of_regrets_renders_and_fits(browser: Any, regret_page: Path, width: int, theme: str) -> None:
-    open_page(browser, regret_page, width, theme)
+def test_the_page_of_regrets_renders_and_fits(
+    browser: Any, open_page: Any, regret_page: Path, width: int, theme: str
+) -> None:
+    open_page(regret_page, width, theme)
     assert browser.get_log("browser") == []
     drawn = browser.execute_script("return document.querySelectorAll('.chart svg.main-svg .trace path').length")
     assert drawn >= 8
@@ -157,8 +123,10 @@ def test_the_page_of_regrets_renders_and_fits(browser: Any, regret_page: Path, w
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_page_of_published_figures_renders_and_fits(browser: Any, reproduce_page: Path, width: int) -> None:
-    open_page(browser, reproduce_page, width)
+def test_the_page_of_published_figures_renders_and_fits(
+    browser: Any, open_page: Any, reproduce_page: Path, width: int
+) -> None:
+    open_page(reproduce_page, width)
     assert browser.get_log("browser") == []
     charts = "[...document.querySelectorAll('.chart')]"
     undrawn = f"return {charts}.filter(p => !p.querySelector('svg.main-svg .trace path')).map(p => p.dataset.figure)"
@@ -168,8 +136,8 @@ def test_the_page_of_published_figures_renders_and_fits(browser: Any, reproduce_
     assert browser.execute_script("return document.documentElement.scrollWidth") == width
 
 
-def test_markup_in_names_is_text_and_no_script_of_theirs_runs(browser: Any, nasty_page: Path) -> None:
-    open_page(browser, nasty_page)
+def test_markup_in_names_is_text_and_no_script_of_theirs_runs(browser: Any, open_page: Any, nasty_page: Path) -> None:
+    open_page(nasty_page)
     assert browser.get_log("browser") == []
     assert browser.execute_script("return window.pwned === undefined")
     assert browser.execute_script("return document.querySelectorAll('main img').length") == 0
@@ -185,18 +153,20 @@ def test_markup_in_names_is_text_and_no_script_of_theirs_runs(browser: Any, nast
     assert browser.execute_script("return document.querySelectorAll('#slowest-ttft-table b, #reuse b').length") == 0
 
 
-def test_the_policy_of_the_page_stops_a_script_that_is_not_ours(browser: Any, page: Path, tmp_path: Path) -> None:
+def test_the_policy_of_the_page_stops_a_script_that_is_not_ours(
+    browser: Any, open_page: Any, page: Path, tmp_path: Path
+) -> None:
     changed = tmp_path / "changed.html"
     changed.write_text(page.read_text("utf-8").replace("</main>", "<script>window.pwned = 3</script></main>"), "utf-8")
-    open_page(browser, changed)
+    open_page(changed)
     assert browser.execute_script("return window.pwned === undefined")
     assert any("Content Security Policy" in entry["message"] for entry in browser.get_log("browser"))
 
 
-def test_sections_open_from_the_contents_and_tell_what_they_show(browser: Any, page: Path) -> None:
+def test_sections_open_from_the_contents_and_tell_what_they_show(browser: Any, open_page: Any, page: Path) -> None:
     from selenium.webdriver.common.by import By
 
-    open_page(browser, page)
+    open_page(page)
     for section in ("limits", "latency", "slowest", "load", "flow"):
         browser.find_element(By.CSS_SELECTOR, f"nav a[href='#{section}']").click()
         top = browser.execute_script(f"return document.getElementById('{section}').getBoundingClientRect().top")
@@ -209,8 +179,8 @@ def test_sections_open_from_the_contents_and_tell_what_they_show(browser: Any, p
     assert browser.get_log("browser") == []
 
 
-def test_figures_follow_the_theme(browser: Any, page: Path) -> None:
-    open_page(browser, page, theme="light")
+def test_figures_follow_the_theme(browser: Any, open_page: Any, page: Path) -> None:
+    open_page(page, theme="light")
     ask = "return getComputedStyle(document.querySelector('#hit-ratio .legendtext')).fill"
     light = browser.execute_script(ask)
     features = [{"name": "prefers-color-scheme", "value": "dark"}]
@@ -221,8 +191,8 @@ def test_figures_follow_the_theme(browser: Any, page: Path) -> None:
         time.sleep(0.05)
 
 
-def test_a_resize_fits_the_figures_again(browser: Any, page: Path) -> None:
-    open_page(browser, page, 1280)
+def test_a_resize_fits_the_figures_again(browser: Any, open_page: Any, page: Path) -> None:
+    open_page(page, 1280)
     size = {"width": 700, "height": 850, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     fits = "p => p.querySelector('svg').clientWidth === p.clientWidth"
@@ -234,11 +204,11 @@ def test_a_resize_fits_the_figures_again(browser: Any, page: Path) -> None:
     assert browser.execute_script("return document.documentElement.scrollWidth") == 700
 
 
-def test_the_keyboard_reaches_links_and_tables(browser: Any, page: Path) -> None:
+def test_the_keyboard_reaches_links_and_tables(browser: Any, open_page: Any, page: Path) -> None:
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
 
-    open_page(browser, page)
+    open_page(page)
     focused = "var e = document.activeElement; return e.className + ' ' + (e.getAttribute('href') || e.ariaLabel)"
     seen = []
     for _ in range(25):
@@ -250,8 +220,8 @@ def test_the_keyboard_reaches_links_and_tables(browser: Any, page: Path) -> None
     assert "scroll Metrics" in seen
 
 
-def test_prints_everything_that_is_folded_on_the_width_of_a_sheet(browser: Any, page: Path) -> None:
-    open_page(browser, page, 688)  # A4 less 14 mm on both sides, at 96 px per inch
+def test_prints_everything_that_is_folded_on_the_width_of_a_sheet(browser: Any, open_page: Any, page: Path) -> None:
+    open_page(page, 688)  # A4 less 14 mm on both sides, at 96 px per inch
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     deadline = time.monotonic() + 20
     while browser.execute_script("return document.querySelectorAll('details:not([open])').length"):
@@ -268,10 +238,12 @@ def test_prints_everything_that_is_folded_on_the_width_of_a_sheet(browser: Any, 
         time.sleep(0.05)
 
 
-def test_with_a_mouse_figures_offer_a_picture_and_a_reset_and_no_upload(browser: Any, page: Path) -> None:
+def test_with_a_mouse_figures_offer_a_picture_and_a_reset_and_no_upload(
+    browser: Any, open_page: Any, page: Path
+) -> None:
     mouse = "var ask = matchMedia; matchMedia = q => /hover/.test(q) ? {matches: true} : ask.call(window, q);"
     script = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": mouse})
-    open_page(browser, page)
+    open_page(page)
     browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
     buttons = browser.execute_script(
         "return [...document.querySelectorAll('.modebar-btn')].map(b => b.dataset.title || b.ariaLabel)"
