@@ -11,8 +11,8 @@
 
 A policy of your own subclasses `kvsim.EvictionPolicy`, `AdmissionPolicy`, `OffloadPolicy`, `PrefetchPolicy`,
 `Router`, `AdmissionControl`, `Scheduler` or `Scaling` (`kvsim new policy` writes one to start from);
-`kvsim.check_policy` tests whether it keeps the contract of its family, and raises `kvsim.ContractError`. One of what happens within a sequence
-subclasses `kvsim.SequencePolicy` and returns `LayerPlan`s (docs/systems.md).
+`kvsim.check_policy` tests whether it keeps the contract of its family, and raises `kvsim.ContractError`. One of what
+happens within a sequence subclasses `kvsim.SequencePolicy` and returns `LayerPlan`s (docs/systems.md).
 
 The names below are the public ones; they load on first use, so `import kvsim` itself costs nothing.
 """
