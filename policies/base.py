@@ -334,6 +334,10 @@ class CacheView(Protocol):
         """Bytes of one full prefix block on one GPU."""
 
     @property
+    def block_tokens(self) -> int:
+        """Tokens of one full prefix block."""
+
+    @property
     def waiting(self) -> Sequence[RequestView]:
         """Requests in the queue of the replica, in the order in which the scheduler looks at them."""
 
@@ -357,6 +361,8 @@ class Fetch(NamedTuple):
     into: str
     after_s: float = 0.0
     """Seconds from now until it starts."""
+    patience_s: float | None = None
+    """With `stop` "timeout": how long its request waits for it; None: `timeout_s` of the policy."""
 
 
 class PrefetchPolicy(ABC):
@@ -364,9 +370,9 @@ class PrefetchPolicy(ABC):
 
     stop says what the scheduler does with a request whose own fetch (planned at ARRIVED, of blocks of its prompt) is
     not complete when its turn comes: "best_effort" uses what has arrived and computes the rest, "wait_complete" lets
-    others go first until it is complete, "timeout" does so for `timeout_s` after the fetch began and then is best
-    effort (SGLang HiCache's prefetch policies of the same names). What the fetch did not bring, for want of room, is
-    loaded from where it is. With "join" what is on its way is waited for as a load is.
+    others go first until it is complete, "timeout" does so for `timeout_s` (or what the fetch says) after the fetch
+    began and then is best effort (SGLang HiCache's prefetch policies of the same names). What the fetch did not bring,
+    for want of room, is loaded from where it is. With "join" what is on its way is waited for as a load is.
 
     What the policy promises: `plan` returns fetches into tiers that `cache.tiers` names, of keys that are not private
     (not negative), no key twice into the same tier in one plan, `after_s` finite and not negative; its plans follow

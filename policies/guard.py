@@ -211,7 +211,7 @@ def _prefetch(watch: _Watch, policy: Any) -> dict[str, Callable[..., Any]]:
         for fetch in fetches:
             if not isinstance(fetch, Fetch):
                 raise watch.broke(f"plan() must return fetches, not {fetch!r}")
-            keys, into, after_s = fetch
+            keys, into, after_s, _ = fetch
             if not isinstance(keys, Sequence) or not all(type(key) is int for key in keys):
                 raise watch.broke(f"plan() fetches {keys!r}, which is not a sequence of keys")
             if not _is_time(after_s):

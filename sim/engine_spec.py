@@ -28,10 +28,12 @@ class LoadingSpec(Spec):
             synchronous: the step that begins its prefill starts when all of it has arrived, and the batch waits with it
             (LMCache's default under vLLM: start_load_kv ahead of the forward pass)
     choose  always: everything that a tier has is loaded. by_cost: as much of the prefix as is faster than computing it
+    least_tokens  a prefix of which tiers behind HBM have fewer tokens is not loaded (SGLang's load_back_threshold)
     """
 
     mode: Literal["blocking", "layerwise", "synchronous"] = "blocking"
     choose: Literal["always", "by_cost"] = "always"
+    least_tokens: Annotated[int, Field(ge=0, le=10_000_000, strict=True)] = 0
 
 
 class EngineSpec(Spec):
@@ -48,8 +50,8 @@ class EngineSpec(Spec):
     loading          how cached prefixes are loaded
     offload_answers  blocks of answers are stored in tiers behind HBM as those of prompts are; false: prompts alone
                      (LMCache's save_decode_cache), though an answer stays in HBM until it is evicted
-    kv_layout        what is contiguous in memory and so one copy: a block of all layers, of one layer, or of the keys
-                     or values of one layer
+    kv_layout        what is contiguous in memory and so one copy: a block of all layers, of one layer, of the keys or
+                     values of one layer, or those of one token there
     l2_prefetch      KV per layer that is prefetched into L2 ahead of decode attention (sim.cost.l2_prefetch); 0: none
     weights_dtype    number format of the layers' matrices (hw_profiles.formats); None: the checkpoint's
     kv_dtype         number format of the cache; None: the checkpoint's
@@ -86,7 +88,7 @@ class EngineSpec(Spec):
     host_time: Seconds = 0.0
     loading: LoadingSpec = LoadingSpec()
     offload_answers: Annotated[bool, Field(strict=True)] = True
-    kv_layout: Literal["block", "layer", "layer_kv"] = "block"
+    kv_layout: Literal["block", "layer", "layer_kv", "token_kv"] = "block"
     l2_prefetch: Bytes = 0
     weights_dtype: str | None = None
     kv_dtype: str | None = None

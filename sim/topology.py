@@ -87,6 +87,7 @@ class Topology:
             admitted=None if self.future is None else self.future.admitted,
             empty=[tier.name for tier in self.empty],
             footprint=inputs.footprint,
+            least_load=loading.least_tokens,
             queue=self._queues[replica],
         )
 

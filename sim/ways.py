@@ -172,8 +172,9 @@ class Ways:
         layout = inputs.layout
         unit = inputs.blocks[tier.name] * inputs.token_bytes
         if link in GPU_LINKS or tier.on_gpu:
-            pieces = {"block": 1, "layer": layout.layers, "layer_kv": layout.layers * layout.tensors}
-            unit = spec.engine.block_tokens * inputs.token_bytes // pieces[spec.engine.kv_layout]
+            each, block = layout.layers * layout.tensors, spec.engine.block_tokens
+            pieces = {"block": 1, "layer": layout.layers, "layer_kv": each, "token_kv": each * block}
+            unit = block * inputs.token_bytes // pieces[spec.engine.kv_layout]
         elif (measured := inputs.devices[tier.name].measured_copies) is not None:
             unit = min(unit, int(measured[1]))
         shared, slow = self._shared(link, tier, replica, src, dst), self._pageable(link, src, dst)

@@ -32,7 +32,7 @@ class Tiers:
 
     def __init__(self, names: Sequence[str], time: Timeline, source: random.Random) -> None:
         self.tiers = tuple(names)
-        self.block_bytes = TOKENS
+        self.block_bytes = self.block_tokens = TOKENS
         self._time = time
         self._random = source
         self._held: dict[str, set[int]] = {name: set() for name in names}
@@ -129,7 +129,9 @@ def _check_settings(watch: Watch, policy: PrefetchPolicy) -> None:
 
 def _check_fetches(watch: Watch, plan: list[Fetch], names: Sequence[str]) -> None:
     seen: set[tuple[int, str]] = set()
-    for keys, into, after_s in plan:
+    for keys, into, after_s, patience_s in plan:
+        if patience_s is not None and not _time(patience_s):
+            watch.fail("plan() says to wait for something that is not a time in seconds", repr(patience_s))
         if into not in names:
             watch.fail(f"plan() names a tier that does not exist, expected one of {', '.join(names)}", repr(into))
         if not _time(after_s):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from policies.base import STOP_RULES, CacheView, Fetch, PrefetchPolicy, RequestView, Trigger
-from policies.options import choice, seconds
+from policies.options import choice, seconds, whole
 from policies.prefetch.into import level_of
 
 
@@ -18,22 +18,55 @@ class OnArrival(PrefetchPolicy):
               "best_effort" (go on with what is there), "wait_complete", "timeout" (wait so long, then go on), or
               "join" (load it, and wait for what is on its way)
     timeout   for stop: timeout, how long after the fetch began: text with a unit or a number of seconds
+    timeout_per_ki_token   and so much longer for every 1,024 tokens that are to be fetched
+    threshold   fewer tokens than that are not fetched
 
-    Source: SGLang HiCache (docs/advanced_features/hicache_design.md, "Prefetch from L3"), which brings blocks from the
-    third tier into the second while a request is queued, with these three rules. What differs: HiCache fetches only if
-    at least 256 tokens are to be had, and its time-out is 1 s and 0.25 s for every 1,024 tokens (its controller's
-    defaults); here it is one figure, by default its first.
+    Source: SGLang HiCache, which brings pages from the third tier into the second while a request is queued, with these
+    three rules (docs/advanced_features/hicache_design.md, "Prefetch from L3": `prefetch_timeout_base +
+    prefetch_timeout_per_ki_token * tokens / 1024`, and the threshold of 256 tokens; the defaults of its cache
+    controller are 1 s and 0.25 s). A threshold of 0 and one figure for the time-out are the defaults here.
 
     Complexity: O(1) per request and the length of its prompt.
     """
 
     listens = (Trigger.ARRIVED,)
 
-    def __init__(self, *, into: str | None = None, stop: str = "best_effort", timeout: float | str = "1 s") -> None:
+    def __init__(
+        self,
+        *,
+        into: str | None = None,
+        stop: str = "best_effort",
+        timeout: float | str = "1 s",
+        timeout_per_ki_token: float | str = 0.0,
+        threshold: int = 0,
+    ) -> None:
         self._into = into
         self.stop = choice("stop", stop, STOP_RULES)
-        self.timeout_s = seconds("timeout", timeout, above=self.stop == "timeout")
+        self._per_token_s = seconds("timeout_per_ki_token", timeout_per_ki_token) / 1024
+        self.timeout_s = seconds("timeout", timeout, above=self.stop == "timeout" and not self._per_token_s)
+        self._threshold = whole("threshold", threshold, 0, 1_000_000_000)
 
     def plan(self, trigger: Trigger, request: RequestView, cache: CacheView) -> Iterable[Fetch]:
         level = level_of(self._into, cache)
-        return () if level is None or not request.keys else (Fetch(request.keys, cache.tiers[level]),)
+        if level is None or not request.keys:
+            return ()
+        into = cache.tiers[level]
+        if not (self._threshold or self._per_token_s):
+            return (Fetch(request.keys, into),)
+        tokens = _behind(request, level, cache)
+        if tokens < self._threshold:
+            return ()
+        return (Fetch(request.keys, into, patience_s=self.timeout_s + self._per_token_s * tokens),)
+
+
+def _behind(request: RequestView, level: int, cache: CacheView) -> int:
+    """Tokens of the prompt's prefix that lie behind the tier of a level, and in none before it."""
+    nearer, further = cache.tiers[: level + 1], cache.tiers[level + 1 :]
+    tokens = 0
+    for place, key in enumerate(request.keys):
+        if any(cache.holds(key, tier) for tier in nearer):
+            continue
+        if not any(cache.holds(key, tier) for tier in further):
+            break
+        tokens += min(cache.block_tokens, request.input_tokens - place * cache.block_tokens)
+    return tokens

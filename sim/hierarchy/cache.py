@@ -33,6 +33,7 @@ class ReplicaCache:
     admitted       told of each request that is admitted, before its blocks are touched
     empty          names of tiers of no size, which are none, for policies that name one
     queue          to be told of those who wait to be looked up, once an eviction policy asks
+    least_load     a prefix of which tiers behind HBM have fewer tokens is not loaded
     footprint      what a sequence holds where that is not one block per so many tokens; nothing can be shared then
     """
 
@@ -52,6 +53,7 @@ class ReplicaCache:
         admitted: Callable[[int], None] | None = None,
         empty: Sequence[str] = (),
         footprint: Footprint | None = None,
+        least_load: int = 0,
         queue: QueueIndex | None = None,
     ) -> None:
         ensure(footprint is None or not (hash_tokens or keeping), "planned memory cannot be shared or kept")
@@ -72,7 +74,12 @@ class ReplicaCache:
         self._here = here
         self._tiers = (self.hbm, *(low.tier for low in self.lower))
         self._lookup = Lookup(
-            self._tiers, hash_tokens=hash_tokens, block_tokens=block_tokens, token_bytes=token_bytes, choose=choose
+            self._tiers,
+            hash_tokens=hash_tokens,
+            block_tokens=block_tokens,
+            token_bytes=token_bytes,
+            choose=choose,
+            least=least_load,
         )
         self.policies_changed()
         self.cached_tokens = self._lookup.cached_tokens

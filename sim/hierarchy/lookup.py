@@ -30,6 +30,14 @@ class Prefix(NamedTuple):
 
 
 NOTHING_FOUND = Prefix([], 0, 0)
+
+
+def _in_hbm(found: list[Found]) -> Prefix:
+    """The prefix as far as HBM has it without a gap."""
+    here = next((place for place, each in enumerate(found) if each.level), len(found))
+    return Prefix(found[:here], sum(each.tokens for each in found[:here]), 0)
+
+
 _found: Callable[[tuple[int, Block, int]], Found] = partial(tuple.__new__, Found)  # sooner than Found(...)
 
 
@@ -37,8 +45,16 @@ class Lookup:
     """Looks prompts up in the tiers of a replica, HBM first; the arguments are those of `ReplicaCache`."""
 
     def __init__(
-        self, tiers: Sequence[Tier], *, hash_tokens: int, block_tokens: int, token_bytes: int, choose: Costs | None
+        self,
+        tiers: Sequence[Tier],
+        *,
+        hash_tokens: int,
+        block_tokens: int,
+        token_bytes: int,
+        choose: Costs | None,
+        least: int = 0,
     ) -> None:
+        self._least = least
         self._tiers = tiers
         self._hash_tokens = hash_tokens
         self._block_tokens = block_tokens
@@ -79,6 +95,8 @@ class Lookup:
                 behind += tokens
             if tokens < want:
                 break
+        if 0 < behind < self._least:
+            return _in_hbm(found)
         prefix = Prefix(found, start, behind)
         return self._worth(prefix, self._choose) if behind and self._choose is not None else prefix
 

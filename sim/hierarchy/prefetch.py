@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import inf
 
 from hw_profiles.errors import InputError
 from policies.base import STOP_RULES, Fetch, PrefetchPolicy, Trigger
@@ -23,7 +24,8 @@ class CacheView:
         self._clock = clock
         self._empty = frozenset(cache.empty)
         self.tiers: Sequence[str] = tuple(self._tiers)
-        self.block_bytes = (cache.hash_tokens or cache.block_tokens) * cache.token_bytes
+        self.block_tokens = cache.hash_tokens or cache.block_tokens
+        self.block_bytes = self.block_tokens * cache.token_bytes
 
     @property
     def now(self) -> float:
@@ -74,6 +76,7 @@ class Prefetcher:
         """The request is in the queue: what the policy fetches for it, the scheduler may have to wait for."""
         if not self._arrived:
             return
+        patience_s = 0.0
         for fetch in self._plan(Trigger.ARRIVED, seq):
             into = self._view.tiers.index(fetch.into)
             if self._joins or set(seq.keys).isdisjoint(fetch.keys):  # for others: no business of its own
@@ -82,9 +85,11 @@ class Prefetcher:
             seq.fetch_level = into if seq.fetch_level is None else max(into, seq.fetch_level)
             if self._waits:
                 seq.fetching += 1
+            own = self._policy.timeout_s if fetch.patience_s is None else fetch.patience_s
+            patience_s = max(patience_s, own)
             self._start(fetch, into, lambda: self._complete(seq))
         if seq.fetching and self._policy.stop == "timeout":
-            self._clock.at(self._clock.now + self._policy.timeout_s, lambda: self._give_up(seq))
+            self._clock.at(self._clock.now + patience_s, lambda: self._give_up(seq))
 
     def admitted(self, seq: Seq) -> None:
         """The request has left the queue; what that leads to comes after the step that is being decided."""
@@ -136,6 +141,8 @@ class Prefetcher:
                 raise self._broken(f"a fetch into {fetch.into!r}, expected one of {', '.join(self._view.tiers)}")
             if not fetch.after_s >= 0:
                 raise self._broken(f"a fetch after {fetch.after_s} s")
+            if fetch.patience_s is not None and not 0 <= fetch.patience_s < inf:
+                raise self._broken(f"a fetch that is waited for {fetch.patience_s} s")
         return [fetch for fetch in plan if fetch.into not in self._cache.empty]
 
     def _broken(self, what: str) -> InputError:

@@ -170,10 +170,12 @@ KNOBS = [
         sections={**TWO, "engine": {"kv_layout": "layer_kv"}},
     ),
     Knob("engine.kv_layout", ("block", "layer", "layer_kv"), up="load ttft", near="bytes.pcie_d2h", sections=TWO),
+    Knob("engine.kv_layout", ("layer_kv", "token_kv"), up="load ttft transfers.copies", sections=TWO),
     # loading
     Knob("engine.loading.mode", ("blocking", "layerwise"), up="layer_wait", down="load ttft", sections=TWO),
     Knob("engine.loading.mode", ("layerwise", "synchronous"), up="layer_wait ttft", sections=TWO),
     Knob("engine.loading.choose", ("always", "by_cost"), down="hits ttft bytes.pcie_h2d", sections=SLOW_LINK),
+    Knob("engine.loading.least_tokens", (0, 1024, 1_000_000), down="hits bytes.pcie_h2d", sections=TWO),
     # policies: each has a row of its own in test_knobs_eviction.py and test_knobs_movement.py
     Knob("policies.eviction", ("fifo", "lru", "belady"), up="hits", down="ttft", sections={"tiers": [HBM]}),
     Knob(
