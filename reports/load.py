@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from hw_profiles.errors import InputError
 from hw_profiles.yaml_io import parse_yaml, read_text
 from reports.explained import checked
-from sim.attribution import PARTS
+from sim.attribution import BETWEEN, PARTS
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -47,7 +47,7 @@ REQUESTS = (
     *(f"prefill_{part}_s" for part in PARTS if part != "beside"),
     *(f"decode_{part}_s" for part in PARTS),
 )
-OPTIONAL = ("gateway_wait_s",)
+OPTIONAL = ("gateway_wait_s", *(f"decode_{part}_s" for part in BETWEEN))
 """Columns of requests that only some runs have."""
 STEPS = (
     "replica",

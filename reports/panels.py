@@ -6,6 +6,7 @@ To add one: a function (RunData, TimeAxis) -> Section | None in a file of its ow
 
 from collections.abc import Callable, Sequence
 
+from reports.disaggregation import disaggregation_panel
 from reports.document import Section
 from reports.figures.base import TimeAxis
 from reports.figures.prefetch import prefetch_figures
@@ -28,6 +29,7 @@ PANELS: tuple[tuple[str, Panel], ...] = (
     ("load", fleet_panel),
     ("flow", within_panel),
     ("flow", prefetch_panel),
+    ("flow", disaggregation_panel),
     ("flow", speculation_panel),
 )
 """(key of the section before it, panel); those after the same section are in the order of this table."""

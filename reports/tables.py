@@ -24,7 +24,7 @@ from reports.text import (
 )
 from sim.attribution_summary import SPANS
 
-REASONS = (("load", "Loads"), ("prefetch", "Prefetches"), ("store", "Stores"))
+REASONS = (("load", "Loads"), ("prefetch", "Prefetches"), ("store", "Stores"), ("handoff", "To decode"))
 SHARED = {"private": "one per replica", "node": "one per node", "cluster": "one for all"}
 
 
@@ -224,6 +224,8 @@ def link_tables(run: RunData) -> list[TextTable]:
         rows.append((link_label(name) + of, *cells))
     columns = ("Link", "Instances", "Moved", *(label for _, label in reasons), "Mean rate", "Utilisation", "Queue, P99")
     why = "Bytes moved for requests whose turn has come, ahead of requests, and away from the GPU."
+    if any(key == "handoff" for key, _ in reasons):
+        why = f"{why[:-1]}; to decode: from prefill to decode instances."
     terms = [
         *_terms(run.summary, "links", ("count", "bytes")),
         (", ".join(label for _, label in reasons), why),

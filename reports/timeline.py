@@ -17,6 +17,7 @@ import numpy as np
 from hw_profiles.files import open_atomic
 from reports.load import Floats
 from reports.text import link_label, tier_label
+from sim.attribution import BETWEEN, PARTS
 from sim.run import Result
 
 REQUESTS = 1000
@@ -193,7 +194,7 @@ def _requests(requests: Columns, lost: Columns, shown: np.ndarray, tiers: list[s
             (f"load from {tier_label(loaded)}", "admit", "load_done", {}),
             ("ready", "load_done", "first_chunk", {}),
             ("prefill", "first_chunk", "first_token", _parts(requests, "prefill", row)),
-            ("decode", "first_token", "finish", _parts(requests, "decode", row)),
+            *_decode(requests, at, row),
         ):
             if at[end] > at[start]:
                 yield _span(SERVED, track, name, at[start], at[end], more)
@@ -203,7 +204,21 @@ def _requests(requests: Columns, lost: Columns, shown: np.ndarray, tiers: list[s
             yield _span(SERVED, track, "recompute", restart, end, {"recompute_s": lost["recompute_s"][loss]})
 
 
+def _decode(requests: Columns, at: dict[str, float], row: int) -> list[tuple[str, str, str, dict[str, float]]]:
+    """The spans after the first token; what is between two replicas apart."""
+    parts = _parts(requests, "decode", row)
+    if "decode_replica" not in requests:
+        return [("decode", "first_token", "finish", parts)]
+    at["decode_start"] = requests["decode_start_s"][row]
+    between = {name: parts.pop(name) for name in [f"decode_{part}_s" for part in BETWEEN] if name in parts}
+    moved: dict[str, float] = {name: _plain(requests[name][row]) for name in ("decode_replica", "transfer_bytes")}
+    return [
+        ("to the decode instance", "first_token", "decode_start", moved | between),
+        ("decode", "decode_start", "finish", parts),
+    ]
+
+
 def _parts(requests: Columns, phase: str, row: int) -> dict[str, float]:
     """Parts of a phase that are not zero, s."""
-    names = (name for name in requests if name.startswith(f"{phase}_") and name != "prefill_s")
-    return {name: requests[name][row] for name in names if requests[name][row]}
+    names = [f"{phase}_{part}_s" for part in (*PARTS, *BETWEEN)]
+    return {name: requests[name][row] for name in names if name in requests and requests[name][row]}

@@ -8,9 +8,9 @@ prefill pool.
 A pair of instances has a copy engine, which sends in order of submission; what leaves an instance, and what comes to
 one, shares its link (max-min fair: sim.hierarchy.network).
 
-SOURCES: DistServe (arXiv 2401.09670, section 4: KV is pulled when the decode instance has memory for it, and the
-prefill instance is the buffer meanwhile), Splitwise (arXiv 2311.18677, section 4.4: whole after the prompt or by layer
-beside its computation), Mooncake (arXiv 2407.00079, section 5: layer-wise transfer), SGLang's send_kv_chunk
+SOURCES: DistServe (arXiv 2401.09670: the decode instance fetches KV when it has memory for it, and the memory of the
+prefill instance is the buffer meanwhile), Splitwise (arXiv 2311.18677: whole after the prompt, or by layer beside its
+computation), Mooncake (arXiv 2407.00079: layer-wise prefill and transfer), SGLang's send_kv_chunk
 (sgl-project/sglang, python/sglang/srt/disaggregation/prefill.py: after each chunk), vLLM's NixlConnector (blocks that
 the decode instance has cached are not pulled).
 """

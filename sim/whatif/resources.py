@@ -9,6 +9,7 @@ from typing import Any
 from hw_profiles.scaling import COMPUTE, EXCHANGE, FIXED, HBM, PCIE
 from hw_profiles.schema import CAPS
 from hw_profiles.units import format_bytes, format_rate, format_seconds
+from sim.disaggregation_spec import KV_IN, KV_LINK, KV_OUT
 from sim.link_inputs import copy_method
 from sim.scenario import Scenario
 
@@ -82,8 +83,12 @@ def _of_links(scenario: Scenario, summary: Mapping[str, Any], values: Mapping[st
         if {f"{tier}_read", f"{tier}_write"} & moved:
             what = "Bandwidth of what is behind the tier, reads and writes."
             yield _scaled(f"device.{tier}", f"{_named(tier)} device", what, values[f"devices.{tier}.read.bandwidth"])
+    if KV_LINK in moved:
+        what = "Bandwidth of the links between prefill and decode instances."
+        yield _scaled(f"device.{KV_LINK}", "prefill to decode", what, values[f"devices.{KV_LINK}.write.bandwidth"])
+    others = {KV_OUT, KV_IN, *(f"{tier}_joint" for tier in devices)}
     for name, link in summary["links"].items():
-        if "capacity_bytes_per_s" in link and name in moved and name not in {f"{tier}_joint" for tier in devices}:
+        if "capacity_bytes_per_s" in link and name in moved and name not in others:
             lanes = summary["hardware"]["gpus"] // summary["hardware"]["replicas"] if name in CAPS else 1
             rate = link["capacity_bytes_per_s"] / max(1, link["count"] * lanes)
             what = "A bandwidth that several links share; each of them as it is."
