@@ -11,6 +11,7 @@ from policies.base import RequestView
 from policies.build import build_policy
 from sim.clock import Clock
 from sim.cost.step import StepCost
+from sim.cost.times import at
 from sim.engine.replica import Replica
 from sim.engine.sequence import Sequence as Seq
 from sim.routing import View
@@ -68,7 +69,8 @@ class Expectation(View):
     def step_s(self, seqs: int) -> float:
         here = len(self._replica.batch.running)
         context = max(seqs, seqs * self.active_tokens // max(1, here))
-        return float(self._cost.decode_steps(seqs, context, self._cost.alike(seqs, context, 0), 1).seconds)
+        seconds = self._cost.decode_steps(seqs, context, self._cost.alike(seqs, context, 0), 1).seconds
+        return at(seconds, 0) / self._cost.tokens_per_step
 
     def _uncached(self, request: RequestView) -> int:
         """Tokens of a prompt that must be computed: the last one at least."""

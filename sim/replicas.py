@@ -138,6 +138,7 @@ def _speculative(spec: ScenarioSpec, inputs: Inputs, speculation: Speculation) -
         inputs.profile,
         engine.host_time + speculation.lookup_s,
         tokens=speculation.spec.tokens,
+        tokens_per_step=speculation.tokens_per_step,
         draft=speculation.model,
         draft_tp=speculation.tp,
         projection=speculation.projection,

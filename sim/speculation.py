@@ -47,6 +47,15 @@ class Speculation:
         return self.spec.tokens + self.ahead
 
     @property
+    def tokens_per_step(self) -> float:
+        """Tokens that a verification yields, expected: (1 - a^(k + 1)) / (1 - a) if all chances are a."""
+        spec, found, right = self.spec, 1.0, 1.0 if self.spec.match is None else self.spec.match
+        for chance in spec.chances:
+            right *= chance
+            found += right
+        return found
+
+    @property
     def lookup_s(self) -> float:
         """Host time of every step."""
         if self.spec.method != "ngram":

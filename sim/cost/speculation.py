@@ -29,7 +29,7 @@ from hw_profiles.models import ModelSpec
 from hw_profiles.profile import Profile
 from sim.cost.layer import Chunk, Floats, Product
 from sim.cost.parallel import Parallel
-from sim.cost.stage import StageCost
+from sim.cost.stage import Attended, StageCost
 from sim.cost.step import EAGER_LAUNCH_S, StepCost
 from sim.cost.times import Seconds, StepTimes, at
 from sim.cost.verify import VerifyLoad
@@ -105,6 +105,7 @@ class SpeculativeStep(StepCost):
         host_time_s: float = 0.0,
         *,
         tokens: int,
+        tokens_per_step: float,
         draft: ModelSpec | None = None,
         draft_tp: int = 1,
         projection: Gemm | None = None,
@@ -128,6 +129,7 @@ class SpeculativeStep(StepCost):
             graph_padding=graph_padding,
         )
         self.tokens = tokens
+        self.tokens_per_step = tokens_per_step
         self.drafter: Drafter | None = None
         self.all_windows = self.windows
         self._draft_places: list[int] = []
@@ -151,6 +153,27 @@ class SpeculativeStep(StepCost):
             self.kernels.values.update(cost.kernels.values)
             for note in cost.kernels.estimates:
                 self.kernels.note(note)
+
+    def decode_steps(
+        self, seqs: int, context: int, windowed: Sequence[Attended], steps: int, longest: int = 0
+    ) -> StepTimes:
+        """Verifying steps of sequences that are all alike, with full drafts; for expectations, not for runs."""
+        rows = 1 + self.tokens
+        gained = self.tokens_per_step * np.arange(steps, dtype=np.float64)
+        attended: Floats = context + seqs * (self.tokens + gained)
+        pairs: Floats = rows * attended
+        inside = [now + growing * (attended - context) / seqs for now, growing in windowed]
+        inside += [np.minimum(attended, seqs * window) for window in self.all_windows[len(inside) :]]
+        each = np.full(steps, attended[0] / seqs) if longest else None
+        load = VerifyLoad(
+            seqs,
+            np.full(steps, seqs * rows),
+            attended,
+            pairs,
+            [(seen, rows * seen) for seen in inside],
+            each,
+        )
+        return self.verify_steps(load)
 
     def verify_steps(self, load: VerifyLoad) -> StepTimes:
         """Steps without prompts, drafting for the next ones included: `seconds` is float64[steps].

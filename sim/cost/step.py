@@ -118,6 +118,8 @@ class StepCost:
     """Limits of the sums of prompts that plans within a sequence need (`sim.cost.planned`)."""
     moves = False
     """Steps themselves move KV over the host links."""
+    tokens_per_step = 1.0
+    """Tokens that a decode step makes of each sequence, expected."""
 
     def alike(self, seqs: float, context: float, prompt: float) -> list[Attended]:
         """What `seqs` sequences attend in layers of each window, and their sums of prompts, if all are alike."""

@@ -253,6 +253,25 @@ def test_more_rows_over_a_latent_take_longer_and_over_heads_do_not(run):
     assert attention("deepseek-v3", 2) == pytest.approx(2 * attention("deepseek-v3", 1), rel=0.1)
 
 
+def test_expected_steps_are_those_of_a_run(scenario, run, prompt):
+    """What admission control expects of a step of equal sequences, and of its tokens."""
+    from sim.inputs import load_inputs
+    from sim.replicas import step_cost
+
+    rows = [(0, 1000, 400, prompt(i, 1000)) for i in range(8)]
+    mtp = {"speculation": {"method": "mtp", "tokens": 3, "acceptance": 1.0}}
+    built = scenario(rows, engine=mtp)
+    inputs = load_inputs(built)
+    cost = step_cost(built.spec, inputs)
+    steps = run(rows, engine=mtp).frames["steps"]
+    first = steps[steps.prefill_seqs == 0].iloc[0]
+    expected = cost.decode_steps(8, 8 * 1001, (), int(first["count"])).seconds
+    assert first.end_s - first.start_s == pytest.approx(expected.sum(), rel=1e-6)
+    assert cost.tokens_per_step == 4
+    speculation = load_inputs(scenario(rows, engine=engine(tokens=4, match=0.5))).speculation
+    assert speculation.tokens_per_step == pytest.approx(1 + 0.5 * (0.7 + 0.49 + 0.343 + 0.2401))
+
+
 def test_preemption_happens_and_draws_stay(run, prompt):
     """Preempted or not, an answer takes as many verifications as its draws say, but for the tokens that end a
     recomputation."""
