@@ -15,9 +15,9 @@ from policies.build import policy_options
 from policies.system import Setup, System
 from policies.systems_across import ACROSS
 from policies.systems_within import WITHIN
-from policies.tables import ARCHITECTURE, SEQUENCE_FAMILIES
+from policies.tables import ARCHITECTURE, REUSE, SEQUENCE_FAMILIES
 
-SEVERAL = ("kv_format",)
+SEVERAL = ("kv_format", "reuse")
 """Families of which several policies apply one after the other."""
 
 SYSTEMS: dict[str, System] = {**WITHIN, **ACROSS}
@@ -123,7 +123,7 @@ def _listed(given: Any) -> list[dict[str, Any]]:
 
 
 def _options(family: str, name: str) -> dict[str, Any]:
-    table = {**SEQUENCE_FAMILIES, "architecture": ARCHITECTURE}[family]
+    table = {**SEQUENCE_FAMILIES, "architecture": ARCHITECTURE, "reuse": REUSE}[family]
     return policy_options(table[name])
 
 

@@ -35,4 +35,14 @@ ACROSS: dict[str, System] = {
         "Gao et al., USENIX ATC 2024 (arXiv 2403.19708)",
         setup=cached_attention,
     ),
+    "instcache": System(
+        "answers to the likeliest instructions, made in advance, in host memory",
+        "Zou et al. (arXiv 2411.13820)",
+        {"reuse": ["instcache"]},
+    ),
+    "metadata_index": System(
+        "an index of prefixes that every request asks before it is routed",
+        "Zhu et al., IEEE CLOUD 2025 (arXiv 2505.21919)",
+        {"reuse": ["metadata_index"]},
+    ),
 }

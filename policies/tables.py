@@ -80,6 +80,10 @@ from policies.retention.snapstream import SnapStream
 from policies.retention.streaming_llm import StreamingLLM
 from policies.retention.xkv import XKV
 from policies.retention.zigzagkv import ZigZagKV
+from policies.reuse.base import Reuse
+from policies.reuse.instcache import InstCache
+from policies.reuse.metadata_index import MetadataIndex
+from policies.reuse.response_cache import ExactResponseCache
 from policies.routing.approximate_prefix import ApproximatePrefix
 from policies.routing.base import Router
 from policies.routing.cache_aware import CacheAware
@@ -183,6 +187,12 @@ SCHEDULING: dict[str, type[Scheduler]] = {
 }
 """Whom an engine admits next: of a whole replica, named under `policies.scheduling`."""
 
+REUSE: dict[str, type[Reuse]] = {
+    "response_cache": ExactResponseCache,
+    "instcache": InstCache,
+    "metadata_index": MetadataIndex,
+}
+
 KV_FORMAT: dict[str, type] = {
     "none": NoFormat,
     "fp8": FP8,
@@ -276,8 +286,5 @@ WITHIN: dict[str, dict[str, type]] = {
 }
 """Policies of the model and of what happens within a sequence, by their key in a scenario's `policies`."""
 
-NAMED: dict[str, dict[str, type]] = {**EVERY_FAMILY, **WITHIN}
+NAMED: dict[str, dict[str, type]] = {**EVERY_FAMILY, "reuse": dict(REUSE), **WITHIN}
 """Every policy that has a name."""
-
-LATER_FAMILIES: tuple[str, ...] = ("reuse",)
-"""Families of the scenario schema that have no policies in this version; naming one is refused with that reason."""

@@ -43,6 +43,8 @@ GROUP_TITLES = {
     "rounds": ("Rounds of a closed loop", "`rounds`, of clients and of conversations in a closed loop."),
     "fleet": ("Replicas that come and go", "`fleet`, of runs with a scaling policy."),
     "from_snapshot": ("After a snapshot", "`from_snapshot`, of runs that begin with a snapshot."),
+    "response_cache": ("Caches of answers", "`response_cache`, of runs with one under `policies.reuse`."),
+    "metadata_index": ("The index of prefixes", "`metadata_index`, of runs with one under `policies.reuse`."),
     "bound": ("Against the least possible", "`bound`, of `kvsim run --bound`."),
 }  # fmt: skip
 

@@ -34,9 +34,14 @@ def parts_of(span: str, done: Mapping[str, Floats], tiers: Sequence[str]) -> dic
     """The parts of one of SPANS by name, from columns of the table of requests; HBM is tiers[0]."""
     phases = SPANS[span]
     gateway = {"gateway_wait": done["gateway_wait_s"]} if "gateway_wait_s" in done else {}
+    lookup = {"lookup": done["lookup_s"]} if "lookup_s" in done else {}
     parts = {
-        "queue": done["queue_s"] - done["prefetch_wait_s"] - gateway.get("gateway_wait", 0.0),
+        "queue": done["queue_s"]
+        - done["prefetch_wait_s"]
+        - gateway.get("gateway_wait", 0.0)
+        - lookup.get("lookup", 0.0),
         **gateway,
+        **lookup,
         "prefetch_wait": done["prefetch_wait_s"],
         **{f"load_{tier}": done[f"load_{tier}_s"] for tier in tiers[1:]},
         "prefill": done["prefill_compute_s"],

@@ -30,7 +30,7 @@ def check_end(cluster: Cluster, requests: pa.Table) -> None:
     served = cluster.served
     ensure(served.sent == len(cluster.trace) == len(served), "requests were lost between trace and engine")
     for status in served.statuses[1]:
-        ensure(status == "finished" or status.startswith("rejected"), f"a request ended, but it is {status}")
+        ensure(status.startswith(("finished", "rejected")), f"a request ended, but it is {status}")
     finished = ~np.isnan(served.column("finish_s"))
     wrong = finished & (served.column("generated") != served.column("output_tokens"))
     ensure(not wrong.any(), f"requests ended with a wrong number of tokens: {served.column('index')[wrong][:5]}")
@@ -73,6 +73,10 @@ def _check_tokens(cluster: Cluster, requests: pa.Table) -> None:
         n: numbers(requests, n) for n in ("input_tokens", "computed_tokens", "output_tokens", "recomputed_tokens")
     }
     finished = ~np.isnan(numbers(requests, "finish_s"))
+    answered = finished & (numbers(requests, "replica") < 0)
+    for name in ("computed_tokens", *(f"hit_{tier}_tokens" for tier in cluster.tier_names)):
+        ensure(not numbers(requests, name)[answered].any(), f"a request that a cache answered has {name}")
+    finished &= ~answered
     hits = sum(numbers(requests, f"hit_{name}_tokens") for name in cluster.tier_names)
     first = columns["computed_tokens"] - columns["recomputed_tokens"]
     ensure(

@@ -54,7 +54,15 @@ class Cluster:
         self.restored = self._warm_start()
         """Blocks of each tier that were there from the start, and those that found no room."""
         self.routing = Routing(scenario, self.clock, entries)
-        self.front = Front(scenario, self.clock, cost, self.routing, self._turned_away)
+        self.front = Front(
+            scenario,
+            self.clock,
+            cost,
+            self.routing,
+            onward=self._onward,
+            answered=self._answered,
+            refused=self._turned_away,
+        )
         self.fleet = self._make_fleet()
         """Who of the replicas serves; None: all of them do."""
         self.arrivals = Arrivals(self.trace, self.clock, self._arrive)
@@ -135,10 +143,19 @@ class Cluster:
             return
         if self.disaggregation is not None:
             self.disaggregation.sent(seq, request)
+        self.front.arrive(seq)
+
+    def _onward(self, seq: Sequence) -> None:
         if self.fleet is None:
             self.front.send(seq)
         else:
             self.fleet.send(seq)
+
+    def _answered(self, seq: Sequence) -> None:
+        """A cache had the answer."""
+        if self.disaggregation is not None:
+            self.disaggregation.turned_away(seq)
+        self._unserved(seq)
 
     def _turned_away(self, seq: Sequence, reason: str) -> None:
         if self.fleet is not None:
@@ -149,11 +166,20 @@ class Cluster:
 
     def _refused(self, seq: Sequence, reason: str) -> None:
         seq.status = reason
+        self._unserved(seq)
+
+    def _unserved(self, seq: Sequence) -> None:
+        """A request ends that no replica served."""
         if self.topology.future is not None:
             self.topology.future.admitted(seq.index)
-        self._ended(seq)
+        self._done(seq)
 
     def _ended(self, seq: Sequence) -> None:
+        """A replica has served a request."""
+        self.front.ended(seq)
+        self._done(seq)
+
+    def _done(self, seq: Sequence) -> None:
         self.served.add(seq)
         if self.fleet is not None:
             self.fleet.ended(seq)

@@ -124,6 +124,12 @@ ATTRIBUTION = (
     ),
     Field("gateway_wait", "at the gateway", "ms", "In the queue before any replica took it: none served, or had room."),
     Field(
+        "lookup",
+        "looked up before",
+        "ms",
+        "In caches of answers and in the index of prefixes, before it was sent to a replica (policies.reuse).",
+    ),
+    Field(
         "prefetch_wait",
         "waiting for its prefetch",
         "ms",
@@ -277,6 +283,25 @@ SPECULATION = (
     Field("draft_s", "Drafting", "s", "Seconds of steps in which the drafter ran, over all replicas."),
 )
 
+RESPONSE_CACHE = (
+    Field("hits", "Answered", "requests", "Requests that a cache of answers answered; they never reach a GPU."),
+    Field("hit_ratio", "Answered share", "ratio", "Those / finished requests."),
+    Field("bypassed_input_tokens", "Prompts bypassed", "tokens", "Prompt tokens of those requests."),
+    Field("bypassed_output_tokens", "Answers bypassed", "tokens", "Output tokens of those requests."),
+    Field("gpu_ttft_mean_ms", "TTFT of the others", "ms", "Mean TTFT of the requests that replicas served."),
+    Field("gpu_tpot_mean_ms", "TPOT of the others", "ms", "Mean time per output token of those."),
+)
+
+METADATA_INDEX = (
+    Field("lookups", "Lookups", "requests", "Requests that asked the index before they were sent to a replica."),
+    Field("keys", "Keys asked", "keys", "Keys of blocks that they asked for."),
+    Field("written_keys", "Keys written", "keys", "Keys of blocks that were written when requests ended."),
+    Field("lookup_mean_ms", "Lookup, mean", "ms", "From the question to its answer: queue, server and network."),
+    Field("lookup_p99_ms", "Lookup, P99", "ms", "99th percentile of the same."),
+    Field("queue_mean_ms", "Queue, mean", "ms", "The part of it before the server begins."),
+    Field("utilization", "Utilisation", "ratio", "Busy time of the server / time until the last finish."),
+)
+
 BOUND = (
     Field("load_recompute_s", "Load + compute", "s", "Seconds to load and to compute the run's prompts, one by one."),
     Field("load_s", "Load", "s", "The part of it that loads what tiers had, over links that nothing else uses."),
@@ -300,6 +325,8 @@ GROUPS: dict[str, tuple[Field, ...]] = {
     "speculation": SPECULATION,
     "fleet": FLEET,
     "from_snapshot": FROM_SNAPSHOT,
+    "response_cache": RESPONSE_CACHE,
+    "metadata_index": METADATA_INDEX,
     "bound": BOUND,
 }
 

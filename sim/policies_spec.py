@@ -8,8 +8,8 @@ from pydantic import BeforeValidator, model_validator
 
 from hw_profiles.errors import InputError
 from policies.systems import expand
-from policies.tables import FAMILIES, LATER_FAMILIES, SEQUENCE_OFFLOAD, SEQUENCE_PREFETCH, WITHIN
-from sim.spec_base import PolicySpec, Spec, refuse
+from policies.tables import SEQUENCE_OFFLOAD, SEQUENCE_PREFETCH, WITHIN
+from sim.spec_base import PolicySpec, Spec
 
 
 def _several(value: Any) -> Any:
@@ -26,8 +26,8 @@ class PoliciesSpec(Spec):
     """Policies by family, for every tier that does not name its own; those within a sequence (`policies.sequence`).
 
     An offload or prefetch policy of what happens within a sequence goes by `sequence_offload`, `sequence_prefetch` once
-    the scenario is resolved. kv_format: one policy or several, applied in this order. scheduling: of every replica's
-    engine; None: `engine.scheduling` alone.
+    the scenario is resolved. kv_format, reuse: one policy or several, applied in this order. scheduling: of every
+    replica's engine; None: `engine.scheduling` alone.
     """
 
     eviction: PolicySpec = PolicySpec(name="lru")
@@ -41,6 +41,7 @@ class PoliciesSpec(Spec):
     selection: PolicySpec | None = None
     sequence_offload: PolicySpec | None = None
     sequence_prefetch: PolicySpec | None = None
+    reuse: Annotated[tuple[PolicySpec, ...], BeforeValidator(_several)] = ()
 
     @property
     def within(self) -> tuple[str, ...]:
@@ -64,7 +65,4 @@ class PoliciesSpec(Spec):
             if "fleet" in value:
                 text = "it is named beside `policies`, as `fleet: {scaling: target_utilization}`"
                 raise InputError(text, path="fleet", found=value["fleet"])
-            for family in value:
-                if family in LATER_FAMILIES:
-                    raise refuse(value[family], family, "this policy family", tuple(FAMILIES))
         return value

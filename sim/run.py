@@ -243,7 +243,7 @@ def result_of(cluster: Cluster, inputs: Inputs, started: Stopwatch, *, bound: bo
     """Tables and summary of a cluster whose run is over. inputs: of its scenario, as they were loaded."""
     scenario, recorder, lost = cluster.scenario, cluster.recorder, cluster.preemptions
     steps = columns_table(recorder.steps)
-    requests = requests_table(cluster.served, cluster.tier_names)
+    requests = requests_table(cluster.served, cluster.tier_names, lookups=cluster.front.asks)
     if cluster.disaggregation is not None:
         requests = with_columns(requests, handed_columns(cluster.disaggregation, requests))
     requests = with_gateway(cluster, with_columns(requests, attribute(requests, steps, lost)))

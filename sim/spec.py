@@ -222,7 +222,7 @@ class ScenarioSpec(Spec):
         families = ("eviction", "admission", "prefetch", "offload")
         data["policies"] = {
             family: [p.resolved(base_dir) for p in policy] if isinstance(policy, tuple) else policy.resolved(base_dir)
-            for family in (*families, "scheduling", *WITHIN)
+            for family in (*families, "scheduling", "reuse", *WITHIN)
             if (policy := getattr(self.policies, family))
         }
         if self.importance is not None:

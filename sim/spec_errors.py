@@ -8,8 +8,6 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from hw_profiles.errors import InputError
-from policies.tables import LATER_FAMILIES
-from sim.policies_spec import PoliciesSpec
 
 _PHRASES = {
     "int_type": "a whole number",
@@ -47,8 +45,7 @@ def as_input_error(error: ValidationError, document: Mapping[str, Any], spec: ty
     if kind == "extra_forbidden":
         names = [field.alias or name for name, field in owner.model_fields.items()] if owner else []
         parent, _, key = path.rpartition(".")
-        near = (*names, *LATER_FAMILIES) if owner is PoliciesSpec else names
-        return InputError("unknown key", path=parent or None, found=key, allowed=names, near=near)
+        return InputError("unknown key", path=parent or None, found=key, allowed=names, near=names)
     if kind == "missing":
         return InputError("missing", path=path)
     if kind in _BOUNDS:

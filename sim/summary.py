@@ -18,6 +18,7 @@ from sim.disaggregation_spec import KV_LINK
 from sim.disaggregation_summary import disaggregation
 from sim.fields import definitions
 from sim.fleet.summary import fleet_summary
+from sim.front_reuse import index_summary, response_summary
 from sim.hierarchy.link import CopyEngine
 from sim.hierarchy.tier import Tier
 from sim.link_inputs import GPU_LINKS, own_links
@@ -46,7 +47,9 @@ def summarize(
     count = int(finished.sum())
     duration = _duration(columns)
     span = duration + float(columns["arrival_s"].min(initial=0.0))
-    again = computed_again(cluster.trace, columns, spec.engine.block_tokens)
+    served = finished & (columns["replica"] >= 0)  # not by a cache of answers, where nobody looks for a prefix
+    seen = {**columns, "admit_s": np.where(finished & ~served, np.nan, columns["admit_s"])}
+    again = computed_again(cluster.trace, seen, spec.engine.block_tokens)
     by_name = dict(zip(cluster.tier_names, cluster.tiers, strict=True))
     summary: dict[str, Any] = {
         "schema": SCHEMA,
@@ -64,7 +67,7 @@ def summarize(
             "input_tokens_per_s": _rate(int(columns["input_tokens"][finished].sum()), duration),
             "output_tokens_per_s": _rate(int(columns["output_tokens"][finished].sum()), duration),
         },
-        "prefix": _prefix(cluster, columns, finished, again),
+        "prefix": _prefix(cluster, columns, served, again),
         "tiers": {tier.name: _tier(by_name[tier.name]) for tier in spec.tiers},
         "links": _links(cluster, duration),
         "time": _time(cluster, span),
@@ -88,6 +91,10 @@ def summarize(
     prefetch = spec.policies.prefetch
     if prefetch is not None and prefetch.name != "none":
         summary["prefetch"] = _prefetch(prefetch.name, summary["tiers"].values())
+    if cluster.front.responses is not None:
+        summary["response_cache"] = response_summary(cluster.front.responses, columns, finished)
+    if cluster.front.index is not None:
+        summary["metadata_index"] = index_summary(cluster.front.index, span)
     if spec.engine.scheduling == "static":
         summary["batches"] = _batches(columns, finished, steps)
     if inputs.footprint is not None and not inputs.footprint.host.zero:

@@ -13,14 +13,16 @@ from sim.engine.sequence import Preemption
 from sim.served import Served
 
 
-def requests_table(served: Served, tiers: Seq[str]) -> pa.Table:
+def requests_table(served: Served, tiers: Seq[str], *, lookups: bool = False) -> pa.Table:
     """One row per request in order of arrival; times in seconds, NaN if never.
 
     queue_s + load_s + prefill_s = ttft_s; prefetch_wait_s is part of queue_s, and load_<tier>_s add up to load_s.
+    With `lookups`, lookup_s is another part of queue_s: what a request looked up before it was sent to a replica.
     """
     column = served.column
     arrival, admit, load_done = column("arrival_s"), column("admit_s"), column("load_done_s")
     chunk, first, finish = column("chunk_s"), column("first_token_s"), column("finish_s")
+    entered = column("entered_s")
     inputs, outputs, slowest = column("input_tokens"), column("output_tokens"), column("load_level")
     places, statuses = served.statuses
     ttft, load, prefill = first - arrival, load_done - admit, first - chunk
@@ -51,7 +53,8 @@ def requests_table(served: Served, tiers: Seq[str]) -> pa.Table:
         "queue_s": ttft - load - prefill,
         "load_s": load,
         "prefill_s": prefill,
-        "prefetch_wait_s": np.where(np.isnan(admit), np.nan, column("fetched_s") - arrival),
+        "prefetch_wait_s": np.where(np.isnan(admit), np.nan, column("fetched_s") - entered),
+        **({"lookup_s": np.where(np.isnan(admit), np.nan, entered - arrival)} if lookups else {}),
         **{f"load_{tier}_s": np.where(slowest == i, load, 0.0 * load) for i, tier in enumerate(tiers) if i},
     }
     return _table({name: _text(c) if isinstance(c, list) else _numbers(c) for name, c in data.items()})

@@ -28,7 +28,7 @@ def bound_of_run(cluster: Cluster, requests: pa.Table) -> dict[str, Any]:
     `regret` is None where nothing was computed.
     """
     spec, inputs = cluster.scenario.spec, cluster.inputs
-    finished = requests.filter(pc.is_finite(requests["finish_s"]))
+    finished = requests.filter(pc.and_(pc.is_finite(requests["finish_s"]), pc.greater_equal(requests["replica"], 0)))
     column = {name: finished[name].to_numpy() for name in finished.column_names if name not in ("status", "reason")}
     lengths = column["input_tokens"]
     held = cluster.topology.held_bytes()

@@ -49,6 +49,7 @@ class Sequence:
         "computed",
         "covered",
         "decode_from",
+        "entered_s",
         "fetch_level",
         "fetched_s",
         "fetching",
@@ -100,6 +101,8 @@ class Sequence:
         """Fetches that it must wait for before it is looked up."""
         self.fetched_s = request.arrival_s
         """Until when it could not be looked up, since it had to wait for those fetches."""
+        self.entered_s = request.arrival_s
+        """When it came to the queue of its replica: later than it arrived if it had to be looked up somewhere first."""
         self.last_level = 0
         """Level of the tier whose KV came last, since it was looked up last."""
         self.load_level = 0

@@ -51,7 +51,7 @@ class Gateway:
         """Send on what may now be sent."""
         while self._queue and self._open():
             seq = self._queue.popleft()
-            self.waits[seq.index] = self._clock.now - seq.arrival_s
+            self.waits[seq.index] = self._clock.now - seq.entered_s
             self._onward(seq)
 
     def _open(self) -> bool:

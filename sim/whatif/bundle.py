@@ -104,7 +104,12 @@ def _named(scenario: Scenario) -> Iterator[tuple[str, Path]]:
         paths.append(Path(document["importance"]["path"]))
     if "warm_start" in document:
         paths.append(Path(document["warm_start"]["path"]))
-    for section in ({"routing": document["routing"]}, document["policies"], *document["tiers"]):
+    gate = document.get("admission_control")
+    for section in (
+        {"routing": document["routing"], "admission_control": gate},
+        document["policies"],
+        *document["tiers"],
+    ):
         for family in NAMED:
             named = section.get(family) or {}
             for policy in named if isinstance(named, list) else [named]:

@@ -94,7 +94,7 @@ def check_policies(scenario: Scenario) -> None:
     """Look every policy of the scenario up. Raises InputError for one that there is not."""
     spec = scenario.spec
     for section, prefix in ((spec.policies, "policies"), *((tier, f"tiers.{tier.name}") for tier in spec.tiers)):
-        for family in (*FAMILIES, "scheduling", *WITHIN):
+        for family in (*FAMILIES, "scheduling", "reuse", *WITHIN):
             named = getattr(section, family, None)
             for policy in (named if isinstance(named, tuple) else [named]) if named else ():
                 try:

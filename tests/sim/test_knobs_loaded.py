@@ -244,6 +244,13 @@ KNOBS = [
     Knob("routing", ("round_robin", "approximate_prefix"), up="hits", sections={**FOUR, "tiers": [HBM]}),
     Knob("admission_control", ("none", {"name": "queue_limit", "waiting": 1}), up="rejected", down="queue ttft"),
     Knob("admission_control", ("none", {"name": "token_limit", "outstanding": 6000}), up="rejected", down="queue ttft"),
+    Knob("policies.reuse", ([], "instcache"), up="answered", down="ttft tpot"),
+    Knob(
+        "policies.reuse",
+        tuple({"name": "metadata_index", "block_tokens": n} for n in (512, 64, 16)),
+        up="lookup ttft",
+        near="tpot",
+    ),
     Knob("trace.rate_scale", (0.25, 1.0, 4.0), up="ttft queue tpot"),
     Knob("model", ("llama-3.1-8b", "llama-2-13b"), up="ttft tpot"),
 ]
@@ -256,6 +263,8 @@ def metrics(result: Any) -> dict[str, float]:
     found |= {"itl_max": s["itl_ms"]["max"], "hits": s["prefix"]["hit_ratio"], "layer_wait": s["time"]["layer_wait_s"]}
     found |= {"preemptions": s["preemptions"], "recomputed": s["prefix"]["recomputed_tokens"]}
     found["rejected"] = s["requests"]["rejected"]
+    found["answered"] = s["response_cache"]["hits"] if "response_cache" in s else 0
+    found["lookup"] = s["metadata_index"]["lookup_mean_ms"] if "metadata_index" in s else 0
     found["transfers.copies"] = moved["copies"].sum()
     for name, tokens in s["prefix"]["hit_tokens"].items():
         found[f"hit.{name}"] = tokens
