@@ -98,6 +98,7 @@ class Routing:
         """Let the router of another scenario choose from now on, among the same members."""
         new = Routing(scenario, self._clock, self._members)
         self._router, self._name, self._in_turn = new._router, new._name, new._in_turn
+        self._reports, self._views = new._reports, new._views
 
     def choose(self, seq: Seq) -> Replica:
         """The replica that the request goes to. Raises InputError for a router that breaks its contract."""

@@ -23,6 +23,7 @@ from sim.reproduce import (
     h2o,
     hicache,
     infinigen,
+    instcache,
     int4,
     kcache,
     kivi,
@@ -33,6 +34,7 @@ from sim.reproduce import (
     lckv,
     less,
     lmcache,
+    metadata_index,
     mla,
     mooncake,
     pqcache,
@@ -95,6 +97,8 @@ SYSTEMS: Mapping[str, tuple[Table, ...]] = {
     "cached_attention": cached_attention.TABLES,
     "static_batching": static_batching.TABLES,
     "vllm_watermark": watermark.TABLES,
+    "instcache": instcache.TABLES,
+    "metadata_index": metadata_index.TABLES,
     "characterization": characterization.TABLES,
 }
 
