@@ -15,8 +15,9 @@ from sim.reproduce.setting import Setting
 REQUESTS = 1200
 LONGEST = (3072, 8192)
 """Tokens of a prompt and of an answer that the model must have room for."""
-RATES = (5, 10, 15, 20, 25)
-"""Requests per second; the last one is more than the plain engine can serve."""
+RATES = (5, 10, 15, 20)
+"""Requests per second that the plain engine serves; one that it does not is OVERLOAD."""
+OVERLOAD = 30
 
 
 def setting(rate: float, *, cached: bool) -> Setting:
@@ -95,13 +96,13 @@ TABLES = (
         "instcache",
         "limits",
         "D",
-        "the same, at a rate that is more than the plain engine serves",
+        "the same",
         (
             Figure(
-                "twice the load is served in the same time, nearly",
+                "beyond what the plain engine serves, more than 1.2 times its throughput",
                 1,
                 "holds",
-                (PLAIN[-1], CACHED[-1]),
+                (setting(OVERLOAD, cached=False), setting(OVERLOAD, cached=True)),
                 lambda p, c: float(_throughput(p, c) > 1.2),
             ),
             Figure(
