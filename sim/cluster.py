@@ -155,6 +155,7 @@ class Cluster:
         """A cache had the answer."""
         if self.disaggregation is not None:
             self.disaggregation.turned_away(seq)
+        seq.generated = seq.output_tokens
         self._unserved(seq)
 
     def _turned_away(self, seq: Sequence, reason: str) -> None:

@@ -90,6 +90,5 @@ class Front:
         now = self._clock.now
         seq.entered_s = seq.fetched_s = now
         seq.admit_s = seq.load_done_s = seq.chunk_s = seq.first_token_s = seq.finish_s = now
-        seq.generated = seq.output_tokens
         seq.status = f"finished: answered by {cache}"
         self._answered(seq)

@@ -19,11 +19,6 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def refuse(value: Any, path: str | None, what: str, available: tuple[str, ...] = ()) -> InputError:
-    """The error for a part of the schema that this version does not run."""
-    return InputError(f"{what} is not available in this version", path=path, found=value, allowed=available or None)
-
-
 class PolicySpec(BaseModel):
     """A policy and its options: `lru`, `{name: lru}`, or `{name: "my_policy.py:MyPolicy", option: value}`."""
 
