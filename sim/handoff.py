@@ -22,7 +22,7 @@ COLUMNS = {
 """Attributes of a hand-over that are kept when the request has ended."""
 
 HISTORY = (
-    *("admit_s", "load_done_s", "load_level", "chunk_s", "first_token_s", "fetched_s"),
+    *("admit_s", "load_done_s", "load_level", "chunk_s", "first_token_s", "fetched_s", "entered_s"),
     *("hit_tokens", "prefilled", "recomputed", "preemptions", "resumed"),
 )
 """Attributes of a sequence that its heir takes over."""

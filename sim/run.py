@@ -342,7 +342,7 @@ def config_sha256(scenario: Scenario, inputs: Inputs) -> str:
     beside = {"routing": plain["routing"], "admission_control": plain.get("admission_control")}
     beside["fleet"] = plain["fleet"]["scaling"] if "fleet" in plain else None
     apart = plain.get("disaggregation", {})
-    for section in (beside, apart, plain["policies"], *plain["tiers"]):
+    for section in (beside, {"routing": apart.get("routing")}, plain["policies"], *plain["tiers"]):
         for family in NAMED:
             named = section.get(family)
             for policy in (named if isinstance(named, list) else [named]) if named else ():

@@ -144,3 +144,12 @@ def test_a_system_brings_them_and_two_indexes_are_refused(chat):
     assert simulate(chat(policies=["instcache", {"name": "metadata_index", "by": "batch"}])).summary["metadata_index"]
     with pytest.raises(InputError, match="there is one index"):
         simulate(chat(["metadata_index", "metadata_index"]))
+
+
+def test_beside_prefill_and_decode_on_different_replicas(chat):
+    """Who is answered by a cache is handed to nobody; who is not waits for the lookup before its prompt is computed."""
+    built = chat(["instcache", {"name": "metadata_index", "by": "batch"}], tiers=[{"name": "hbm"}])
+    summary = simulate(built.set("disaggregation", {"prefill": 1, "decode": 1}), check=True).summary
+    assert summary["requests"]["finished"] == 300
+    assert summary["response_cache"]["hits"] > 100
+    parts_add_up(summary)
