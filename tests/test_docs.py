@@ -157,6 +157,38 @@ def test_every_system_says_when_it_wins():
     assert all(len(row) == 9 and row[7] and row[8] for row in found)
 
 
+ACROSS_PAGE = ROOT / "docs" / "when-across.md"
+
+
+def test_every_system_across_sequences_says_when_it_wins():
+    text = ACROSS_PAGE.read_text()
+    found = rows(text, "| system | with |")
+    assert {*ACROSS} <= {row[0].strip("`") for row in found}
+    assert all(len(row) == 8 and row[6] and row[7] for row in found)
+    assert {*ACROSS} <= set(re.findall(r"^## (\w+)$", text, re.MULTILINE))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["none", "lmcache", "vllm_cpu_offload", "hicache"])
+@pytest.mark.parametrize(("scale", "column", "unit"), [(0.05, 3, 1.0), (0.4, 4, 1e3)])
+def test_when_it_wins_across_sequences_is_what_comes_out(name, scale, column, unit):
+    try:
+        locate("mooncake-conversation")
+    except InputError:
+        pytest.skip("the conversation trace is not on this machine (KVSIM_TRACES)")
+    scenario = Scenario.load(ROOT / "examples" / "stores.yaml").set("trace.rate_scale", scale)
+    if name == "none":
+        scenario = scenario.set_all([("tiers", [{"name": "hbm"}]), ("policies", {})])
+    else:
+        scenario = scenario.set("policies", name)
+    summary = scenario.run().summary
+    row = next(row for row in rows(ACROSS_PAGE.read_text(), "| system | with |") if row[0].strip("`") == name)
+    median, mean = (float(number) * unit for number in row[column].split(", "))
+    assert summary["ttft_ms"]["p50"] == pytest.approx(median, rel=0.02)
+    assert summary["ttft_ms"]["mean"] == pytest.approx(mean, rel=0.02)
+    assert 100 * summary["prefix"]["hit_ratio"] == pytest.approx(float(row[2].split()[0]), abs=0.6)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["full", "arkvale", "snapkv", "corm", "bct", "zipvl", "kivi", "yoco"])
 def test_when_it_wins_is_what_comes_out(name):
