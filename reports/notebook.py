@@ -51,6 +51,7 @@ def plotly_figure(figure: Figure) -> go.Figure:
         meta={"read": figure.read},
         legend_traceorder="normal",
     )
+    made.update_annotations(bgcolor=palette()["--c-card"], opacity=0.95)  # as the page has them
     if "height" in figure.layout:
         made.update_layout(height=figure.layout["height"] + HEADING)
     return made

@@ -22,6 +22,10 @@ def report(
     tables: Annotated[
         str | None, typer.Option("--tables", metavar="csv|md", help="Also write tables/: metrics, tiers, links, parts.")
     ] = None,
+    png: Annotated[
+        list[str] | None,
+        typer.Option("--png", metavar="NAME", help="Also draw a figure of the page (or all) as PNG. Needs kvsim[png]."),
+    ] = None,
     timeline: Timeline = False,
     timeline_requests: TimelineRequests = None,
     as_json: AsJson = False,
@@ -45,6 +49,12 @@ def report(
         files["tables"] = sheets = [str(file) for file in write_sheets(run_dir, tables, out)]
         for sheet in () if as_json else sheets:
             _print.line(sheet)
+    if png:
+        from reports.pictures import write_pictures
+
+        files["png"] = drawn_files = [str(file) for file in write_pictures(run_dir, png, out)]
+        for file in () if as_json else drawn_files:
+            _print.line(file)
     if timeline or timeline_requests is not None:
         drawn = draw_timeline(run_dir, out, timeline_requests)
         files["timeline"] = str(drawn.path)

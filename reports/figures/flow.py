@@ -12,7 +12,7 @@ from reports.text import binary_bytes, binary_unit, percent, tier_label
 
 Hops = dict[tuple[str, str], float]
 """Bytes by (tier that they left, tier that they came to)."""
-COMPUTED, REUSED, NEVER = "computed", "reused by prompts", "never loaded"
+COMPUTED, REUSED, NEVER = "computed", "reused", "never loaded"
 TOWARD, AWAY = ("load", "prefetch"), ("store",)
 
 

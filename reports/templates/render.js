@@ -30,6 +30,13 @@
     return COLOR_KEYS[key] && typeof node === "string" && node.indexOf("--c-") === 0 ? color(node) : node;
   }
 
+  // Traces in the colours of the theme; a Sankey diagram runs down a narrow page, where its labels have room.
+  function traces(figure, width) {
+    return resolve(figure.data).map(function (trace) {
+      return trace.type === "sankey" && width < 480 ? Object.assign(trace, { orientation: "v" }) : trace;
+    });
+  }
+
   function axis(given) {
     var base = {
       gridcolor: color("--c-grid"), linecolor: color("--c-grid"), automargin: true, fixedrange: touch,
@@ -101,7 +108,7 @@
     plot.textContent = "";
     fit(plot, figure);
     if (!figure.data.length) return;
-    Plotly.newPlot(plot, resolve(figure.data), layout(figure, plot.clientWidth, plot.clientHeight), config);
+    Plotly.newPlot(plot, traces(figure, plot.clientWidth), layout(figure, plot.clientWidth, plot.clientHeight), config);
   }
 
   function restyle() {
@@ -109,7 +116,7 @@
       var figure = JSON.parse(document.getElementById(plot.dataset.figure).textContent);
       fit(plot, figure);
       if (!figure.data.length) return;
-      Plotly.react(plot, resolve(figure.data), layout(figure, plot.clientWidth, plot.clientHeight));
+      Plotly.react(plot, traces(figure, plot.clientWidth), layout(figure, plot.clientWidth, plot.clientHeight));
     });
   }
 
