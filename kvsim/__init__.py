@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     )
     from policies.contract import ContractError, check_policy
     from policies.fleet.base import FleetWindow, ReplicaState, ReplicaStatus, Scaling, Start, Stop
+    from policies.placement.base import Placement, PlacementInfo
     from policies.routing.base import ReplicaView, Router
     from policies.scheduling.base import QueueView, RunningRequest, Scheduler, WaitingRequest
     from policies.sequence.plan import Form, LayerPlan, LayerView, SequencePolicy, StepMove, Work
@@ -74,6 +75,8 @@ __all__ = [
     "Line",
     "Move",
     "OffloadPolicy",
+    "Placement",
+    "PlacementInfo",
     "PrefetchPolicy",
     "QueueView",
     "ReplicaState",
@@ -117,6 +120,7 @@ _HOMES: Mapping[str, str] = MappingProxyType(
     | dict.fromkeys(("FleetWindow", "ReplicaState", "ReplicaStatus", "Scaling", "Start", "Stop"), "policies.fleet.base")
     | dict.fromkeys(("AdmissionControl", "GateView"), "policies.admission_control.base")
     | dict.fromkeys(("QueueView", "RunningRequest", "Scheduler", "WaitingRequest"), "policies.scheduling.base")
+    | dict.fromkeys(("Placement", "PlacementInfo"), "policies.placement.base")
     | dict.fromkeys(("CONTEXT", "Line", "constant", "upto"), "hw_profiles.lines")
     | dict.fromkeys(("Form", "LayerPlan", "LayerView", "SequencePolicy", "StepMove", "Work"), "policies.sequence.plan")
     | {"Architecture": "policies.architecture.base", "SavedRun": "kvsim._saved"}

@@ -17,6 +17,7 @@ from policies.architecture.base import Architecture
 from policies.base import AdmissionPolicy, EvictionPolicy, OffloadPolicy, PrefetchPolicy
 from policies.fleet.base import FleetPolicy
 from policies.guard import USER_MODULE, guard, place_of
+from policies.placement.base import Placement
 from policies.reuse.base import Reuse
 from policies.routing.base import Router
 from policies.scheduling.base import Scheduler
@@ -33,6 +34,7 @@ BASES: dict[str, type] = {
     "admission_control": AdmissionControl,
     "scheduling": Scheduler,
     "reuse": Reuse,
+    "placement": Placement,
     "architecture": Architecture,
     **dict.fromkeys(("kv_format", "retention", "selection", "sequence_offload", "sequence_prefetch"), SequencePolicy),
 }

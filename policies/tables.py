@@ -58,6 +58,10 @@ from policies.offload.uvm import UVM
 from policies.offload.write_back import WriteBack
 from policies.offload.write_through import WriteThrough
 from policies.offload.write_through_selective import WriteThroughSelective
+from policies.placement.base import Placement
+from policies.placement.fixed import HostOnly, Proportional, Static
+from policies.placement.lru import LeastRecentlyAttended
+from policies.placement.recency import AttentionRecency
 from policies.prefetch.l2 import L2
 from policies.prefetch.look_ahead import LookAhead
 from policies.prefetch.next_turn import NextTurn
@@ -193,6 +197,15 @@ REUSE: dict[str, type[Reuse]] = {
     "metadata_index": MetadataIndex,
 }
 
+PLACEMENT: dict[str, type[Placement]] = {
+    "host_only": HostOnly,
+    "static": Static,
+    "proportional": Proportional,
+    "least_recently_attended": LeastRecentlyAttended,
+    "attention_recency": AttentionRecency,
+}
+"""Pages of a sequence in HBM or host memory, both read at once: of `kvsim place` alone, which has no engine."""
+
 KV_FORMAT: dict[str, type] = {
     "none": NoFormat,
     "fp8": FP8,
@@ -275,10 +288,11 @@ EVERY_FAMILY: dict[str, dict[str, type]] = {
     "routing": dict(ROUTING),
     "admission_control": dict(ADMISSION_CONTROL),
     "scheduling": dict(SCHEDULING),
+    "placement": dict(PLACEMENT),
     "fleet": dict(FLEET),
 }
 """All policies by family: those of a tier, of a replica's scheduler, and of the whole cluster, which a scenario names
-beside `policies` (scaling: `fleet.scaling`)."""
+beside `policies` (scaling: `fleet.scaling`); placement is of `kvsim place`."""
 
 WITHIN: dict[str, dict[str, type]] = {
     "architecture": ARCHITECTURE,

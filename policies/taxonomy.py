@@ -41,6 +41,7 @@ TREE: Mapping[str, Leaves] = MappingProxyType(
             "offload": ("flexgen", "host_kv", "uvm"),
             "selection with offload": ("arkvale", "infinigen", "pqcache", "kcache"),
             "selection in HBM": ("quest", "zipvl"),
+            "placement, both memories read at once": ("placement",),
             "prefetch into L2": ("l2_prefetch",),
         },
         "deployment: across sequences": {

@@ -16,6 +16,7 @@ from kvsim.cli import _print, calibrate, calibrate_fit, calibrate_record, calibr
 from kvsim.cli.cache import cache
 from kvsim.cli.compare import compare
 from kvsim.cli.list import list_names
+from kvsim.cli.place import place
 from kvsim.cli.plan import plan
 from kvsim.cli.report import report
 from kvsim.cli.reproduce import reproduce
@@ -49,6 +50,7 @@ def make_app() -> typer.Typer:
     app.command("sweep")(sweep)
     app.command("plan")(plan)
     app.command("cache")(cache)
+    app.command("place")(place)
     app.command("report")(report)
     app.command("list")(list_names)
     app.command("show")(show)

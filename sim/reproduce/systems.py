@@ -34,9 +34,11 @@ from sim.reproduce import (
     lckv,
     less,
     lmcache,
+    mc_sf,
     metadata_index,
     mla,
     mooncake,
+    placement,
     pqcache,
     quarot,
     quest,
@@ -99,6 +101,8 @@ SYSTEMS: Mapping[str, tuple[Table, ...]] = {
     "vllm_watermark": watermark.TABLES,
     "instcache": instcache.TABLES,
     "metadata_index": metadata_index.TABLES,
+    "placement": placement.TABLES,
+    "mc_sf": mc_sf.TABLES,
     "characterization": characterization.TABLES,
 }
 
