@@ -118,8 +118,10 @@ def _admissions(cluster: Cluster) -> None:
 
 def _prefetches(cluster: Cluster) -> None:
     """What is being fetched goes on; requests that come from now on are the new policy's."""
+    apart = cluster.disaggregation
     for replica in cluster.replicas:
-        replica.prefetch_by(cluster.topology.prefetch())
+        if apart is None or apart.computes_prompts(replica.index):
+            replica.prefetch_by(cluster.topology.prefetch())
 
 
 def _routing(cluster: Cluster) -> None:
@@ -127,6 +129,8 @@ def _routing(cluster: Cluster) -> None:
 
 
 def _limits(cluster: Cluster) -> None:
+    if cluster.disaggregation is not None:
+        raise InputError("pools of a disaggregated system have limits of their own", path="engine.max_num_seqs")
     for replica in cluster.replicas:
         limits = engine_limits(cluster.scenario.spec.engine, replica.cache)
         running = len(replica.batch.running)

@@ -57,9 +57,10 @@ class Ways:
         """From now on links and shared bandwidths are those of `inputs`; what moves goes on at its own pace."""
         self._inputs = inputs
         for engine in self.links:
-            engine.change_model(inputs.links[engine.name])
+            if engine.name in inputs.links:  # and not between pools of replicas, say
+                engine.change_model(inputs.links[engine.name])
         for (name, _), resource in self.resources.items():
-            resource.capacity = inputs.caps[name]
+            resource.capacity = inputs.caps.get(name, resource.capacity)
         self.network.capacities_changed(self._clock.now, self.resources.values())
 
     # ---- ways

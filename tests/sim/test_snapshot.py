@@ -56,18 +56,27 @@ SCENES = {
         "engine": {"kind": "sglang", "block_tokens": 16},
         "blocks": 600,
     },
+    "prompts and answers apart": {**PLAIN, "disaggregation": {"prefill": 1, "decode": 1}},
+    "drafted tokens": {**PLAIN, "engine": {"speculation": {"method": "ngram", "tokens": 3, "acceptance": 0.6}}},
+    "replicas that come and go": {
+        **PLAIN,
+        "hardware": {**TWO, "replicas": 3},
+        "fleet": {"scaling": {"name": "target_utilization", "requests": 2, "protect": "1 s"}, "start_time": "1 s"},
+    },
+    "requests turned away": {**PLAIN, "admission_control": {"name": "queue_limit", "waiting": 1}},
     "little memory": {**PLAIN, "blocks": 420, "engine": {"max_num_seqs": 32}},
 }
 
 
 @pytest.fixture
 def snapshot(scenario, tmp_path):
-    """Runs a scenario, takes a snapshot after a share of its time; (scenario, result, file, time in s)."""
+    """Runs a scenario, takes a snapshot just after a share of its requests; (scenario, result, file, time in s)."""
 
     def go(share, **keywords):
         built = scenario(**keywords)
         whole = simulate(built)
-        at = share * whole.summary["duration_s"]
+        sent = rows(whole)["arrival_s"].sort_values().to_numpy()
+        at = float(sent[int(share * len(sent))]) + 0.005
         simulate(built, save_snapshot_at=at).save(tmp_path / "first")
         return built, whole, tmp_path / "first" / FILE, at
 
