@@ -97,3 +97,18 @@ def test_the_example_plan_and_comparison_run_limited():
     both = expand(scenario("compare_eviction.yaml", short=True), [("policies.eviction", ["lru", "s3fifo"])])
     runs = run_jobs([Job.of(variant.label, variant.scenario) for variant in both], workers=1)
     assert compare([[run] for run in runs]).labels == ("lru", "s3fifo")
+
+
+def test_a_drafter_pays_while_batches_are_small():
+    """The page docs/speculation.md: less time per token at a quiet load, later first tokens, and nothing gained when
+    hundreds decode at once."""
+    own = scenario("speculation.yaml", short=True)
+    drafted, none = own.run().summary, own.set("engine.speculation", None).run().summary
+    assert drafted["tpot_ms"]["mean"] < 0.8 * none["tpot_ms"]["mean"]
+    assert drafted["ttft_ms"]["mean"] > none["ttft_ms"]["mean"]
+    assert drafted["tiers"]["hbm"]["capacity_bytes"] < none["tiers"]["hbm"]["capacity_bytes"]
+    crowd = [("trace.generate.requests", 256), ("trace.generate.rate", 100), ("trace.generate.think_time", "10 ms")]
+    crowd += [("trace.generate.first_tokens.mean", 100), ("trace.generate.output_tokens", {"mean": 300, "sigma": 0.01})]
+    many = own.set_all(crowd)
+    drafted, none = many.run().summary, many.set("engine.speculation", None).run().summary
+    assert drafted["throughput"]["output_tokens_per_s"] < 0.9 * none["throughput"]["output_tokens_per_s"]
