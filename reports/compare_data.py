@@ -1,7 +1,7 @@
 """A comparison as its report needs it: `compare.json`, and the run directory of each variant that it names."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,11 @@ class Compared:
 
     found: Comparison
     variants: tuple[Variant, ...]
+
+    @property
+    def named(self) -> Comparison:
+        """The comparison with bounds called so."""
+        return replace(self.found, labels=tuple(one.name for one in self.variants))
 
 
 def load_comparison(folder: Path) -> Compared:

@@ -41,7 +41,7 @@ def write_compare_report(folder: Path, out: Path | None = None) -> Path:
 
 def render(compared: Compared) -> str:
     """The whole comparison as one HTML document."""
-    found = compared.found
+    found = compared.named
     first = found.summaries[0]
     seeds = compared.variants[0].seeds
     return document(
@@ -64,7 +64,7 @@ def render(compared: Compared) -> str:
 
 def sections(compared: Compared) -> list[Section]:
     """Every section with figures and tables, in the order of the page."""
-    found, variants = compared.found, compared.variants
+    found, variants = compared.named, compared.variants
     links, within = link_choice(variants), within_tables(variants)
     return [
         Section("verdict", "Verdict", [], [verdict_table(variants), changed_table(variants)]),

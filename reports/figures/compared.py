@@ -201,6 +201,8 @@ def sources(variants: Sequence[Variant]) -> Figure:
         asked, hits = float(prefix.get("input_tokens") or 0), section(prefix, "hit_tokens")
         for tier in tiers:
             rows[tier].append(100 * float(hits.get(tier) or 0) / asked if asked else 0.0)
+    if not any(any(found) for found in rows.values()):
+        return Figure("sources", "Where reused tokens were", read, empty="No variant reused a prompt token.")
     data: list[dict[str, Any]] = [
         {
             "type": "bar",

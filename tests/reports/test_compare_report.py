@@ -102,9 +102,10 @@ def test_the_page_needs_nothing_else_and_shows_every_number(compared: Compared, 
     (figure,) = re.findall(r'<script type="application/json" id="differences-data">(.*?)</script>', page, re.DOTALL)
     assert json.loads(figure)["data"]
     shown = [html.unescape(cell) for cell in re.findall(r'<td class="n">([^<]*)</td>', outside)]
-    found = compared.found
+    found = compared.named
     for row in found.rows:
         assert [cell for cell in cells(found, row)[2:] if cell not in shown] == []
+    assert headline(found)[1].startswith("belady (bound) against lru")
     assert all(sentence in html.unescape(page) for sentence in headline(found))
 
 
