@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from hw_profiles.errors import InputError
-from policies.systems_across import ACROSS
 from sim.run import simulate
 from sim.scenario import Scenario
 
@@ -49,7 +48,7 @@ def scenario(policies, engine=None, **sections):
     return Scenario.from_dict(document if policies is None else {**document, "policies": policies})
 
 
-@pytest.mark.parametrize("system", ACROSS)
+@pytest.mark.parametrize("system", SIZE)
 def test_what_a_system_sets_up_is_spelled_out_and_runs_the_same(system):
     made = scenario(named(system))
     resolved = made.resolved()
@@ -63,14 +62,14 @@ def test_what_a_system_sets_up_is_spelled_out_and_runs_the_same(system):
     assert first["prefix"] == second["prefix"]
 
 
-@pytest.mark.parametrize("system", ACROSS)
+@pytest.mark.parametrize("system", SIZE)
 def test_a_tier_of_the_scenario_is_completed(system):
     tiers = [{"name": "hbm", "capacity": "2 GiB"}, {"name": SIZE[system], "capacity": "1 TiB"}]
     more = [{"name": "ssd", "capacity": "1 TiB"}] if system == "cached_attention" else []
     assert scenario(system, tiers=[*tiers, *more]).resolved() == scenario(named(system)).resolved()
 
 
-@pytest.mark.parametrize("system", ACROSS)
+@pytest.mark.parametrize("system", SIZE)
 def test_a_size_that_is_nowhere_is_asked_for(system):
     with pytest.raises(InputError, match=f"{system} needs the size of its tier {SIZE[system]}") as error:
         scenario(system)
@@ -99,7 +98,7 @@ def test_contradictions_are_refused_with_the_reason(policies, sections, said):
         scenario(policies, **sections)
 
 
-@pytest.mark.parametrize("system", ACROSS)
+@pytest.mark.parametrize("system", SIZE)
 def test_a_store_of_no_size_is_no_store(system):
     """The same timing to the bit as the engine with HBM alone, set up as the system sets it up."""
     empty = scenario(named(system, **{SIZE[system]: "0 B", **({"ssd": "0 B"} if system == "cached_attention" else {})}))
@@ -117,7 +116,7 @@ FREE = {
 }
 
 
-@pytest.mark.parametrize("system", ACROSS)
+@pytest.mark.parametrize("system", SIZE)
 def test_with_room_and_links_without_end_all_that_was_seen_is_reused_for_nothing(system):
     """As fast as an HBM that holds everything: each prompt computes what no prompt or answer had before."""
     part = {"hicache": {"io_backend": "direct"}}.get(system, {})
@@ -156,6 +155,21 @@ def test_whole_chunks_are_found_and_their_bytes_are_what_moves(chunk):
     assert found >= CLIENTS["clients"] * whole - CLIENTS["clients"] * 16
     assert summary["links"]["pcie_h2d"]["bytes"] == behind * token_bytes
     assert behind % chunk == 0 or summary["prefix"]["hit_tokens"]["hbm"] > 0
+
+
+@pytest.mark.parametrize("system", SIZE)
+def test_what_is_reused_behind_hbm_is_what_crosses_the_link(system):
+    """Bytes toward the GPU = tokens reused from the store x KV bytes of a token, and no more is stored than came by."""
+    summary = scenario(named(system)).run().summary
+    tier, link = SIZE[system], "remote_read" if system == "mooncake" else "pcie_h2d"
+    token_bytes = summary["hardware"]["kv_bytes_per_token"]
+    found = summary["prefix"]["hit_tokens"][tier]
+    grain = {"lmcache": 256, "mooncake": 512, "hicache": 64}.get(system, 16)
+    loads = summary["requests"]["finished"]
+    assert found > 0
+    assert found * token_bytes <= summary["links"][link]["bytes"] <= (found + grain * loads) * token_bytes
+    said = summary["prefix"]["input_tokens"] + CLIENTS["output_tokens"] * loads
+    assert 0 < summary["tiers"][tier]["stored_bytes"] <= said * token_bytes
 
 
 def test_only_prompts_are_stored_unless_answers_are_asked_for():
