@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -99,6 +100,18 @@ class DisaggregationSpec(Spec):
         shown["link"]["device"] = resolved_path(self.link.device, base_dir)
         shown["routing"] = self.routing.resolved(base_dir)
         return shown
+
+
+def with_pools(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A scenario as it was written, with as many replicas as its pools have if it does not say how many."""
+    pools, hardware = document.get("disaggregation"), document.get("hardware")
+    if not isinstance(pools, dict) or not isinstance(hardware, dict) or "replicas" in hardware:
+        return dict(document)
+    sizes = [pools.get(name) for name in ("prefill", "decode")]
+    whole = [size for size in sizes if isinstance(size, int) and size > 0]
+    if len(whole) < len(sizes):
+        return dict(document)
+    return {**document, "hardware": {**hardware, "replicas": sum(whole)}}
 
 
 def check_disaggregation(spec: ScenarioSpec) -> None:

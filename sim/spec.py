@@ -16,7 +16,7 @@ from hw_profiles.units import Rate, Seconds
 from policies.tables import WITHIN
 from sim.cost.experts import Placement, PlacementName
 from sim.cost.parallel import Parallel
-from sim.disaggregation_spec import DisaggregationSpec, check_disaggregation
+from sim.disaggregation_spec import DisaggregationSpec, check_disaggregation, with_pools
 from sim.engine_spec import EngineSpec
 from sim.fleet.spec import FleetSpec
 from sim.framework_spec import shares_nothing
@@ -124,10 +124,12 @@ class ScenarioSpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _systems(cls, value: Any) -> Any:
-        """What systems set up: the engine, tiers and links they work with, in the place of defaults."""
-        if not isinstance(value, dict) or "policies" not in value:
+        """What systems set up: the engine, tiers and links they work with, in the place of defaults; the replicas of
+        two pools."""
+        if not isinstance(value, dict):
             return value
-        return with_systems(value)
+        value = with_pools(value)
+        return with_systems(value) if "policies" in value else value
 
     @model_validator(mode="after")
     def _within(self) -> ScenarioSpec:

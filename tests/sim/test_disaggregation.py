@@ -324,6 +324,16 @@ def test_without_it_nothing_is_said_of_it(run, prompt):
     assert "handoff_transfer" not in result.summary["attribution"]["e2e_ms"]["all"]["parts"]
 
 
+def test_the_pools_say_how_many_replicas_there_are(scenario, prompt):
+    rows = [(0, 600, 3, prompt(1, 600))]
+    built = scenario(rows, hardware={"profile": PROFILE}, disaggregation={"prefill": 2, "decode": 3})
+    assert built.spec.hardware.replicas == 5
+    assert built.set("disaggregation.decode", 7).spec.hardware.replicas == 9
+    assert built.resolved()["hardware"]["replicas"] == 5
+    alone = built.set("disaggregation", None)
+    assert alone.spec.hardware.replicas == 1
+
+
 # ---- refused
 
 
