@@ -207,7 +207,7 @@ class LayerCost:
         """
         if self.arithmetic:
             attended = pairs
-        if len(attended) > 1 and bool((np.diff(attended) < 0).any()):  # drafts that come and go
+        if len(attended) > 1 and bool((attended[1:] < attended[:-1]).any()):  # drafts that come and go
             order = np.argsort(attended, kind="stable")
             seconds = np.empty(len(attended))
             seconds[order] = self.decode_steps(seqs, attended[order], None if longest is None else longest[order])
