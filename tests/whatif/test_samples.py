@@ -100,7 +100,14 @@ def bowl(rows):
         value = (replicas - 2) ** 2 + math.log(size / 32) ** 2 + 1
         rows.append(value)
         target = {"target_ms": 3.0, "value_ms": 6.0 / replicas, "met": replicas >= 2}
-        summary = {"metrics": [{"key": "ttft_mean_ms", "value": value}], "slo": {"targets": {"ttft_p99": target}}}
+        summary = {
+            "metrics": [{"key": "ttft_mean_ms", "value": value}],
+            "slo": {"targets": {"ttft_p99": target}},
+            "hardware": {"profile": "h100-sxm", "gpus": replicas, "gpu_power_limit_w": 700.0},
+            "tiers": {"dram": {"capacity_bytes": size * 2**30}},
+            "throughput": {"output_tokens_per_s": 1.0},
+            "requests": {"rejected": 0},
+        }
         return type("Result", (), {"summary": summary})
 
     return simulate
