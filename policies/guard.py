@@ -241,7 +241,9 @@ def _routing(watch: _Watch, policy: Any) -> dict[str, Callable[..., Any]]:
 
 
 def _fleet(watch: _Watch, policy: Any) -> dict[str, Callable[..., Any]]:
-    method = policy.plan
+    method = getattr(policy, "plan", None)
+    if method is None:
+        return {}
 
     def plan(window: Any) -> Any:
         answer = watch.call("plan", method, window, about=f"the window until {window.now_s:g} s")

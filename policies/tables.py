@@ -36,10 +36,13 @@ from policies.eviction.ttl import TTL
 from policies.eviction.two_queue import TwoQueue
 from policies.eviction.workload_aware import WorkloadAware
 from policies.fleet.base import FleetPolicy
+from policies.fleet.gpu_sharing import GpuSharing
 from policies.fleet.none import NoScaling
 from policies.fleet.predictive import Predictive
 from policies.fleet.scheduled import Scheduled
+from policies.fleet.serverless_llm import ServerlessLLM
 from policies.fleet.target_utilization import TargetUtilization
+from policies.fleet.warmserve import WarmServe
 from policies.kv_format.cachemir import Cachemir
 from policies.kv_format.fp8 import FP8
 from policies.kv_format.int4 import Int4
@@ -172,8 +175,11 @@ FLEET: dict[str, type[FleetPolicy]] = {
     "target_utilization": TargetUtilization,
     "predictive": Predictive,
     "scheduled": Scheduled,
+    "warmserve": WarmServe,
+    "serverless_llm": ServerlessLLM,
+    "gpu_sharing": GpuSharing,
 }
-"""Scaling, which a scenario names under `fleet.scaling`."""
+"""Scaling, which a scenario names under `fleet.scaling`, and below it what is for several models: `fleet.prewarm`."""
 
 ADMISSION_CONTROL: dict[str, type[AdmissionControl]] = {
     "none": NoAdmissionControl,

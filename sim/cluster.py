@@ -12,6 +12,7 @@ from sim.engine.replica import Replica
 from sim.engine.sequence import Preemption, Sequence
 from sim.engine_spec import EngineSpec
 from sim.fleet.fleet import Fleet
+from sim.fleet.pool import Pool
 from sim.front import Front
 from sim.inputs import Inputs
 from sim.recorder import Recorder
@@ -49,7 +50,13 @@ class Cluster:
             self.disaggregation = Disaggregation(
                 scenario, inputs, self.clock, self.recorder, self.topology.ways, len(self.tiers), self._ended
             )
-        self.replicas = [self._replica(index, single_step=single_step) for index in range(spec.hardware.replicas)]
+        several = spec.fleet is not None and bool(spec.fleet.models)
+        count = 0 if several else spec.hardware.replicas
+        self.replicas = [self._replica(index, single_step=single_step) for index in range(count)]
+        self.fleet: Fleet | Pool | None = None
+        """Who of the replicas serves; None: all of them do."""
+        if several:
+            self._make_pool(single_step)
         entries = self.replicas if self.disaggregation is None else self.disaggregation.attach(self.replicas)
         self.restored = self._warm_start()
         """Blocks of each tier that were there from the start, and those that found no room."""
@@ -63,8 +70,8 @@ class Cluster:
             answered=self._answered,
             refused=self._turned_away,
         )
-        self.fleet = self._make_fleet()
-        """Who of the replicas serves; None: all of them do."""
+        if self.fleet is None:
+            self.fleet = self._make_fleet()
         self.arrivals = Arrivals(self.trace, self.clock, self._arrive)
 
     def _replica(self, index: int, *, single_step: bool) -> Replica:
@@ -103,6 +110,14 @@ class Cluster:
             self.scenario, self.inputs, self.clock, self.replicas, self.routing, self.front.send, link, private
         )
 
+    def _make_pool(self, single_step: bool) -> None:
+        """Instances of several models in the place of replicas of one."""
+        link, clock = self.topology.ways.host_link, self.clock
+        pool = Pool(self.scenario, self.inputs, clock, self.recorder, link, self._ended, single_step=single_step)
+        self.fleet = pool
+        self.replicas = [instance.replica for instance in pool.instances]
+        self.tiers = [[instance.hbm for instance in pool.instances]]
+
     # ---- what tiers hold before and after
 
     def identity(self) -> Identity:
@@ -137,7 +152,8 @@ class Cluster:
     def _arrive(self, request: Request) -> None:
         seq = Sequence(request, request.hash_ids, len(self.tiers), request.carried_ids)
         self.served.begin(seq)
-        reason = too_long(request, self.inputs, self.scenario.spec.engine)
+        inputs = self.fleet.inputs_of(request.index) if isinstance(self.fleet, Pool) else self.inputs
+        reason = too_long(request, inputs, self.scenario.spec.engine)
         if reason:
             self._refused(seq, reason)
             return
@@ -159,7 +175,7 @@ class Cluster:
         self._unserved(seq)
 
     def _turned_away(self, seq: Sequence, reason: str) -> None:
-        if self.fleet is not None:
+        if isinstance(self.fleet, Fleet):
             self.fleet.load.refused()
         if self.disaggregation is not None:
             self.disaggregation.turned_away(seq)

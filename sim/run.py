@@ -340,9 +340,10 @@ def config_sha256(scenario: Scenario, inputs: Inputs) -> str:
         plain["warm_start"]["path"] = begun.content_sha256 if begun else None
     sources = b""
     beside = {"routing": plain["routing"], "admission_control": plain.get("admission_control")}
-    beside["fleet"] = plain["fleet"]["scaling"] if "fleet" in plain else None
+    fleet = plain.get("fleet", {})
+    comes = [{"fleet": fleet.get(key)} for key in ("scaling", "prewarm")]
     apart = plain.get("disaggregation", {})
-    for section in (beside, {"routing": apart.get("routing")}, plain["policies"], *plain["tiers"]):
+    for section in (beside, *comes, {"routing": apart.get("routing")}, plain["policies"], *plain["tiers"]):
         for family in NAMED:
             named = section.get(family)
             for policy in (named if isinstance(named, list) else [named]) if named else ():

@@ -182,7 +182,12 @@ class ScenarioSpec(Spec):
                 path=f"tiers.{last.name}.offload",
                 found=last.offload.name if last.offload else None,
             )
-        if self.fleet is not None:
+        if self.fleet is not None and self.fleet.on and self.disaggregation is not None:
+            problem = "pools of prefill and decode replicas have a fixed number of them in this version"
+            raise InputError(problem, path="fleet", allowed="it without `disaggregation`")
+        if self.fleet is not None and self.fleet.models:
+            self._several_models(self.fleet)
+        elif self.fleet is not None:
             self.fleet.bounds(self.hardware.replicas)
         for name in (self.warm_start.tiers if self.warm_start else None) or ():
             if name not in names:
@@ -203,6 +208,28 @@ class ScenarioSpec(Spec):
                 problem = "policies.scheduling says whom to admit, and so does this"
                 raise InputError(problem, path=f"engine.{key}", found=found, allowed=needed)
 
+    def _several_models(self, fleet: FleetSpec) -> None:
+        """InputError for what goes with one model alone."""
+        first = fleet.models[0].name
+        if self.model != first:
+            raise InputError("the first of fleet.models", path="model", found=self.model, allowed=first)
+        if self.hardware.tp * self.hardware.pp > 1:
+            problem = "hardware.replicas counts single GPUs; each of fleet.models has a tp of its own"
+            raise InputError(problem, path="hardware.tp", found=self.hardware.tp, allowed="1")
+        for served in fleet.models:
+            if served.tp > min(self.hardware.replicas, self.hardware.gpus_per_node):
+                problem = "an instance does not fit a node"
+                raise InputError(problem, path="fleet.models", found=f"{served.name}, tp {served.tp}")
+        if any(tier.capacity != 0 for tier in self.tiers[1:]):
+            raise InputError("several models have HBM alone in this version", path="tiers", allowed=("hbm",))
+        if self.tiers[0].capacity is not None or self.engine.num_gpu_blocks is not None:
+            raise InputError("several models share HBM as it is", path="tiers.hbm.capacity")
+        if self.policies.within or self.policies.architecture is not None:
+            raise InputError("not with several models in this version", path="policies")
+        for key in ("warm_start", "admission_control"):
+            if getattr(self, key) is not None:
+                raise InputError("not with several models in this version", path=key)
+
     def resolved(self, base_dir: Path) -> dict[str, Any]:
         """Every value spelled out for YAML: units as text, paths absolute."""
         data = self.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -215,6 +242,10 @@ class ScenarioSpec(Spec):
         data["routing"] = self.routing.resolved(base_dir)
         if self.fleet is not None:
             data["fleet"]["scaling"] = self.fleet.scaling.resolved(base_dir)
+            if self.fleet.prewarm is not None:
+                data["fleet"]["prewarm"] = self.fleet.prewarm.resolved(base_dir)
+            for served, shown in zip(self.fleet.models, data["fleet"]["models"], strict=True):
+                shown["name"] = resolved_path(served.name, base_dir)
         if self.admission_control is not None:
             data["admission_control"] = self.admission_control.resolved(base_dir)
         if self.disaggregation is not None:

@@ -17,7 +17,7 @@ from sim.cluster import Cluster
 from sim.disaggregation_spec import KV_LINK
 from sim.disaggregation_summary import disaggregation
 from sim.fields import definitions
-from sim.fleet.summary import fleet_summary
+from sim.fleet.summary import fleet_summary, replica_time
 from sim.front_reuse import index_summary, response_summary
 from sim.hierarchy.link import CopyEngine
 from sim.hierarchy.tier import Tier
@@ -30,7 +30,6 @@ from sim.rounds_summary import by_round
 from sim.snapshot_summary import since
 from sim.speculation_summary import speculation
 from sim.tables import numbers
-from sim.time_split import time_split
 from sim.turns import by_turn
 from sim.within_summary import add_to_links, within
 
@@ -71,7 +70,7 @@ def summarize(
         "tiers": {tier.name: _tier(by_name[tier.name]) for tier in spec.tiers},
         "links": _links(cluster, duration),
         "time": _time(cluster, span),
-        "replica_time": time_split(steps, cluster.cost, [r.accounts.times.load_wait_s for r in cluster.replicas], span),
+        "replica_time": replica_time(cluster, steps, span),
         "queue": queue_lengths(requests, cluster.preemptions, span),
         "preemptions": sum(len(r.batch.preemptions) for r in cluster.replicas),
     }
@@ -84,7 +83,7 @@ def summarize(
         add_to_links(cluster, summary["links"], duration)
     if (drafts := speculation(cluster, steps)) is not None:
         summary["speculation"] = drafts
-    if (fleet := fleet_summary(cluster)) is not None:
+    if (fleet := fleet_summary(cluster, requests)) is not None:
         summary["fleet"] = fleet
     if (pools := disaggregation(cluster, requests, span)) is not None:
         summary["disaggregation"] = pools

@@ -64,8 +64,9 @@ COLUMNS = {
     "delay_s": np.float64,
     "priorities": np.int64,
     "barriers": np.int64,
+    "models": np.int64,
 }
-OPTIONAL = ("session_ids", "turns", "after", "delay_s", "priorities", "barriers")
+OPTIONAL = ("session_ids", "turns", "after", "delay_s", "priorities", "barriers", "models")
 """Columns that a trace may lack; `after` and `delay_s` come together."""
 
 
@@ -108,6 +109,8 @@ class Trace:
     the order in which they became ready. `barriers` int64[n], of a closed loop: rounds, from 0; no request of one is
     sent before all those of the rounds before it have ended; None: there are none.
 
+    `models` int64[n]: which of several models each request is for, numbered from 0; None: there is one.
+
     `priorities` int64[n]: what the engine serves first, lower ones before higher ones; None: all are alike.
     """
 
@@ -130,6 +133,7 @@ class Trace:
     priorities: Ints | None = None
     sending: Sending | None = None
     barriers: Ints | None = None
+    models: Ints | None = None
 
     def __post_init__(self) -> None:
         for column, dtype in COLUMNS.items():
@@ -253,6 +257,7 @@ class Trace:
             delay_s=None if links is None else links[1],
             priorities=None if self.priorities is None else self.priorities[rows],
             barriers=None if self.barriers is None else self.barriers[rows],
+            models=None if self.models is None else self.models[rows],
         )
 
     def without_prefixes(self) -> Trace:

@@ -13,12 +13,13 @@ from traces.arrivals import limit, limit_sessions, poisson_arrivals, rate_scale,
 from traces.catalog import CATALOG, load_trace
 from traces.clients import ClientsSpec, converse
 from traces.closed_loop import ClosedLoopSpec, close_loop
+from traces.daily import DailySpec, daily
 from traces.generate import GenerateSpec, generate
 from traces.prefixes import PrefixesSpec, with_prefixes
 from traces.priority import DRAWN, PrioritySpec, prioritize
 from traces.request import Trace
 
-SOURCES = ("name", "path", "generate", "prefixes", "clients")
+SOURCES = ("name", "path", "generate", "prefixes", "clients", "daily")
 """Where the requests of a trace may come from."""
 
 
@@ -28,7 +29,7 @@ def is_path(text: str) -> bool:
 
 
 class TraceSpec(BaseModel):
-    """One of `name` (catalog), `path` (file), `generate`, `prefixes` or `clients`, and what is done to its arrivals.
+    """One of `name` (catalog), `path` (file), `generate`, `prefixes`, `clients`, `daily`; what is done to its arrivals.
 
     `sessions`: the n conversations that begin first. `limit`: the first n requests. `rate_scale`: 2 makes arrivals
     and users twice as fast. `spread_arrivals` (s): each arrival moves by its own share of this window (see
@@ -44,6 +45,7 @@ class TraceSpec(BaseModel):
     generate: GenerateSpec | None = None
     prefixes: PrefixesSpec | None = None
     clients: ClientsSpec | None = None
+    daily: DailySpec | None = None
     arrival_rate: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)] | None = None
     stagger_sessions: Seconds | None = None
     sessions: Annotated[int, Field(ge=1, strict=True)] | None = None
@@ -87,7 +89,7 @@ class TraceSpec(BaseModel):
     @property
     def drawn(self) -> bool:
         """True if the seed of the scenario changes the load: requests or arrivals that are drawn, not recorded."""
-        source = self.generate or self.prefixes or self.clients
+        source = self.generate or self.prefixes or self.clients or self.daily
         loop = self.closed_loop
         return (
             (source is not None and source.seed is None)
@@ -119,6 +121,8 @@ def build(spec: TraceSpec, seed: int, base_dir: str | Path = ".", *, strict: boo
     """
     if spec.clients is not None:
         trace = converse(spec.clients, seed)
+    elif spec.daily is not None:
+        trace = daily(spec.daily, seed)
     elif spec.generate is not None:
         trace = generate(spec.generate, seed)
     elif spec.prefixes is not None:

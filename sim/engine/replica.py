@@ -198,6 +198,10 @@ class Replica:
             self._starting = True
             self._clock.at(now, self._start, STEP_LAST)
 
+    def between_steps(self, call: Callable[[], None]) -> None:
+        """Call back before the next step is decided, when nothing runs whose memory was counted on."""
+        self._between_steps(call)
+
     def _between_steps(self, call: Callable[[], None]) -> None:
         """Call back before the next step is decided, which is as soon as the step in progress has ended."""
         self._between.append(call)

@@ -7,10 +7,11 @@ from functools import partial
 
 from hw_profiles.errors import InputError
 from policies.build import build_policy
-from policies.fleet.base import FleetWindow, ReplicaState, ReplicaStatus, Scaling, Start, Stop
+from policies.fleet.base import FleetWindow, ReplicaState, ReplicaStatus, Scaling, Start
 from sim.clock import STEP_LAST, Clock
 from sim.engine.replica import Replica
 from sim.engine.sequence import Sequence as Seq
+from sim.fleet.actions import actions_of
 from sim.fleet.gateway import Gateway, requests
 from sim.fleet.load import Load
 from sim.fleet.states import States
@@ -51,6 +52,8 @@ class Fleet:
             self.least, self.most, initial = spec.bounds(hardware.replicas)
             named = spec.scaling.model_dump()
             self._policy: Scaling = build_policy("fleet", named, base_dir=scenario.base_dir, path="fleet.scaling")
+            if not isinstance(self._policy, Scaling):
+                raise InputError("it is for several models (fleet.prewarm)", path="fleet.scaling", found=named["name"])
         except InputError as error:
             raise error.at(where=scenario.where) from None
         self.spec = spec
@@ -100,8 +103,8 @@ class Fleet:
     def _tick(self) -> None:
         if not self._left:
             return
-        plan = self._policy.plan(self._window())
-        for action in self._actions(plan):
+        window = self._window()
+        for action in actions_of(self._policy.plan(window), window, self.spec.scaling.name):
             (self._start if isinstance(action, Start) else self._stop)(action.replica)
         self._clock.at(self._clock.now + self.spec.window, self._tick)
 
@@ -142,45 +145,6 @@ class Fleet:
         over = self._pieces * link.service_s(piece)
         rate = self.spec.load_rate
         return over if rate is None else max(over, self.weight_bytes / rate)
-
-    def _actions(self, plan: object) -> list[Start | Stop]:
-        """What a plan comes to. Raises InputError for one that breaks the contract."""
-        on = self.states.indices(ReplicaState.SERVING, ReplicaState.STARTING)
-        if isinstance(plan, int) and not isinstance(plan, bool):
-            if plan < 0:
-                raise self._broken(f"plan() returned {plan!r}, expected 0 or more")
-            wanted = min(self.most, max(self.least, plan))
-            return self._grow(wanted - len(on)) if wanted > len(on) else self._shrink(len(on) - wanted)
-        if not isinstance(plan, Iterable):
-            raise self._broken(f"plan() returned {plan!r}, expected a number, or Start and Stop")
-        actions, seen = list(plan), set[int]()
-        number = len(on)
-        for action in actions:
-            if not isinstance(action, Start | Stop):
-                raise self._broken(f"plan() returned {action!r} among its actions, expected Start or Stop")
-            if not 0 <= action.replica < len(self._replicas) or action.replica in seen:
-                raise self._broken(f"{action!r}: no such replica, or named twice")
-            seen.add(action.replica)
-            is_on = action.replica in on
-            if is_on is isinstance(action, Start):
-                raise self._broken(f"{action!r}: the replica is {self.states[action.replica].value}")
-            number += 1 if isinstance(action, Start) else -1
-        if not self.least <= number <= self.most:
-            raise self._broken(f"its actions leave {number} replicas on, expected {self.least} to {self.most}")
-        return actions
-
-    def _grow(self, count: int) -> list[Start | Stop]:
-        draining = self.states.indices(ReplicaState.DRAINING)
-        draining.sort(key=lambda i: -requests(self._replicas[i]))
-        return [Start(i) for i in [*draining, *self.states.indices(ReplicaState.OFF)][:count]]
-
-    def _shrink(self, count: int) -> list[Start | Stop]:
-        starting = sorted(self.states.indices(ReplicaState.STARTING), key=lambda i: -self.states.since(i))
-        serving = sorted(self.states.indices(ReplicaState.SERVING), key=lambda i: (requests(self._replicas[i]), -i))
-        return [Stop(i) for i in [*starting, *serving][:count]]
-
-    def _broken(self, what: str) -> InputError:
-        return InputError(f"scaling policy {self.spec.scaling.name} broke its contract: {what}")
 
     # ---- starting
 
@@ -253,6 +217,16 @@ class Fleet:
         self.gateway.serve([self._replicas[i] for i in self.states.indices(ReplicaState.SERVING)])
 
     # ---- what others see
+
+    @property
+    def waits(self) -> dict[int, float]:
+        """Seconds that requests waited at the gateway, by index."""
+        return self.gateway.waits
+
+    @property
+    def most_waiting(self) -> int:
+        """Most requests at the gateway at a time."""
+        return self.gateway.most_waiting
 
     def samples(self) -> list[tuple[str, str, str, float]]:
         """Rows for the table of samples."""

@@ -55,6 +55,8 @@ class Tier:
         self.label = label
         """Which one of several equal tiers this is: "hbm/0" (replica 0) or "dram/node0"."""
         self.capacity = capacity
+        self.full = capacity
+        """Its capacity when none of it is lent (sim.fleet.lending)."""
         self.policy = policy
         self.blocks: dict[int, Block] = {}
         self.used = 0
@@ -329,7 +331,7 @@ class Tier:
         ensure(self.used == used, f"tier {self.label}: used bytes do not add up")
         ensure(self.pinned == pinned, f"tier {self.label}: pinned bytes do not add up")
         ensure(min(self.reserved, self.free) >= 0, f"tier {self.label}: capacity exceeded")
-        ensure(self.counters.peak_bytes <= self.capacity, f"tier {self.label}: capacity was exceeded")
+        ensure(self.counters.peak_bytes <= self.full, f"tier {self.label}: capacity was exceeded")
         if self._tallies.kept:
             self._tallies.check(self.blocks.values(), self.label)
 

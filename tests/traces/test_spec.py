@@ -103,7 +103,7 @@ def test_a_spec_is_frozen():
         ({"name": "quickstart", "closed_loop": 3}, "closed_loop"),
         ({"name": "quickstart", "sessions": 0}, "sessions"),
         ("quikstart", "did you mean 'quickstart'"),
-        ({}, "needs exactly one of name, path, generate, prefixes, clients, has none"),
+        ({}, "needs exactly one of name, path, generate, prefixes, clients, daily, has none"),
         ({"name": "quickstart", "path": "a.jsonl"}, "has name and path"),
         ({"name": "quickstart", "rate_scale": 0}, "rate_scale"),
         ({"name": "quickstart", "rate_scale": float("inf")}, "rate_scale"),
