@@ -55,7 +55,8 @@ TREE: Mapping[str, Leaves] = MappingProxyType(
             "response cache": ("instcache", "reuse"),
             "index of prefixes": ("metadata_index",),
             "autoscaling": ("fleet",),
-            "prewarming": (),
+            "prewarming": ("warmserve", "serverless_llm"),
+            "sharing GPUs": ("gpu_sharing",),
         },
     }
 )

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from hw_profiles.errors import InputError
 from hw_profiles.units import Seconds
 from traces.random import stream
-from traces.request import Floats, Trace
+from traces.request import Floats, Ints, Trace
 
 VERSION = 1
 MOST = 5_000_000
@@ -116,7 +116,7 @@ def daily(spec: DailySpec, seed: int) -> Trace:
     ).validate()
 
 
-def _counts(spec: DailySpec, seed: int, model: int, rate: float) -> tuple[np.ndarray, Floats]:
+def _counts(spec: DailySpec, seed: int, model: int, rate: float) -> tuple[Ints, Floats]:
     """Requests of each window of all days, and where the windows start, s."""
     per_day = spec.windows
     draw = stream(seed, "daily.profile", model)
@@ -138,7 +138,7 @@ def _counts(spec: DailySpec, seed: int, model: int, rate: float) -> tuple[np.nda
     mean = np.concatenate(days) * rate * spec.window
     uniform = stream(seed, "daily.count", model).random(len(mean))
     counts = np.array([_poisson(m, u) for m, u in zip(mean.tolist(), uniform.tolist(), strict=True)], dtype=np.int64)
-    return counts, np.arange(len(mean)) * spec.window
+    return counts, np.arange(len(mean), dtype=np.float64) * spec.window
 
 
 def _poisson(mean: float, u: float) -> int:
@@ -154,10 +154,10 @@ def _poisson(mean: float, u: float) -> int:
     return number
 
 
-def _lengths(seed: int, name: str, count: int, median: float, sigma: float, most: int) -> np.ndarray:
+def _lengths(seed: int, name: str, count: int, median: float, sigma: float, most: int) -> Ints:
     drawn = stream(seed, name).random(count)
     values = [median * math.exp(sigma * _NORMAL.inv_cdf(_open(u))) for u in drawn.tolist()]
-    return np.clip(np.round(values), 1, most).astype(np.int64)
+    return np.array(np.clip(np.round(values), 1, most), dtype=np.int64)
 
 
 def _open(u: float) -> float:

@@ -37,7 +37,7 @@ def list_names(
 
 def _list_tree(kind: str | None, as_json: bool) -> None:
     from policies.systems import SYSTEMS
-    from policies.tables import NAMED
+    from policies.tables import FLEET, NAMED
     from policies.taxonomy import TREE
 
     if kind not in (None, "policies", "systems"):
@@ -50,6 +50,8 @@ def _list_tree(kind: str | None, as_json: bool) -> None:
         for i, (leaf, names) in enumerate(leaves.items()):
             for j, name in enumerate(names or ("(none in this version)",)):
                 what = SYSTEMS[name].about if name in SYSTEMS else ", ".join(NAMED.get(name, ()))
+                if name in FLEET:
+                    what = str(FLEET[name].__doc__).partition("\n")[0]
                 rows.append(("" if i or j else branch, "" if j else leaf, name, what))
     _print.table(["branch", "leaf", "name", _print.Column("what", fold=True)], rows)
     _print.line("`kvsim show NAME`: mechanism, bytes and options of each. They are combined under `policies`.")

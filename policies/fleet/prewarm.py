@@ -92,11 +92,11 @@ class Prewarm(FleetPolicy, ABC):
         """Requests of a model in the system in the window that has ended: their mean and the most."""
 
     def plan(self, view: PoolView) -> Sequence[Placed]:
-        """What to load now, in this order; asked every half a second."""
+        """What to load now, in this order; asked once per `fleet.window`."""
         return ()
 
     def drop(self, view: PoolView) -> Sequence[Placed]:
-        """What of `view.prewarmed` nobody wants, so that it may be dropped for what does not fit."""
+        """What of `view.prewarmed` is to leave; asked before each plan."""
         return ()
 
 

@@ -68,7 +68,12 @@ class WarmServe(Prewarm):
         return found
 
     def drop(self, view: PoolView) -> Sequence[Placed]:
+        """What scores nothing, if something that scores found no room."""
         scores = self._scores(view)
+        here = [sum(p.model == model for p in view.prewarmed) for model in range(len(scores))]
+        wanted = sum(max(0, len(each) - n) for each, n in zip(scores, here, strict=True))
+        if len(self.plan(view)) >= wanted:
+            return ()
         return [placed for placed, worth in _worth(view, scores).items() if not worth]
 
     def _scores(self, view: PoolView) -> list[list[float]]:

@@ -409,8 +409,10 @@ class Pool:
         return self.lending.spare(self.instances[index]) - self.residency.bytes_on(gpu, own)
 
     def _load_ahead(self) -> None:
-        view = self.view()
-        plan = list(self._prewarm.plan(view))
+        for placed in self._prewarm.drop(self.view()):
+            if placed in self.residency.held:
+                self._drop(placed)
+        plan = list(self._prewarm.plan(self.view()))
         if not plan:
             return
         for placed in plan:

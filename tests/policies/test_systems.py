@@ -8,7 +8,7 @@ from hw_profiles.errors import InputError
 from policies.build import policy_options
 from policies.systems import SYSTEMS, expand
 from policies.systems_within import WITHIN as WITHIN_SYSTEMS
-from policies.tables import EVERY_FAMILY, NAMED, SEQUENCE_FAMILIES, WITHIN
+from policies.tables import EVERY_FAMILY, FLEET, NAMED, SEQUENCE_FAMILIES, WITHIN
 from policies.taxonomy import TREE
 
 
@@ -34,7 +34,7 @@ def test_every_policy_within_a_sequence_is_in_a_system():
 def test_every_system_is_a_leaf_and_every_leaf_means_something():
     leaves = [name for branch in TREE.values() for names in branch.values() for name in names]
     assert set(SYSTEMS) <= set(leaves)
-    assert set(leaves) - set(SYSTEMS) <= {*EVERY_FAMILY, "reuse", "fcfs", "priority", "static"}
+    assert set(leaves) - set(SYSTEMS) <= {*EVERY_FAMILY, *FLEET, "reuse", "fcfs", "priority", "static"}
     assert len(leaves) == len(set(leaves))
 
 

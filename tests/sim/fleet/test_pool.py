@@ -101,7 +101,7 @@ def test_nobody_is_lost_and_every_invariant_holds(go, kind):
         assert found["prewarm"]["loaded_bytes"] == cold * weights[0]
     if kind == "gpu_sharing":
         assert found["starts"] == 0
-        assert found["gateway"]["requests"] < len(requests) / 4
+        assert found["prewarm"]["loaded_bytes"] == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -160,7 +160,7 @@ def test_instances_that_share_a_gpu_are_slower_than_alone(go):
     alone = go(models=4, gpus=4, prewarm=None, trace=trace, min=1).summary
     shared = go(models=4, gpus=4, prewarm="gpu_sharing", trace=trace).summary
     assert shared["fleet"]["starts"] == alone["fleet"]["prewarm"]["starts"]["cold"] == 0
-    assert shared["tpot_ms"]["mean"] > 1.5 * alone["tpot_ms"]["mean"]
+    assert shared["tpot_ms"]["mean"] > 1.2 * alone["tpot_ms"]["mean"]
 
 
 def test_requests_are_drawn_by_share_where_the_trace_has_one_model():
