@@ -382,6 +382,8 @@ class Pool:
         for model, load in enumerate(self._observed):
             seen = load.take()
             self._prewarm.observe(model, seen.load, float(seen.peak))
+        if type(self._prewarm) is not NoPrewarm:
+            self._load_ahead()  # for the window that begins
         self._clock.at(self._clock.now + self._prewarm.window_s, self._observe)
 
     def view(self) -> PoolView:

@@ -9,11 +9,11 @@ from sim.scenario import Scenario
 
 MODEL = "llama-2-13b"
 DAY = {
-    "models": 10,
+    "models": 12,
     "alpha": 0.0,
     "rate": 1.0,
-    "days": 4,
-    "day": "20 min",
+    "days": 3,
+    "day": "40 min",
     "window": "60 s",
     "bursts": 2,
     "quiet": 0.0,
@@ -21,10 +21,10 @@ DAY = {
     "swing": 0.0,
     "max_output": 200,
 }
-WARM = {"name": "warmserve", "window": "60 s", "period": "20 min"}
+WARM = {"name": "warmserve", "window": "60 s", "period": "40 min"}
 
 
-def document(models=10, gpus=3, prewarm=WARM, trace=DAY, **fleet):
+def document(models=12, gpus=4, prewarm=WARM, trace=DAY, **fleet):
     named = [{"name": MODEL} for _ in range(models)] if isinstance(models, int) else models
     several = {"scaling": "target_utilization", "min": 0, "models": named, "prewarm": prewarm, **fleet}
     return {
@@ -59,8 +59,8 @@ def prewarm(result):
 def test_a_forecast_is_worth_a_period_and_nothing_without(go):
     """The same loads at other times of each day: what is ready when it is asked for collapses."""
     periodic, shuffled = go(), go(trace={**DAY, "order": "shuffled"})
-    assert prewarm(periodic)["later_hit_ratio"] > 0.75
-    assert prewarm(shuffled)["later_hit_ratio"] < 0.5
+    assert prewarm(periodic)["later_hit_ratio"] > 0.85
+    assert prewarm(shuffled)["later_hit_ratio"] < 0.6  # what is left are instances that start again in their burst
     assert prewarm(periodic)["later_hit_ratio"] > prewarm(periodic)["hit_ratio"]  # the first day has no past
     assert periodic.summary["ttft_ms"]["p99"] < shuffled.summary["ttft_ms"]["p99"]
 
@@ -73,7 +73,7 @@ def test_lent_memory_is_worth_something(go):
     assert prewarm(lending)["later_hit_ratio"] > prewarm(alone)["later_hit_ratio"]
 
 
-SHORT = {**DAY, "days": 1, "models": 6, "rate": 2.0}
+SHORT = {**DAY, "days": 1, "day": "20 min", "models": 6, "rate": 2.0}
 KINDS = {
     "none": None,
     "warmserve": WARM,
