@@ -226,6 +226,8 @@ class ScenarioSpec(Spec):
             raise InputError("several models share HBM as it is", path="tiers.hbm.capacity")
         if self.policies.within or self.policies.architecture is not None:
             raise InputError("not with several models in this version", path="policies")
+        if self.policies.reuse:
+            raise InputError("not with several models in this version", path="policies.reuse")
         for key in ("warm_start", "admission_control"):
             if getattr(self, key) is not None:
                 raise InputError("not with several models in this version", path=key)

@@ -26,7 +26,7 @@ MODELS = (
     {"name": "llama-2-70b", "tp": 4, "share": 0.0625},
 )
 DAILY = {"models": 4, "days": 2, "day": "30 min", "window": "60 s", "bursts": 6, "burst": 6.0, "quiet": 0.2}
-STEADY = {**DAILY, "days": 1, "day": "4 min", "bursts": 0, "quiet": 1.0, "swing": 0.0}
+STEADY = {**DAILY, "days": 1, "day": "2 min", "bursts": 0, "quiet": 1.0, "swing": 0.0}
 WARM = {"name": "warmserve", "window": "60 s", "period": "30 min"}
 CONTENDED = {
     "models": 12,
@@ -42,7 +42,7 @@ CONTENDED = {
     "max_output": 200,
 }
 INIT_S = 3
-TTFT_S = 0.5
+TTFT_S = 1.0
 """The bound that a rate must keep at its 99th percentile; the paper's was not read."""
 
 
@@ -92,7 +92,7 @@ def _most(prewarm: object, rates: tuple[float, ...]) -> float:
 
 
 def _throughput() -> float:
-    rates = (16.0, 24.0, 32.0, 40.0, 48.0, 64.0)
+    rates = (32.0, 40.0, 48.0, 64.0)
     shared = _most("gpu_sharing", rates)
     return _most(WARM, rates) / shared if shared else float("nan")
 
@@ -161,7 +161,7 @@ TABLES = (
         "warmserve",
         "abstract, requests",
         "S",
-        f"{SIXTEEN}; steady rates of 16 to 64 requests/s whose P99 of TTFT is below {TTFT_S} s",
+        f"{SIXTEEN}; steady rates of 32, 40, 48 and 64 requests/s whose P99 of TTFT is below {TTFT_S} s",
         (
             Figure(
                 "up to, against GPU sharing",
