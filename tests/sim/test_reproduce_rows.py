@@ -24,7 +24,7 @@ ISSUE = {
     "lmcache", "vllm_cpu_offload", "hicache", "mooncake", "cached_attention",
 }  # fmt: skip
 ENGINE = {"vllm_watermark"}
-ACROSS: set[str] = set()
+ACROSS = {"instcache", "metadata_index"}
 """Systems across sequences."""
 WITHOUT_ENGINE = {"mc_sf", "placement"}
 """Some of whose figures are of a model of their own."""
