@@ -18,6 +18,7 @@ class $cls(PrefetchPolicy):
     # Events that `plan` is called for:
     #     Trigger.ARRIVED     the request has come to the queue of its replica
     #     Trigger.FINISHED    it has its last token, and has released what it held
+    #     Trigger.ADMITTED    it has left the queue, of which cache.waiting has the rest
     listens = (Trigger.ARRIVED,)
 
     # If the request's turn comes before its blocks are there: "best_effort" goes on
