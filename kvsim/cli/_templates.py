@@ -13,6 +13,7 @@ from kvsim.cli._template_offload import OFFLOAD
 from kvsim.cli._template_parts import Template
 from kvsim.cli._template_prefetch import PREFETCH
 from kvsim.cli._template_routing import ROUTING
+from kvsim.cli._template_scheduling import SCHEDULING
 
 TEMPLATES: Mapping[str, Template] = MappingProxyType(
     {
@@ -21,6 +22,7 @@ TEMPLATES: Mapping[str, Template] = MappingProxyType(
         "offload": OFFLOAD,
         "prefetch": PREFETCH,
         "routing": ROUTING,
+        "scheduling": SCHEDULING,
         "fleet": FLEET,
         "admission_control": ADMISSION_CONTROL,
     }

@@ -32,8 +32,11 @@ FAMILIES = {
     "routing": "{name: least_loaded, waiting_weight: 1}",
     "fleet": "{name: target_utilization, requests: 8, lower: 1, upper: 1, protect: 0}",
     "admission_control": "queue_limit",
+    "scheduling": "shortest_first",
 }
 """What the skeleton of each family behaves like."""
+WITHOUT = {"placement", "reuse"}
+"""Families without a skeleton: of a model without an engine, and of what stands before the engines."""
 
 
 def class_of(name: str) -> str:
@@ -54,6 +57,7 @@ BROKEN = {
     "routing": ("return chosen", "return chosen + 1"),
     "fleet": ("return ceil(window.load / self._each)", "return -1"),
     "admission_control": ("return replica.waiting < self._waiting", "return replica.waiting"),
+    "scheduling": ("return 0", "return -1"),
 }
 """A scan that leaves a block out, an answer that is no bool, a plan that stores nothing, a tier and a replica that are
 none, fewer replicas than none."""
@@ -132,8 +136,8 @@ def test_a_scenario_runs_with_it_as_the_printed_command_says(family: str, kvsim:
 
 
 def test_every_family_has_a_skeleton() -> None:
-    assert set(TEMPLATES) == set(FAMILIES) == set(TABLES)
-    assert set(SECTIONS) == set(TABLES) - set(TIER_TABLES)
+    assert set(TEMPLATES) == set(FAMILIES) == set(TABLES) - WITHOUT
+    assert set(SECTIONS) == set(TABLES) - set(TIER_TABLES) - WITHOUT - {"scheduling"}
 
 
 def test_one_document_says_what_was_written(kvsim: Kvsim, folder: Path) -> None:
