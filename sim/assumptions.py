@@ -35,6 +35,12 @@ OUTPUT = (
     "another request nor offloaded."
 )
 
+POOLS = (
+    "Prefill and decode on different replicas: KV crosses a serial link per pair of instances, over what each instance "
+    "shares (max-min fair); nothing leaves before the decode instance has memory. Transfers do not slow kernels, "
+    "messages take no time beyond the link's latency, and windows that are kept apart from other KV are not sent."
+)
+
 
 def bounds(spec: ScenarioSpec) -> list[str]:
     """Paths of the eviction policies of `spec` that know the future, with their names."""
@@ -58,6 +64,7 @@ def assumptions(spec: ScenarioSpec, cost: StepCost, inputs: Inputs) -> list[str]
         *(f"Model: {note}." for note in model.notes),
         *_estimates(cost),
         *_parallel(spec),
+        *([POOLS] if spec.disaggregation is not None else []),
         *_windows(cost, budget),
         *_prefetch(ahead),
         *_within(planned if spec.policies.within else None),

@@ -34,6 +34,7 @@ SAMPLES = (
     ("examples/quickstart.yaml", ()),
     ("examples/ssd_tier.yaml", ()),
     ("examples/long_context.yaml", ("policies=arkvale",)),
+    ("examples/quickstart.yaml", ("disaggregation={prefill: 1, decode: 1, transfer: layer}",)),
 )
 """Runs that must come out the same, to the byte, before extensions are used: scenarios and their settings."""
 

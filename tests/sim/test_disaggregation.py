@@ -48,6 +48,7 @@ def test_a_whole_prompt_takes_latency_and_bytes(apart, hand, prompt, bandwidth, 
     assert result.summary["itl_ms"]["max"] == pytest.approx(1e3 * (took + decode[0]), rel=1e-9)
     assert row.replica == 0
     assert row.decode_replica == 1
+    assert any(text.startswith("Prefill and decode on different") for text in result.summary["assumptions"])
 
 
 @pytest.mark.parametrize("groups", [2, 8, 32, 100])
