@@ -29,7 +29,8 @@ from traces.request import Floats, Trace
 
 VERSION = 1  # part of the content hash: raise it when the same parameters give another trace
 WARM_GAPS = 12  # sessions start this many mean lengths before the trace; e**-12 of them would be longer
-MAX_OPEN = 1_000_000  # sessions; the ones before the trace are all generated
+MAX_OPEN = 100_000  # sessions; WARM_GAPS times as many are generated before the trace, in about a minute
+MAX_SINGLE = 1_000_000  # of single turns, of which those before the trace are only counted
 _NORMAL = NormalDist()
 
 Count = Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
@@ -78,9 +79,11 @@ class GenerateSpec(BaseModel):
 
     @model_validator(mode="after")
     def _bounded(self) -> GenerateSpec:
-        if self.rate * self.think_time > MAX_OPEN:
-            text = f"rate x think_time is {self.rate * self.think_time:.3g}: too many sessions open at once"
-            raise InputError(text, allowed=f"{MAX_OPEN} at most")
+        most = MAX_SINGLE if self.turns == 1 else MAX_OPEN
+        if self.rate * self.think_time > most:
+            text = "as many sessions are open when the trace begins, and made from their first turn on"
+            found = f"rate x think_time = {self.rate * self.think_time:.3g}"
+            raise InputError(text, found=found, allowed=f"{most} at most: a shorter think_time")
         return self
 
 
@@ -151,8 +154,9 @@ def _turns(spec: GenerateSpec, seed: int) -> list[_Turn]:
             if found[spec.requests - 1].arrival_ms < begin * 1e3:
                 return found[: spec.requests]  # every later session starts later than these
             check = session + session // 32 + 1  # sorting is what costs here
-        turns = _session(spec, seed, session, begin, prompts, weights)
-        found.extend(turn for turn in turns if turn.arrival_ms >= 0)
+        if spec.turns > 1 or round(begin * 1e3) >= 0:
+            turns = _session(spec, seed, session, begin, prompts, weights)
+            found.extend(turn for turn in turns if turn.arrival_ms >= 0)
         session += 1
 
 

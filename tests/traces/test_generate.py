@@ -3,6 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+import traces.generate
 from traces.arrivals import limit
 from traces.generate import GenerateSpec, Lengths, generate
 from traces.order import unchained
@@ -133,8 +134,19 @@ def test_a_limit_below_the_system_prompt():
         {"system_tokens": {"mean": 10, "sgima": 1}},
         {"ratee": 3},
         {"rate": 1e6, "think_time": "1 h"},
+        {"rate": 1e4},  # with the default think_time: minutes to make the sessions that are open when it begins
     ],
 )
 def test_senseless_parameters_are_refused(changes):
     with pytest.raises(ValueError, match=next(iter(changes))):
         spec(**changes)
+
+
+def test_single_turns_before_the_trace_are_not_made(monkeypatch):
+    made = []
+    own = traces.generate._session
+    monkeypatch.setattr(traces.generate, "_session", lambda *given: made.append(given[2]) or own(*given))
+    trace = generate(spec(requests=50, rate=200.0, turns=1.0), 1)
+    assert made[: len(trace)] == trace.session_ids.tolist()  # though twelve mean think times of them came before
+    assert made[0] > 12 * 200 * 60 * 0.9
+    assert spec(rate=1e4, turns=1.0).rate == 1e4
