@@ -15,6 +15,7 @@ from policies.systems_across import ACROSS
 from policies.systems_within import WITHIN
 from policies.tables import FAMILIES
 from sim.engine_spec import EngineSpec, LoadingSpec
+from sim.fleet.spec import FleetSpec
 from sim.scenario import Scenario
 from sim.speculation_spec import SpeculationSpec
 from sim.tier_spec import DEFAULT_DEVICES, TIER_KINDS, LinkSpec, TierSpec
@@ -48,6 +49,7 @@ def rows(text: str, heading: str) -> list[list[str]]:
         (SPECULATION, "| key of `engine.speculation` |", SpeculationSpec.model_fields),
         (ENGINE, "| key of `trace.priority` |", PrioritySpec.model_fields),
         (CLIENTS, "| key | default |", ClientsSpec.model_fields),
+        ((ROOT / "docs" / "fleet.md").read_text(), "| key of `fleet` |", FleetSpec.model_fields),
         (CLIENTS, "| key | meaning |", ClosedLoopSpec.model_fields),
     ],
 )
