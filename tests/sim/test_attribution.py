@@ -203,7 +203,7 @@ def test_no_request_no_parts(run, prompt):
 def test_preempted_in_the_middle_of_its_prompt(run, prompt):
     """The first request's tokens take the memory that the rest of the second one's prompt needs."""
     rows = [(0, 1600, 400, prompt(1, 1600)), (0.1, 3000, 5, prompt(2, 3000))]
-    engine = {"max_num_seqs": 8, "max_num_batched_tokens": 256}
+    engine = {"max_num_seqs": 8, "max_num_batched_tokens": 256, "reserve_full_isl": False}
     result = run(rows, blocks=200, engine=engine)
     lost, row = result.frames["preemptions"], result.frames["requests"].iloc[1]
     assert len(lost) > 0
