@@ -290,7 +290,7 @@ BROKEN: dict[type, str] = {
     FetchesNothing: "plan() did not return something to iterate over (0, ",
     FetchRaises: "plan() raised ZeroDivisionError",
     FetchesByChance: "two policies built alike made different plans",
-    StopsSomehow: "stop is not one of best_effort, wait_complete, timeout ('patience', ",
+    StopsSomehow: "stop is not one of best_effort, wait_complete, timeout, join ('patience', ",
     WaitsForever: "timeout_s is not a time in seconds (inf, ",
     WaitsForNoTime: "timeout_s is not a time in seconds (0.0, ",
     ListensToEvents: "listens names something that is not a Trigger",

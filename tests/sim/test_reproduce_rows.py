@@ -26,8 +26,8 @@ ISSUE = {
 ENGINE = {"vllm_watermark"}
 ACROSS = {"instcache", "metadata_index"}
 """Systems across sequences."""
-WITHOUT_ENGINE = {"mc_sf", "placement"}
-"""Some of whose figures are of a model of their own."""
+WITHOUT_ENGINE = {"mc_sf", "placement", "warmserve"}
+"""Some of whose figures are of a model or of runs of their own."""
 
 
 def table(source: str, *published: float, kind: str = "reproduced") -> Table:
