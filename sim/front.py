@@ -83,6 +83,7 @@ class Front:
         if gate is None or gate.admits(seq, replica):
             replica.enqueue(seq)
         else:
+            self._routing.taken_back(seq, replica)
             self._refused(seq, gate.refusal)
 
     def _answer(self, seq: Sequence, cache: str) -> None:

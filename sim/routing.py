@@ -77,6 +77,7 @@ class Routing:
         self._clock = clock
         self._router.seed = scenario.spec.seed
         self._reports = Reports(period, clock) if (period := self._stale_s()) else None
+        self._adds_sent = self._reports is not None and bool(self._router.adds_sent)
         self.set_members(replicas)
 
     @property
@@ -98,7 +99,7 @@ class Routing:
         """Let the router of another scenario choose from now on, among the same members."""
         new = Routing(scenario, self._clock, self._members)
         self._router, self._name, self._in_turn = new._router, new._name, new._in_turn
-        self._reports, self._views = new._reports, new._views
+        self._reports, self._views, self._adds_sent = new._reports, new._views, new._adds_sent
 
     def choose(self, seq: Seq) -> Replica:
         """The replica that the request goes to. Raises InputError for a router that breaks its contract."""
@@ -113,7 +114,14 @@ class Routing:
                 f"router {self._name} broke its contract: choose() returned {chosen!r} for request {seq.index}, "
                 f"expected the place of a replica in the list, 0 to {len(self._members) - 1}"
             )
+        if self._adds_sent and self._reports is not None:
+            self._reports.sent(self._members[place].index, seq)
         return self._members[place]
+
+    def taken_back(self, seq: Seq, replica: Replica) -> None:
+        """The request that was last sent to this replica never came there: it was turned away."""
+        if self._adds_sent and self._reports is not None and not self._in_turn:
+            self._reports.sent(replica.index, seq, -1)
 
     def _stale_s(self) -> float:
         """Seconds between the reports that the router wants; 0: it sees replicas as they are."""

@@ -3,7 +3,7 @@
 Every `period` seconds, at whole multiples of it, all replicas report at once: their loads, and what came into their
 tiers and left them until then. Between two reports a router sees the last one, so what it knows is half a period old
 in the mean (the bulletin board of Mitzenmacher, "How Useful Is Old Information?", IEEE TPDS 2000; vLLM's data-parallel
-coordinator reports every 100 ms).
+coordinator reports every 100 ms). What the router itself has sent since is added to the loads, if it wants so.
 
 Exact: loads, and which blocks tiers had at the report. Approximate: of a known block that has grown since, the tokens
 that it has now count, less than one block of the trace per prompt; memory that became pinned or free while nothing was
@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from policies.base import Block
 from sim.clock import Clock
 from sim.engine.replica import Replica
+from sim.engine.sequence import Sequence as Seq
 from sim.hierarchy.tier import Tier
 
 
@@ -105,6 +106,11 @@ class StaleView:
         self.active_tokens = view.active_tokens  # accounts for the steps begun so far: tiers are up to date then
         self.running, self.waiting, self.prompt_tokens = view.running, view.waiting, view.prompt_tokens
 
+    def sent(self, requests: int, tokens: int) -> None:
+        """So many requests are on their way there since the last report, with so many prompt tokens."""
+        self.waiting += requests
+        self.prompt_tokens += tokens
+
     def cached_tokens(self, keys: Sequence[int], level: int | None = None) -> int:
         """Tokens of a prompt that were cached as a prefix at the last report, in tiers up to `level` (None: all)."""
         journals = self._journals if level is None else self._journals[: level + 1]
@@ -144,6 +150,11 @@ class Reports:
         if not self._coming:
             self._report(self._clock.now // self._period * self._period)
             self._plan()
+
+    def sent(self, index: int, seq: Seq, times: int = 1) -> None:
+        """A request was sent to the replica of this number; times=-1: it was not, after all."""
+        view = next(view for view in self._views if view.index == index)
+        view.sent(times, times * seq.input_tokens)
 
     def _view(self, view: Exact, replica: Replica) -> StaleView:
         tiers = (replica.cache.hbm, *(low.tier for low in replica.cache.lower))

@@ -60,6 +60,10 @@ class Router(ABC):
     """That of the scenario, set before the first request: for routers that draw (`traces.random.stream`)."""
     stale_s: float = 0.0
     """Seconds between two reports of the replicas, all at once: views show the last one. 0: exact, without delay."""
+    adds_sent: bool = True
+    """With `stale_s`: views add what was sent to a replica since its last report, as requests that wait there. So does
+    vLLM's data-parallel load balancer (vllm/v1/engine/core_client.py, DPLBAsyncMPClient), between the counts that it
+    gets every 100 ms; SGLang's router and Dynamo's count all that they have under way. False: the report alone."""
 
     @abstractmethod
     def choose(self, request: RequestView, replicas: Sequence[ReplicaView]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from policies.base import RequestView
-from policies.options import number, seconds, whole
+from policies.options import number, seconds, switch, whole
 from policies.routing.base import ReplicaView, Router
 
 
@@ -17,6 +17,7 @@ class CacheAware(Router):
                     this, and
     balance_rel     the most loaded has more than this many times the requests of the least loaded
     stale           time between two reports of the replicas, of loads and of caches; 0: exact
+    add_sent        with `stale`: what was sent there since the last report counts as waiting
 
     Load: requests running and waiting; of equals, in turn.
 
@@ -29,12 +30,19 @@ class CacheAware(Router):
     """
 
     def __init__(
-        self, *, threshold: float = 0.3, balance_abs: int = 64, balance_rel: float = 1.5, stale: float | str = 0.0
+        self,
+        *,
+        threshold: float = 0.3,
+        balance_abs: int = 64,
+        balance_rel: float = 1.5,
+        stale: float | str = 0.0,
+        add_sent: bool = True,
     ) -> None:
         self._threshold = number("threshold", threshold, 0, 1)
         self._abs = whole("balance_abs", balance_abs, 0, 2**31)
         self._rel = number("balance_rel", balance_rel, 1)
         self.stale_s = seconds("stale", stale)
+        self.adds_sent = switch("add_sent", add_sent)
         self._next = 0
 
     def choose(self, request: RequestView, replicas: Sequence[ReplicaView]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from policies.base import RequestView
-from policies.options import seconds, whole
+from policies.options import seconds, switch, whole
 from policies.routing.base import ReplicaView, Router
 from traces.random import stream
 
@@ -15,6 +15,7 @@ class PowerOfTwo(Router):
 
     choices   replicas that are drawn, all different; 1: a router that is blind and random
     stale     time between two reports of the replicas, which is how old what it knows may be; 0: exact
+    add_sent   with `stale`: what was sent there since the last report counts as waiting
 
     Draws depend on the scenario's seed and the request alone, so they are the same in every variant of a scenario.
 
@@ -25,9 +26,10 @@ class PowerOfTwo(Router):
     Complexity: O(choices), and O(replicas) for the draw.
     """
 
-    def __init__(self, *, choices: int = 2, stale: float | str = 0.0) -> None:
+    def __init__(self, *, choices: int = 2, stale: float | str = 0.0, add_sent: bool = True) -> None:
         self._choices = whole("choices", choices, 1, 2**31)
         self.stale_s = seconds("stale", stale)
+        self.adds_sent = switch("add_sent", add_sent)
 
     def choose(self, request: RequestView, replicas: Sequence[ReplicaView]) -> int:
         count = len(replicas)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import ceil, inf
 
 from policies.base import RequestView
-from policies.options import number, seconds
+from policies.options import number, seconds, switch
 from policies.routing.base import ReplicaView, Router
 
 
@@ -17,6 +17,7 @@ class SessionSticky(Router):
                of requests, rounded up: the conversation then moves to the one with the fewest, and stays there. By
                default none ever is
     stale      time between two reports of the replicas, which is how old the loads that it knows may be; 0: exact
+    add_sent   with `stale`: what was sent there since the last report counts as waiting
 
     A conversation whose replica is gone moves too. Requests of no conversation go where the fewest are; of equals, in
     turn. It knows nothing of caches: what a conversation keeps is found again since it stays.
@@ -27,9 +28,10 @@ class SessionSticky(Router):
     Complexity: O(replicas); memory in proportion to the conversations.
     """
 
-    def __init__(self, *, overload: float | None = None, stale: float | str = 0.0) -> None:
+    def __init__(self, *, overload: float | None = None, stale: float | str = 0.0, add_sent: bool = True) -> None:
         self._overload = inf if overload is None else number("overload", overload, 1)
         self.stale_s = seconds("stale", stale)
+        self.adds_sent = switch("add_sent", add_sent)
         self._home: dict[int, int] = {}
         self._next = 0
 

@@ -46,9 +46,35 @@ def test_two_choices_are_far_better_than_one_and_no_better_than_all(queueing):
 def test_old_knowledge_hurts_the_least_loaded_more_than_two_choices(queueing):
     """SOURCE: Mitzenmacher, "How Useful Is Old Information?" (IEEE TPDS 2000): everybody joins the queue that was the
     shortest, which is worse than a random one once reports are far apart; two random choices spread them."""
-    least, two = ([queueing(name, stale=age) for age in (0, "3 s")] for name in ("least_loaded", "power_of_two"))
+
+    def waits(name):
+        return [queueing(name, stale=age, add_sent=False) for age in (0, "3 s")]
+
+    least, two = waits("least_loaded"), waits("power_of_two")
     assert least[0] < two[0] < two[1] < least[1]
     assert least[1] > queueing("power_of_two", choices=1)
+
+
+@pytest.mark.parametrize("name", ["least_loaded", "kv_load_aware", "cache_aware"])
+def test_a_router_that_adds_what_it_sent_suffers_little_from_old_reports(queueing, name):
+    exact, old, blind = queueing(name), queueing(name, stale="3 s"), queueing(name, stale="3 s", add_sent=False)
+    assert exact < old < 0.5 * blind
+    assert queueing(name, add_sent=False) == exact
+
+
+def test_who_is_turned_away_does_not_count_as_sent(scenario, prompt, tmp_path, capsys):
+    (tmp_path / "watch.py").write_text(REPLICAS)
+    rows = [(0.5 + t / 10, 1000, 4, prompt(t, 1000)) for t in range(3)]
+    control = {"name": "token_rate", "rate": 1, "burst": 1500}
+    built = scenario(
+        rows,
+        hardware={"profile": "h100-sxm", "replicas": 2},
+        routing=f"{tmp_path}/watch.py:Watch",
+        admission_control=control,
+    )
+    assert simulate(built).summary["requests"]["rejected"] == 2
+    seen = [line.partition(", (")[0] for line in capsys.readouterr().out.splitlines() if line]
+    assert seen == ["[(0, 0, 0)", "[(0, 1000, 0)", "[(0, 1000, 0)"]
 
 
 def test_turns_of_a_conversation_stay_together(scenario):
@@ -103,14 +129,18 @@ class Watch(kvsim.Router):
 """
 
 
-def test_what_an_old_report_shows(scenario, prompt, tmp_path, capsys):
-    (tmp_path / "watch.py").write_text(REPLICAS)
+@pytest.mark.parametrize("adds", [True, False])
+def test_what_an_old_report_shows(scenario, prompt, tmp_path, capsys, adds):
+    (tmp_path / "watch.py").write_text(REPLICAS.replace("2.0", f"2.0; adds_sent = {adds}"))
     rows = [(t, 1000, 400, prompt(1, 1000)) for t in (0.5, 1.5, 2.5, 3.9, 50.0, 50.1)]
     built = scenario(rows, hardware={"profile": "h100-sxm", "replicas": 2}, routing=f"{tmp_path}/watch.py:Watch")
     simulate(built, check=True)
     seen = [line.partition(", (")[0] for line in capsys.readouterr().out.splitlines() if line]
     # Nothing by the report at 0.5 s; two requests by that at 2 s; at 50 s it is idle, and says so, and what it has.
-    assert seen == ["[(0, 0, 0)", "[(0, 0, 0)", "[(2, 0, 992)", "[(2, 0, 992)", "[(0, 0, 992)", "[(0, 0, 992)"]
+    # What was sent in between counts as a prompt, or not at all.
+    sent = 1000 if adds else 0
+    shows = [(0, 0, 0), (0, sent, 0), (2, 0, 992), (2, sent, 992), (0, 0, 992), (0, sent, 992)]
+    assert seen == [f"[{row}" for row in shows]
 
 
 @pytest.mark.parametrize("routing", [{"name": "prefix_aware", "stale": "0.7 s"}, "power_of_two", "approximate_prefix"])
