@@ -19,9 +19,11 @@ from policies.checks.offload import check_offload
 from policies.checks.prefetch import check_prefetch
 from policies.checks.routing import check_router
 from policies.checks.scheduling import check_scheduler
+from policies.checks.sequence import check_sequence
 from policies.fleet.base import Scaling
 from policies.routing.base import Router
 from policies.scheduling.base import Scheduler
+from policies.sequence.plan import SequencePolicy
 
 __all__ = ["ContractError", "ModelTier", "check_policy"]
 
@@ -35,6 +37,7 @@ CHECKS: Mapping[type, Callable[..., None]] = MappingProxyType(
         Scaling: check_scaling,
         AdmissionControl: check_admission_control,
         Scheduler: check_scheduler,
+        SequencePolicy: check_sequence,
     }
 )
 """What checks the policies of each base class."""

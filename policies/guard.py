@@ -284,6 +284,18 @@ def _scheduling(watch: _Watch, policy: Any) -> dict[str, Callable[..., Any]]:
     return {"rank": rank, "choose": choose}
 
 
+def _placement(watch: _Watch, policy: Any) -> dict[str, Callable[..., Any]]:
+    first, after = policy.first, policy.after
+
+    def guarded_first() -> Any:
+        return watch.call("first", first)
+
+    def guarded_after(attended: Any, placed: Any) -> Any:
+        return watch.call("after", after, attended, placed)
+
+    return {"first": guarded_first, "after": guarded_after}
+
+
 GUARDS: Mapping[str, Callable[[_Watch, Any], dict[str, Callable[..., Any]]]] = MappingProxyType(
     {
         "eviction": _eviction,
@@ -294,6 +306,7 @@ GUARDS: Mapping[str, Callable[[_Watch, Any], dict[str, Callable[..., Any]]]] = M
         "fleet": _fleet,
         "admission_control": _admission_control,
         "scheduling": _scheduling,
+        "placement": _placement,
     }
 )
 """What checks the hooks of each family."""

@@ -42,27 +42,30 @@ def place(
     """Placements of KV in HBM and host memory, both read at once: time per step and layer, annealed bound, floor."""
     from hw_profiles.loader import load_profile
     from hw_profiles.models import load_model
-    from hw_profiles.units import parse_tokens
     from sim.placement.study import MEANING, attended_pages, machine_of, recorded_pages, run_place
     from traces.importance.pages import PAGE_TOKENS, SETTINGS
     from traces.importance.recorded import Recorded
 
     loaded = load_profile(profile)
     spec = load_model(model)
+    lengths = {
+        name: _tokens(name, text, least)
+        for name, text, least in (("--context", context, 1), ("--attended", attended, 1), ("--hbm", hbm, 0))
+    }
     if importance in SETTINGS:
         page_tokens = PAGE_TOKENS
-        pages, chosen = (-(-parse_tokens(text) // page_tokens) for text in (context, attended))
+        pages, chosen = (-(-lengths[name] // page_tokens) for name in ("--context", "--attended"))
         found = attended_pages(pages, chosen, setting=importance, steps=steps, layers=layers, seed=seed)
         about = f"synthetic/{importance}"
     elif importance.endswith(".npz"):
         data = Recorded.load(Path(importance))
         page_tokens = data.page_tokens
-        found = recorded_pages(data, -(-parse_tokens(attended) // page_tokens))[:layers]
+        found = recorded_pages(data, -(-lengths["--attended"] // page_tokens))[:layers]
         pages, about = found[0].shape[1], data.name
     else:
         raise InputError("", where="--importance", found=importance, allowed=[*SETTINGS, "a file .npz"], near=SETTINGS)
     page_bytes = page_tokens * spec.kv_bytes_per_token / spec.layers
-    machine = machine_of(loaded, page_bytes, pages, parse_tokens(hbm) // page_tokens)
+    machine = machine_of(loaded, page_bytes, pages, lengths["--hbm"] // page_tokens)
     with count_bar(not as_json, "placements") as progress:
         study = run_place(machine, found, read_policies(policy), about=about, moves=moves, progress=progress)
     if as_json:
@@ -86,6 +89,18 @@ def place(
     )
     _print.line(MEANING)
     _print.line(f"gain: over all of it in host memory, {study.limit:.1f} at most (the rates of both over that of one).")
+
+
+def _tokens(option: str, text: str, least: int) -> int:
+    from hw_profiles.units import parse_tokens
+
+    try:
+        found = parse_tokens(text)
+    except InputError as error:
+        raise error.at(where=option) from None
+    if found < least:
+        raise InputError("", where=option, found=text, allowed=f"{least} tok or more")
+    return found
 
 
 def _share(value: float) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import get_args
+from typing import SupportsFloat, get_args
 
 from hw_profiles.errors import InputError
 from hw_profiles.lines import Line
 from policies.guard import place_of
-from policies.sequence.plan import Direction, LayerPlan, LayerView, Move, SequencePolicy, Via, When, Work
+from policies.sequence.plan import Direction, Form, LayerPlan, LayerView, Move, SequencePolicy, Via, When, Work
 
 CONTEXTS = ((1, 1), (2, 1), (100, 100), (5000, 4000))
 """(context, prompt) at which amounts are looked at, beside the model's longest."""
@@ -27,8 +27,15 @@ def plan_of(policy: SequencePolicy, name: str, layer: LayerView, before: LayerPl
             raise
         problem = f"{name} failed for layer {layer.index}: {type(error).__name__}: {error} ({place})"
         raise InputError(problem) from None
+    check_plan(plan, name, layer)
+    return plan
+
+
+def check_plan(plan: object, name: str, layer: LayerView) -> None:
+    """Raises InputError, naming policy and layer, for a plan that breaks the contract."""
     if not isinstance(plan, LayerPlan):
         raise InputError(f"{name} returned {plan!r} for layer {layer.index}, expected a LayerPlan")
+    _check_kinds(plan, f"{name}, layer {layer.index}")
     for what, line, of_computed in _lines(plan):
         if of_computed and line.of_prompt:
             raise InputError(f"{name}, layer {layer.index}: {what}: lines in the tokens computed have no prompt terms")
@@ -41,13 +48,47 @@ def plan_of(policy: SequencePolicy, name: str, layer: LayerView, before: LayerPl
         _check_move(name, move)
     for work in (*plan.works, *plan.prompt_works, *plan.after_prompt):
         _check_work(name, work)
-    return plan
+
+
+def _check_kinds(plan: LayerPlan, where: str) -> None:
+    """Everything is of the kind that the engine computes with."""
+    for what, kind in (("works", Work), ("prompt_works", Work), ("after_prompt", Work), ("moves", Move)):
+        _expect(where, what, getattr(plan, what), f"a tuple of {_NAMES[kind]}", _all_are(getattr(plan, what), kind))
+    _expect(where, "prompt_moves", plan.prompt_moves, f"a tuple of {_NAMES[Move]}", _all_are(plan.prompt_moves, Move))
+    _expect(where, "form", plan.form, "a Form", isinstance(plan.form, Form))
+    for what, line, _ in _lines(plan):
+        _expect(where, what, line, "a Line such as upto(1024) or constant(8.0)", isinstance(line, Line))
+    for what in ("key", "value", "key_full", "value_full", "beside"):
+        _expect(where, f"form.{what}", getattr(plan.form, what), "a number >= 0", _at_least_0(getattr(plan.form, what)))
+    _expect(where, "form.rate", plan.form.rate, "a number above 0", _at_least_0(plan.form.rate) and plan.form.rate > 0)
+    for what in ("pair_bytes", "prefill_flops", "fixed_extra", "l2_lookahead"):
+        _expect(where, what, getattr(plan, what), "a number >= 0", _at_least_0(getattr(plan, what)))
+    share = plan.attention_share
+    _expect(where, "attention_share", share, "a number above 0", share is None or (_at_least_0(share) and share > 0))
+
+
+_NAMES = {Work: "Work", Move: "StepMove"}
+
+
+def _expect(where: str, what: str, found: object, allowed: str, good: bool) -> None:
+    if not good:
+        raise InputError(f"{where}: {what}", found=repr(found), allowed=allowed)
+
+
+def _all_are(items: object, kind: type) -> bool:
+    return isinstance(items, tuple) and all(isinstance(item, kind) for item in items)
+
+
+def _at_least_0(value: object) -> bool:
+    return isinstance(value, SupportsFloat) and not isinstance(value, bool) and 0 <= float(value) < math.inf
 
 
 def _lines(plan: LayerPlan) -> Iterator[tuple[str, Line, bool]]:
     """(what, line, it is of the tokens computed so far)."""
     yield from (("kept", plan.kept, False), ("attended", plan.attended, False))
     yield from (("extra", plan.extra, False), ("host", plan.host, False))
+    if plan.kept_in_prefill is not None:
+        yield "kept_in_prefill", plan.kept_in_prefill, False
     for kind, works, computed in (
         ("works", plan.works, False),
         ("prompt_works", plan.prompt_works, True),

@@ -9,10 +9,12 @@ from policies.placement.base import Mask, Placement, PlacementInfo, swapped
 
 
 class AttentionRecency(Placement):
-    """A page comes to HBM when its mean attendance of late is more than `margin` above that of the page it replaces.
+    """A page comes to HBM when its mean attendance of late is more than `margin` above the least there.
+
+    It replaces one that has less; where HBM has room, more than `margin` is enough.
 
     decay    weight of the past in the mean per step: 0.9 remembers about ten steps
-    margin   difference of means that pays for the two copies of a swap
+    margin   difference of means, to the least in HBM, that pays for the two copies of a swap
     share    most of HBM's part of what a step attends; what is beyond stays in host memory, so that both are read
              beside each other. 0: the part with which both take the same time
 

@@ -156,3 +156,27 @@ def test_the_verb(capsys, tmp_path):
     ):
         assert run([*arguments, *wrong]) == 2
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--attended", "0"], "--attended: found '0', expected 1 tok or more"),
+        (["--context", "0 tok"], "--context: found '0 tok', expected 1 tok or more"),
+        (["--hbm", "much"], "--hbm: found 'much', expected a token count"),
+        (["--policy", "mine.py:Raises"], "placement policy Raises failed in after(): KeyError: 3 (mine.py, line "),
+        (["--policy", "mine.py:Counts"], "Counts broke its contract: expected a mask, bool[1000], found 'an array of"),
+    ],
+)
+def test_what_makes_no_sense_is_told_in_one_line(options, said, capsys, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "from kvsim import Placement\n\n\n"
+        "class Raises(Placement):\n    def after(self, attended, placed):\n        raise KeyError(3)\n\n\n"
+        "class Counts(Placement):\n    def after(self, attended, placed):\n        return placed * 1.0\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert run(["place", "--steps", "2", "--moves", "0", *options]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert said in captured.err
+    assert captured.err.count("\n") == 1

@@ -88,3 +88,10 @@ class Sideways(SequencePolicy):
 
     def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
         return replace(before, moves=(Move("up", CONTEXT),))  # type: ignore[arg-type]
+
+
+class Counts(SequencePolicy):
+    """A number where a line is expected."""
+
+    def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
+        return replace(before, kept=100)  # type: ignore[arg-type]

@@ -195,6 +195,7 @@ def test_what_ranks_have_alike_is_stored_once_and_hosts_gather_at_one_rate() -> 
         ("Negative", "layer 0: moves: -"),
         ("Fails", "ZeroDivisionError: integer division"),
         ("Sideways", "direction, found 'up', expected one of h2d, d2h"),
+        ("Counts", "layer 0: kept, found '100', expected a Line"),
     ],
 )
 def test_mistakes_of_a_policy_are_told_in_one_line(policy: str, said: str) -> None:
