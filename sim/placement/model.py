@@ -74,8 +74,9 @@ def play(policy: Placement, attended: Steps) -> Steps:
 def _checked(policy: Placement, answer: object, pages: int) -> Mask:
     name = type(policy).__name__
     if not isinstance(answer, np.ndarray) or answer.shape != (pages,) or answer.dtype != np.bool_:
-        is_array = isinstance(answer, np.ndarray)
-        found = f"an array of {answer.dtype}{list(answer.shape)}" if is_array else type(answer).__name__
+        found = type(answer).__name__
+        if isinstance(answer, np.ndarray):
+            found = f"an array of {answer.dtype}{list(answer.shape)}"
         problem = f"placement policy {name} broke its contract: expected a mask, bool[{pages}]"
         raise InputError(problem, found=found)
     if answer.sum() > policy.info.capacity:
