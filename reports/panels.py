@@ -11,6 +11,7 @@ from reports.document import Section
 from reports.figures.base import TimeAxis
 from reports.figures.prefetch import prefetch_figures
 from reports.fleet import fleet_panel
+from reports.front import index_panel, responses_panel
 from reports.load import RunData
 from reports.speculation import speculation_panel
 from reports.tables import prefetch_table
@@ -27,6 +28,8 @@ def prefetch_panel(run: RunData, axis: TimeAxis) -> Section | None:
 
 PANELS: tuple[tuple[str, Panel], ...] = (
     ("load", fleet_panel),
+    ("flow", responses_panel),
+    ("flow", index_panel),
     ("flow", within_panel),
     ("flow", prefetch_panel),
     ("flow", disaggregation_panel),

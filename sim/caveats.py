@@ -13,6 +13,7 @@ from hw_profiles.units import format_bytes
 from policies.tables import PREFETCH
 from sim.assumptions import bounds
 from sim.cluster import Cluster
+from sim.front_caveats import front_caveats
 from sim.kind_spec import KERNELS
 
 
@@ -33,6 +34,7 @@ def caveats(cluster: Cluster, summary: Mapping[str, Any]) -> list[str]:
     warnings += [
         *_tiers(cluster),
         *_prefetch(cluster),
+        *front_caveats(cluster),
         *_priority(cluster),
         *_host_memory(cluster),
         *(() if cluster.inputs.planned is None else cluster.inputs.planned.idle),

@@ -42,17 +42,18 @@ class Responses:
 
     def __init__(self, caches: Sequence[NamedCache]) -> None:
         self.caches = caches
-        self.hits = dict.fromkeys((name for name, _ in caches), 0)
-        self.lookups = dict.fromkeys(self.hits, 0)
+        self.hits = [0] * len(caches)
+        self.lookups = [0] * len(caches)
+        """Of each cache, in their order: two may have one name."""
 
     def lookup(self, seq: Seq) -> tuple[str | None, float]:
         """The cache that has the answer, if one does, and the seconds that looking took."""
         took = 0.0
-        for name, cache in self.caches:
+        for place, (name, cache) in enumerate(self.caches):
             took += cache.lookup_s
-            self.lookups[name] += 1
+            self.lookups[place] += 1
             if cache.lookup(seq):
-                self.hits[name] += 1
+                self.hits[place] += 1
                 return name, took
         return None, took
 
@@ -112,13 +113,13 @@ def response_summary(responses: Responses, columns: dict[str, np.ndarray], finis
         "caches": [
             {
                 "name": name,
-                "lookups": responses.lookups[name],
-                "hits": responses.hits[name],
+                "lookups": responses.lookups[place],
+                "hits": responses.hits[place],
                 "entries": cache.entries,
                 "used_bytes": cache.used_bytes,
                 "capacity_bytes": cache.capacity,
             }
-            for name, cache in responses.caches
+            for place, (name, cache) in enumerate(responses.caches)
         ],
     }
 

@@ -54,6 +54,10 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     line(_time(summary["time"]))
     line(_split(summary))
     line(_queue(summary["queue"]))
+    if "response_cache" in summary:
+        line(_responses(summary["response_cache"]))
+    if "metadata_index" in summary:
+        line(_index(summary["metadata_index"]))
     if "within" in summary:
         line(_within(summary["within"]))
     if "priorities" in summary:
@@ -146,6 +150,24 @@ def _split(summary: Mapping[str, Any]) -> str:
     whole = sum(spent.values())
     parts = [f"{_plain(percent(seconds / whole))} {fields[key]['label']}" for key, seconds in spent.items()]
     return f"replica time by what bounds it: {', '.join(parts)}"
+
+
+def _responses(did: Mapping[str, Any]) -> str:
+    """Who never reached a GPU, and how the others fared: latencies above count both."""
+    others = [
+        f"{name} {seconds(did[key] / 1e3)}"
+        for name, key in (("TTFT", "gpu_ttft_mean_ms"), ("TPOT", "gpu_tpot_mean_ms"))
+        if did[key] is not None
+    ]
+    names = " and ".join(str(cache["name"]) for cache in did["caches"])
+    text = f"answered by {names}: {number(did['hits'])} requests, {percent(did['hit_ratio'])} of the finished"
+    return _plain(text + (f"; the others in the mean: {', '.join(others)}" if others else ""))
+
+
+def _index(did: Mapping[str, Any]) -> str:
+    """How long requests waited for the index of prefixes."""
+    mean, tail = seconds(did["lookup_mean_ms"] / 1e3), seconds(did["lookup_p99_ms"] / 1e3)
+    return _plain(f"lookups of prefixes: mean {mean}, p99 {tail}; their server is {percent(did['utilization'])} busy")
 
 
 def _within(did: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ import pytest
 
 HBM = {"name": "hbm"}
 DRAM, SSD = {"name": "dram", "capacity": "4 GiB"}, {"name": "ssd", "capacity": "10 GiB"}
+TWO = {"profile": "h100-sxm", "replicas": 2}
 CHAT = {"clients": 2, "rounds": 2, "input_tokens": 100, "output_tokens": 4, "think_time": "1 s"}
 
 
@@ -72,3 +73,50 @@ def test_a_tier_smaller_than_a_block(warned, hand):
         assert line.endswith(f"so it holds {holds}")
     assert not warned("tiers.dram", [{**DRAM, "capacity": f"{full} B"}])
     assert not warned("tiers.dram", [{**DRAM, "capacity": "0 B"}])  # no tier, as documented
+
+
+EARLY, INDEX = {"name": "early_rejection"}, {"name": "metadata_index"}
+
+
+@pytest.mark.parametrize(
+    ("sections", "word"),
+    [
+        ({"routing": "session_sticky"}, "session_sticky: the trace tells no conversations apart"),
+        ({"routing": {"name": "least_loaded", "add_sent": False}}, "`add_sent` is for `stale`"),
+        ({"admission_control": {**EARLY, "load": "then"}}, "`load` is for `tpot`"),
+        ({"admission_control": {**EARLY, "decode_time": "5 s"}}, "`decode_time` is for `tpot`"),
+        ({"admission_control": {**EARLY, "tpot": "1 s", "decode_time": "5 s"}}, "`decode_time` is for `load: then`"),
+        ({"policies": {"reuse": {**INDEX, "by": "batch", "known": 0.1}}}, "`known` is for `by: point`"),
+        ({"policies": {"reuse": {**INDEX, "sequential": 0.1}}}, "`sequential` is for `by: range`"),
+    ],
+)
+def test_before_a_replica(run, prompt, sections, word):
+    rows = [(i, 600, 1, prompt(i, 600)) for i in range(2)]
+    warnings = run(rows, **{"hardware": TWO, **sections}).summary["warnings"]
+    assert len([line for line in warnings if word in line]) == 1
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"routing": "session_sticky", "trace": {"clients": CHAT}},
+        {"routing": {"name": "least_loaded", "add_sent": False, "stale": "1 s"}},
+        {"admission_control": {**EARLY, "tpot": "1 s", "load": "then", "decode_time": "5 s"}},
+        {"policies": {"reuse": [{**INDEX, "known": 0.1}, "response_cache"]}},
+        {"policies": {"reuse": {**INDEX, "backend": "chime", "by": "range", "sequential": 0.1}}},
+    ],
+)
+def test_before_a_replica_what_does_something_goes_without(run, prompt, sections):
+    rows = None if "trace" in sections else [(i, 600, 1, prompt(i, 600)) for i in range(2)]
+    warnings = run(rows, **{"hardware": TWO, **sections}).summary["warnings"]
+    assert not [line for line in warnings if line.startswith(("routing", "admission_control", "policies.reuse"))]
+
+
+def test_equal_prompts_that_nobody_knows(run, tmp_path):
+    lengths = tmp_path / "lengths.csv"
+    lengths.write_text(
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:00:00,600,1\n2023-11-16 18:00:01,600,1\n"
+    )
+    built = {"trace": {"path": str(lengths)}, "policies": {"reuse": "response_cache"}}
+    warnings = run(None, **built).summary["warnings"]
+    assert any("does not say which prompts are the same" in line for line in warnings)

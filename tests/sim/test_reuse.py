@@ -58,6 +58,14 @@ def test_an_answer_has_no_room_in_a_small_cache(run, prompt):
         assert run(rows, policies={"reuse": reuse}).summary["response_cache"]["hits"] == hits
 
 
+def test_two_caches_of_one_name_are_counted_apart(run, prompt):
+    """The first is too small for any answer."""
+    rows = [(10.0 * t, 3000, 50, prompt(1, 3000)) for t in range(3)]
+    reuse = [{"name": "response_cache", "capacity": "1 KB"}, "response_cache"]
+    caches = run(rows, policies={"reuse": reuse}).summary["response_cache"]["caches"]
+    assert [(cache["lookups"], cache["hits"]) for cache in caches] == [(3, 0), (3, 2)]
+
+
 def test_half_of_the_load_never_comes(chat):
     """SOURCE: arXiv 2411.13820: what is found bypasses the GPU, so the others decode in smaller batches."""
     plain, cached = simulate(chat(), check=True).summary, simulate(chat("instcache"), check=True).summary
