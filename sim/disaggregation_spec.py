@@ -41,6 +41,8 @@ class KVLinkSpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _from_text(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "name" in value and "device" not in value:
+            value = {"device": value["name"], **{key: one for key, one in value.items() if key != "name"}}
         return {"device": value} if isinstance(value, str) else value
 
     def load(self, base_dir: Path) -> Device:

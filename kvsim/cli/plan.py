@@ -29,7 +29,11 @@ def plan(
     scenario: Annotated[Path, typer.Argument(metavar="SCENARIO", help="A scenario file (YAML).")],
     find: Annotated[
         str,
-        typer.Option("--find", metavar="WHAT", help="replicas, rate, gpu, or the size of a tier: tiers.dram.capacity."),
+        typer.Option(
+            "--find",
+            metavar="WHAT",
+            help="replicas, rate, gpu, the size of a tier: tiers.dram.capacity; disaggregation.prefill or .decode.",
+        ),
     ],
     slo: Annotated[
         str | None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import gcd
 from typing import Any
 
 from hw_profiles.errors import InputError
@@ -13,6 +14,7 @@ from sim.scenario import Scenario
 from sim.whatif.prices import Prices
 
 PATHS = {"replicas": "hardware.replicas", "rate": "trace.rate_scale", "gpu": "hardware.profile"}
+POOLS = ("disaggregation.prefill", "disaggregation.decode")
 REPLICAS = 64
 GIB = 2**30
 CAPACITIES = (0, *(GIB * size * 2**k for k in range(4, 14) for size in (1, 1.5)))
@@ -40,23 +42,28 @@ class Search:
             "trace.rate_scale": "highest rate",
             "hardware.replicas": "fewest replicas",
             "hardware.profile": "cheapest GPU",
+            **{path: f"fewest {path.rpartition('.')[2]} instances" for path in POOLS},
         }
         return names.get(self.path, f"least {self.path.removeprefix('tiers.')}")
 
 
 def search_of(find: str, scenario: Scenario, among: Sequence[Any] = (), prices: Prices | None = None) -> Search:
-    """The search for `find`: replicas, rate, gpu, or tiers.<name>.capacity; `among` replaces the values that are tried.
+    """The search for `find`: replicas, rate, gpu, tiers.<name>.capacity, or disaggregation.prefill or .decode; `among`
+    replaces the values that are tried.
 
     GPUs are hardware profiles, by the hour of one from the cheapest on, those of the price table if `among` has none.
+    Replicas of two pools keep the ratio that the scenario has; one pool's leave the other as it is.
 
     Raises InputError for anything else.
     """
     path = PATHS.get(find, find)
     sizes = {f"tiers.{tier.name}.capacity": tier for tier in scenario.spec.tiers[1:]}
-    names = (*PATHS, *sizes)
+    pools = scenario.spec.disaggregation
+    sides = POOLS if pools is not None else ()
+    names = (*PATHS, *sizes, *sides)
     if path == "hardware.profile" and prices is not None:
         return _gpus(find, path, among, prices)
-    if path not in ("hardware.replicas", "trace.rate_scale", *sizes):
+    if path not in ("hardware.replicas", "trace.rate_scale", *sizes, *sides):
         raise InputError("cannot be searched for", where="--find", found=find, allowed=names, near=names)
     if path in sizes:
         values = tuple(sorted({_bytes(value) for value in among} or {int(size) for size in CAPACITIES}))
@@ -64,12 +71,53 @@ def search_of(find: str, scenario: Scenario, among: Sequence[Any] = (), prices: 
         shown = tuple(_size(value) for value in values)
         return Search(find, path, tuple(f"{value} B" for value in values), shown, _nearest(values, now))
     if path == "hardware.replicas":
-        counts = tuple(sorted({_count(value) for value in among} or set(range(1, REPLICAS + 1))))
-        shown = tuple(str(value) for value in counts)
+        least = 1 if pools is None else (pools.prefill + pools.decode) // gcd(pools.prefill, pools.decode)
+        counts = _counts(among, least)
+        shown = tuple(_of_pools(scenario, value) for value in counts)
         return Search(find, path, counts, shown, _nearest(counts, scenario.spec.hardware.replicas))
+    if pools is not None and path in sides:
+        counts = _counts(among, 1)
+        now = pools.prefill if path == POOLS[0] else pools.decode
+        return Search(find, path, counts, tuple(map(str, counts)), _nearest(counts, now))
     rates = tuple(sorted({_rate(value) for value in among} or set(RATES), reverse=True))
     shown = tuple(f"{value:.4g}x" for value in rates)
     return Search(find, path, rates, shown, _nearest(rates, scenario.spec.trace.rate_scale))
+
+
+def with_value(scenario: Scenario, path: str, value: Any) -> Scenario:
+    """The scenario with a value of a search; instances of two pools change with their sum. Raises InputError."""
+    pools = scenario.spec.disaggregation
+    if pools is None or path not in ("hardware.replicas", *POOLS):
+        return scenario.set(path, value)
+    if path == "hardware.replicas":
+        sizes = _shares(scenario, value)
+    else:
+        sizes = (value, pools.decode) if path == POOLS[0] else (pools.prefill, value)
+    return scenario.set_all([*zip(POOLS, sizes, strict=True), ("hardware.replicas", sum(sizes))])
+
+
+def _shares(scenario: Scenario, replicas: int) -> tuple[int, int]:
+    """Prefill and decode instances among so many, in the scenario's ratio."""
+    pools = scenario.spec.disaggregation
+    assert pools is not None
+    prefill = replicas * pools.prefill // (pools.prefill + pools.decode)
+    return prefill, replicas - prefill
+
+
+def _of_pools(scenario: Scenario, replicas: int) -> str:
+    if scenario.spec.disaggregation is None:
+        return str(replicas)
+    prefill, decode = _shares(scenario, replicas)
+    return f"{replicas} ({prefill} + {decode})"
+
+
+def _counts(among: Sequence[Any], least: int) -> tuple[int, ...]:
+    """Multiples of `least`."""
+    for value in among:
+        if _count(value) % least:
+            allowed = f"multiples of {least}: prefill and decode instances keep their ratio"
+            raise InputError("", where="--among", found=value, allowed=allowed)
+    return tuple(sorted(set(among) or range(least, max(REPLICAS, least) + 1, least)))
 
 
 def _gpus(find: str, path: str, among: Sequence[Any], prices: Prices) -> Search:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from hw_profiles.errors import InputError
 from sim.scenario import Scenario
-from sim.whatif.grids import Search, search_of
+from sim.whatif.grids import Search, search_of, with_value
 from sim.whatif.plan_notes import notes
 from sim.whatif.points import Point, PointJob, run_point
 from sim.whatif.pool import run_as_asked
@@ -172,7 +172,7 @@ class _Searching:
     def job_of(self, index: int) -> PointJob:
         """The run of a value."""
         job, search = self.job.job, self.search
-        changed = self.scenario.set(search.path, search.values[index])
+        changed = with_value(self.scenario, search.path, search.values[index])
         run = Job.of(job.label, changed, strict=job.strict)
         whole = search.linear or index == len(search.values) - 1
         shown = search.shown[index]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hw_profiles.errors import InputError
+from sim.whatif.grids import with_value
 from sim.whatif.interval import seeds_interval
 from sim.whatif.plan import Plan, PlanJob
 from sim.whatif.points import Point, PointJob, run_point
@@ -83,7 +84,7 @@ def _beside(plan: Plan) -> list[Point]:
 
 
 def _job(job: PlanJob, plan: Plan, point: Point, seed: int) -> PointJob:
-    changed = job.job.scenario.set(plan.path, plan.values[point.index]).set("seed", seed)
+    changed = with_value(job.job.scenario, plan.path, plan.values[point.index]).set("seed", seed)
     run = Job.of(job.job.label, changed, strict=job.job.strict)
     return PointJob(run, point.index, point.shown, job.prices, job.attainment, whole=True, tolerant=True)
 

@@ -407,3 +407,12 @@ def test_a_prompt_waits_in_place_for_kv_that_leaves(apart, hand, prompt, transfe
     assert second.first_token_s > first.decode_start_s > first.first_token_s
     room = apart(rows, blocks=400, link=rate(1e9), engine=engine, pools={"transfer": transfer})
     assert second.first_token_s > room.frames["requests"].first_token_s[1] + 0.05
+
+
+def test_a_link_that_is_named_takes_values_below_it(scenario, prompt):
+    """As `--set disaggregation.link.bandwidth=...` on `link: rdma-100g`."""
+    pools = {"prefill": 1, "decode": 1, "link": "rdma-100g"}
+    built = scenario([(0, 600, 3, prompt(1, 600))], hardware={"profile": PROFILE}, disaggregation=pools)
+    link = built.set("disaggregation.link.bandwidth", "3 GB/s").set("disaggregation.link.per", "node")
+    found = link.spec.disaggregation.link
+    assert (found.device, found.bandwidth, found.per) == ("rdma-100g", 3e9, "node")
