@@ -14,7 +14,7 @@ from sim.fleet.parts import GRANULE
 from sim.invariants import ensure
 
 if TYPE_CHECKING:
-    from sim.fleet.pool import Pool
+    from sim.fleet.lifecycle import Lifecycle
 
 
 class Lending:
@@ -25,10 +25,10 @@ class Lending:
     back when requests need it: the weights in it are dropped, at the next window (`fleet.window`).
     """
 
-    def __init__(self, pool: Pool, clock: Clock, most: int) -> None:
+    def __init__(self, life: Lifecycle, clock: Clock, most: int) -> None:
         self.peak = 0
         """Most bytes lent on one GPU."""
-        self._pool = pool
+        self._life = life
         self._clock = clock
         self._most = most
 
@@ -63,31 +63,31 @@ class Lending:
 
     def give_back(self) -> None:
         """Drop weights in memory that requests are about to need."""
-        for index in {index for index in self._pool.running if index is not None}:
-            instance = self._pool.instances[index]
+        for index in {index for index in self._life.running if index is not None}:
+            instance = self._life.instances[index]
             while self._lent(instance) > self.spare(instance):
-                others = [p for p in self._pool.residency.on(instance.placed.group) if p != instance.placed]
-                self._pool.unused += 1
-                self._pool.residency.drop(others[-1])
+                others = [p for p in self._life.residency.on(instance.placed.group) if p != instance.placed]
+                self._life.unused += 1
+                self._life.residency.drop(others[-1])
                 self.settle(others[-1].group)
 
     def _lenders(self, gpus: Iterable[int]) -> list[Instance]:
-        indices = dict.fromkeys(i for gpu in gpus if (i := self._pool.running[gpu]) is not None)
-        return [self._pool.instances[i] for i in indices]
+        indices = dict.fromkeys(i for gpu in gpus if (i := self._life.running[gpu]) is not None)
+        return [self._life.instances[i] for i in indices]
 
     def _lent(self, instance: Instance) -> int:
         """Bytes on its fullest GPU that weights of others lie in, or are to."""
-        own, residency = instance.placed, self._pool.residency
+        own, residency = instance.placed, self._life.residency
         return max(residency.bytes_on(gpu, own) for gpu in own.group)
 
     def _shrink(self, instance: Instance, placed: Placed, then: Callable[[], None]) -> None:
-        if placed not in self._pool.residency.held:
+        if placed not in self._life.residency.held:
             return
         if self._resize(instance):
             then()
         else:
-            self._pool.unused += 1
-            self._pool.residency.drop(placed)
+            self._life.unused += 1
+            self._life.residency.drop(placed)
 
     def _give(self, instance: Instance) -> None:
         self._resize(instance)
@@ -108,11 +108,11 @@ class Lending:
         return True
 
     def _runs(self, instance: Instance) -> bool:
-        return self._pool.running[instance.placed.group[0]] == instance.replica.index
+        return self._life.running[instance.placed.group[0]] == instance.replica.index
 
     def check(self) -> None:
         """Nobody holds more than it has."""
-        for index in {index for index in self._pool.running if index is not None}:
-            instance = self._pool.instances[index]
+        for index in {index for index in self._life.running if index is not None}:
+            instance = self._life.instances[index]
             ensure(instance.hbm.capacity <= instance.full, f"instance {index} has more memory than there is")
             ensure(instance.lent <= instance.part.kv_bytes, f"instance {index} lent more than it has")

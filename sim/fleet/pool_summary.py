@@ -30,7 +30,7 @@ def pool_summary(pool: Pool, requests: pa.Table) -> dict[str, Any]:
     each = []
     for model in pool.models:
         mine = models == model.index
-        starts = [how for _, m, how in pool.starts if m == model.index]
+        starts = [how for _, m, how in pool.life.starts if m == model.index]
         each.append(
             {
                 "name": model.name,
@@ -44,26 +44,26 @@ def pool_summary(pool: Pool, requests: pa.Table) -> dict[str, Any]:
                 "starts": {how: starts.count(how) for how in HOW},
             }
         )
-    later = [how for time, _, how in pool.starts if time >= half]
+    later = [how for time, _, how in pool.life.starts if time >= half]
     busy = sum(
         len(each.placed.group) * pool.states.seconds[index][state]
         for index, each in enumerate(pool.instances)
         for state in (ReplicaState.STARTING, ReplicaState.SERVING, ReplicaState.DRAINING)
     )
     span = sum(pool.states.seconds[0].values()) if pool.instances else 0.0
-    whole = span * len(pool.running)
+    whole = span * len(pool.life.running)
     return {
         "models": each,
         "gpu_share": min(1.0, busy / whole) if whole else 0.0,
         "prewarm": {
             "policy": "none" if pool.spec.prewarm is None else pool.spec.prewarm.name,
-            "starts": {how: sum(h == how for _, _, h in pool.starts) for how in HOW},
-            "hit_ratio": _hits([how for _, _, how in pool.starts]),
+            "starts": {how: sum(h == how for _, _, h in pool.life.starts) for how in HOW},
+            "hit_ratio": _hits([how for _, _, how in pool.life.starts]),
             "later_hit_ratio": _hits(later),
-            "loads": pool.prewarms,
-            "unused": pool.unused,
+            "loads": 0 if pool.windows is None else pool.windows.prewarms,
+            "unused": pool.life.unused,
             "loaded_bytes": pool.residency.loaded_bytes,
-            "lent_peak_bytes": pool.lending.peak,
+            "lent_peak_bytes": pool.life.lending.peak,
         },
     }
 

@@ -52,7 +52,7 @@ def fleet_summary(cluster: Cluster, requests: pa.Table) -> dict[str, Any] | None
     several = pool_summary(fleet, requests) if isinstance(fleet, Pool) else {}
     gpus = cluster.scenario.spec.hardware.parallel.gpus
     if isinstance(fleet, Pool):  # the GPUs are there whoever runs on them
-        count = len(fleet.running)
+        count = len(fleet.life.running)
         on_share, gpu_hours = 1.0, count * sum(states.seconds[0].values()) / 3600
         mean_on, mean_serving = count * several["gpu_share"], float(count) * several["gpu_share"]
     else:
