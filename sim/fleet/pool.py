@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from hw_profiles.errors import InputError
 from policies.fleet.base import ReplicaState
 from policies.fleet.prewarm import NoPrewarm, PoolView, Prewarm, Sharing
 from sim.clock import STEP_LAST, Clock
@@ -64,8 +65,10 @@ class Pool:
             prewarm = policy
         self.instances = make_instances(self.parts, clock, recorder, ended, link, single_step=single_step)
         of = [[i for i, each in enumerate(self.instances) if each.placed.model == m] for m in range(count)]
-        self.least = spec.min
-        self.most = max(map(len, of)) if spec.max is None else spec.max
+        try:
+            self.least, self.most, initial = spec.instance_bounds(max(map(len, of)))
+        except InputError as error:
+            raise error.at(where=scenario.where) from None
         self.weight_bytes = sum(m.shard_bytes * m.gpus for m in self.models)
         room = spec.requests_per_replica or INSTANCE_REQUESTS
         self.gateways = [self._gateway(mine, room) for mine in of]
@@ -94,7 +97,7 @@ class Pool:
         self.windows: PoolWindows | None = None
         if not fixed:
             for model in range(count):
-                for _ in range(spec.min if spec.initial is None else spec.initial):
+                for _ in range(initial):
                     self.life.begin_with(model)
             self.windows = PoolWindows(
                 spec, clock, self.models, gpus, self.life, prewarm, scaling, self.loads, self._observed, self.least

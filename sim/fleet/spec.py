@@ -85,17 +85,26 @@ class FleetSpec(Spec):
     @property
     def on(self) -> bool:
         """False if every replica serves from the start to the end, and takes any number of requests."""
-        return self.scaling.name != "none" or self.requests_per_replica is not None or bool(self.models)
+        several = bool(self.models)
+        return several or self.scaling.name != "none" or (self.requests_per_replica or self.max) is not None
 
     def bounds(self, replicas: int) -> tuple[int, int, int]:
         """(least, most, initial) of so many replicas. Raises InputError."""
-        most = replicas if self.max is None else self.max
-        if most > replicas:
-            raise InputError("more than hardware.replicas", path="fleet.max", found=most, allowed=f"{replicas} at most")
+        least, most, initial = self._named(replicas, "hardware.replicas")
+        return (most, most, most) if self.scaling.name == "none" else (least, most, initial)
+
+    def instance_bounds(self, groups: int) -> tuple[int, int, int]:
+        """(least, most, initial) of the instances of each of `models`, `groups` at most. Raises InputError."""
+        return self._named(groups, "groups of GPUs that a model may have")
+
+    def _named(self, count: int, what: str) -> tuple[int, int, int]:
+        most = count if self.max is None else self.max
+        if most > count:
+            raise InputError(f"more than {what}", path="fleet.max", found=most, allowed=f"{count} at most")
         if self.min > most:
             raise InputError("more than are there at most", path="fleet.min", found=self.min, allowed=f"{most} at most")
         initial = self.min if self.initial is None else self.initial
         if not self.min <= initial <= most:
             allowed = f"{self.min} (fleet.min) to {most}"
             raise InputError("", path="fleet.initial", found=initial, allowed=allowed)
-        return (most, most, most) if self.scaling.name == "none" else (self.min, most, initial)
+        return self.min, most, initial

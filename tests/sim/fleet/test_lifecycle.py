@@ -1,6 +1,8 @@
 """Replicas that start, serve, drain and stop: what a start takes, what it costs, and that nobody is lost."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +13,10 @@ from sim.cost.parallel import Parallel
 from sim.fleet.weights import replica_bytes
 from sim.inputs import load_inputs
 from sim.run import simulate
+from sim.scenario import Scenario
 from sim.whatif.prices import cost, load_prices
 
+EXAMPLE = Path(__file__).parents[3] / "examples/autoscale.yaml"
 FOUR = {"profile": "h100-sxm", "replicas": 4}
 HBM = [{"name": "hbm"}]
 CHAT = {"generate": {"requests": 200, "rate": 4, "turns": 2, "think_time": "5 s", "system_prompts": 2}}
@@ -47,6 +51,23 @@ def test_none_is_as_if_there_were_no_fleet(scenario):
     assert "fleet" not in other.summary
     for name, table in one.tables.items():
         assert table.equals(other.tables[name])
+
+
+def test_a_limit_without_a_policy_holds(scenario):
+    """`scaling: none` keeps all that `max` allows on: no more of them than that serve, or cost."""
+    plain = scenario(trace=CHAT, hardware=FOUR, tiers=HBM)
+    found = simulate(plain.set("fleet", {"scaling": "none", "max": 2}))
+    assert found.summary["fleet"]["mean_on"] == 2
+    assert set(found.frames["requests"].replica) == {0, 1}
+
+
+def test_the_example_keeps_its_slo_for_less_than_all_replicas():
+    if not os.environ.get("KVSIM_TRACES"):
+        pytest.skip("Azure's code trace is not on this machine (KVSIM_TRACES)")
+    shipped = Scenario.load(EXAMPLE)
+    summary = simulate(shipped).summary
+    assert summary["ttft_ms"]["p99"] < 1e3 * shipped.spec.slo["ttft_p99"]
+    assert summary["fleet"]["on_share"] < 0.7
 
 
 def test_all_replicas_on_from_the_start_are_as_if_there_were_no_fleet(scenario, same_requests):
