@@ -47,6 +47,7 @@ def make_batch(
             inputs.speculation.acceptance(),
             ahead=inputs.speculation.ahead,
             give_back=cache.give_back,
+            padded=engine.kind != "vllm",
             lengths=cost.asks_longest,
         )
     return made
@@ -149,6 +150,7 @@ def _speculative(spec: ScenarioSpec, inputs: Inputs, speculation: Speculation) -
         graph_sizes=sizes,
         graph_padding=sizes is not TRTLLM_SIZES,
         verify_sizes=verify,
+        draft_sizes=None if engine.kind == "vllm" else verify,
     )
 
 

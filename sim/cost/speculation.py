@@ -13,7 +13,10 @@ over one row per sequence that was sampled, each with its attention, output head
 the verification did (off by at most k tokens). Proposals by n-gram take time of the host alone.
 
 CUDA graphs are those of as many tokens as a step has; sizes are rounded up to multiples of k + 1 (vLLM,
-adjust_cudagraph_sizes_for_spec_decode in vllm/config/compilation.py).
+adjust_cudagraph_sizes_for_spec_decode in vllm/config/compilation.py). SGLang and TensorRT-LLM capture them by sequences
+of 1 + k rows, for the drafter's first pass too (sglang, EAGLEDraftExtendCudaGraphRunner; TensorRT-LLM, keys with
+is_first_draft in cuda_graph_runner.py), so they fill up shorter drafts (sglang, NgramVerifyInput.draft_token_num;
+TensorRT-LLM, Drafter.pad_draft_tokens_for_cuda_graph): `padded` in sim.engine.speculative.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ import numpy.typing as npt
 from hw_profiles.geometry import Gemm
 from hw_profiles.models import ModelSpec
 from hw_profiles.profile import Profile
+from sim.cost.graphs import Graphs
 from sim.cost.layer import Chunk, Floats, Product
 from sim.cost.parallel import Parallel
 from sim.cost.stage import Attended, StageCost
@@ -43,19 +47,28 @@ def by_rows(rows: npt.NDArray[np.int64], seconds: Callable[[int], float]) -> Sec
     return np.array([seconds(n) for n in rows.tolist()])
 
 
+def _replayed(graphs: Graphs | None, rows: int) -> int | None:
+    """Rows of the graph that `rows` rows replay; None without one."""
+    return None if graphs is None else graphs.rows(rows)
+
+
 class Drafter:
     """A model, or a layer, that drafts `tokens` tokens per step. project: the product that joins the hidden state and
-    the embedding of the next token before an MTP layer."""
+    the embedding of the next token before an MTP layer. first, further: graphs of the first pass and of the others."""
 
-    def __init__(self, cost: StepCost, tokens: int, project: Product | None = None) -> None:
+    def __init__(
+        self, cost: StepCost, tokens: int, project: Product | None, first: Graphs | None, further: Graphs | None
+    ) -> None:
         self.cost = cost
         self._stage: StageCost = cost.stages[0]
         self._tokens = tokens
         self._project = project
+        self._first = first
+        self._further = further
 
     def decode_s(self, load: VerifyLoad) -> Floats:
         """All passes after steps without prompts: float64[steps]."""
-        first: Floats = self._stage.verify(load) + by_rows(load.rows, lambda rows: self._pass_s(rows, load.seqs))
+        first = self._pass_s(load, self._first)
         return first + self._further_s(load.one_row_each(0, 0, [0] * len(load.windowed)))
 
     def mixed_s(self, load: VerifyLoad, chunks: Sequence[Chunk], ended: Sequence[int]) -> float:
@@ -77,13 +90,14 @@ class Drafter:
         """The passes after the first, of one row per sequence."""
         if self._tokens == 1:
             return 0.0
-        each = self._stage.verify(load) + self._pass_s(load.seqs, load.seqs)
-        return each * (self._tokens - 1)
+        return self._pass_s(load, self._further) * (self._tokens - 1)
 
-    def _pass_s(self, rows: int, sampled: int) -> float:
-        """A pass over `rows` rows without prompts, but for its attention."""
-        own = self._rows_s(self.cost.decode_rows(rows), sampled)
-        return own if self.cost.replays(rows) else max(own, self._stage.eager_floor_s)
+    def _pass_s(self, load: VerifyLoad, graphs: Graphs | None) -> Floats:
+        """A pass over the rows of `load`, without prompts: float64[steps]."""
+        own = by_rows(load.rows, lambda rows: self._rows_s(_replayed(graphs, rows) or rows, load.seqs))
+        floor = by_rows(load.rows, lambda rows: 0.0 if _replayed(graphs, rows) else self._stage.eager_floor_s)
+        seconds: Floats = np.maximum(self._stage.verify(load) + own, floor)
+        return seconds
 
     def _rows_s(self, rows: int, sampled: int, prompt: int = 0) -> float:
         stage = self._stage
@@ -95,7 +109,8 @@ class SpeculativeStep(StepCost):
     """As `StepCost`, for one pipeline stage, of steps in which sequences have up to 1 + `tokens` rows each.
 
     host_time_s has that of proposals by n-gram; `drafter` those by a model. `all_windows`: those of the model, then
-    those that only the drafter has. graph_sizes: of the drafter's passes; verify_sizes: rows of verifying steps.
+    those that only the drafter has. graph_sizes: of the drafter's passes; verify_sizes: rows of verifying steps;
+    draft_sizes: rows of the drafter's first pass, if they are others than of the rest.
     """
 
     def __init__(
@@ -116,6 +131,7 @@ class SpeculativeStep(StepCost):
         graph_sizes: Sequence[int] | None = None,
         graph_padding: bool = True,
         verify_sizes: Sequence[int] | None = None,
+        draft_sizes: Sequence[int] | None = None,
     ) -> None:
         super().__init__(
             model,
@@ -146,7 +162,11 @@ class SpeculativeStep(StepCost):
                 graph_padding=graph_padding,
             )
             project = None if projection is None else Product.of(projection, draft.specs[0], cost.kernels)
-            self.drafter = Drafter(cost, tokens, project)
+            first, further = (
+                Graphs(sizes, padding=graph_padding) if graphs else None
+                for sizes in (draft_sizes or graph_sizes, graph_sizes)
+            )
+            self.drafter = Drafter(cost, tokens, project, first, further)
             self.all_windows = (*self.windows, *[w for w in cost.windows if w not in self.windows])
             self._draft_places = [self.all_windows.index(window) for window in cost.windows]
             self.asks_longest = self.asks_longest or cost.asks_longest

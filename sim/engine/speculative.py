@@ -26,9 +26,10 @@ from sim.engine.decoding import DecodeGroup
 from sim.engine.sequence import Sequence
 from sim.engine.speculative_draws import Acceptance
 
-ROWS, ATTENDED, PAIRS, BLOCKS, KEPT, ACCEPTED, WINDOWS = range(7)
+ROWS, ATTENDED, PAIRS, BLOCKS, KEPT, ACCEPTED, DRAFTED, WINDOWS = range(8)
 """Columns of the calendar: rows that the linear kernels run over; tokens that are attended, and pairs of them with a
-row; blocks that are new; tokens gained; drafted tokens that were right. Then tokens and pairs of each window."""
+row; blocks that are new; tokens gained; drafted tokens that were right; drafted tokens. Then tokens and pairs of each
+window."""
 
 
 class _Member(NamedTuple):
@@ -48,7 +49,8 @@ class _Member(NamedTuple):
 class SpeculativeGroup(DecodeGroup):
     """`windows`: sliding windows of the model's layers, then those that only the drafter has. `ahead`: slots beyond
     those of the tokens that are verified. `give_back`: takes blocks that a sequence held beyond what it has computed,
-    when it leaves. `lengths`: the longest sequence matters."""
+    when it leaves. `padded`: a draft of fewer tokens has the rows of a full one. `lengths`: the longest sequence
+    matters."""
 
     def __init__(
         self,
@@ -58,9 +60,11 @@ class SpeculativeGroup(DecodeGroup):
         *,
         ahead: int,
         give_back: Callable[[int], None],
+        padded: bool = False,
         lengths: bool = False,
     ) -> None:
         super().__init__(block_tokens)
+        self._padded = padded
         self._acceptance = acceptance
         self._ahead = ahead
         self._give_back = give_back
@@ -116,12 +120,12 @@ class SpeculativeGroup(DecodeGroup):
         block, computed, done = self._block, seq.computed, self._done
         gained = np.zeros(len(kept) + 1, dtype=np.int64)
         np.cumsum(kept, out=gained[1:])
-        rows = drafted + 1
+        rows = np.full_like(drafted, 1 + self._acceptance.tokens) if self._padded else drafted + 1
         attended = computed + gained[:-1] + rows
         held = np.empty(len(kept) + 1, dtype=np.int64)
         held[0] = -(-computed // block)
         held[1:] = np.maximum.accumulate(-(-(attended + self._ahead) // block))
-        columns = [rows, attended, rows * attended, np.diff(held), kept, accepted]
+        columns = [rows, attended, rows * attended, np.diff(held), kept, accepted, drafted]
         for window in self._windows:
             seen = np.minimum(attended, window)
             columns += [seen, rows * seen]
@@ -186,7 +190,7 @@ class SpeculativeGroup(DecodeGroup):
         sums = self._calendar.ahead(self._done, steps).sum(axis=1)
         verified = self.count * steps
         self.verified += verified
-        self.drafted += int(sums[ROWS]) - verified
+        self.drafted += int(sums[DRAFTED])
         self.accepted += int(sums[ACCEPTED])
         self.kept += int(sums[KEPT])
         done = self._done = self._done + steps

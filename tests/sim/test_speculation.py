@@ -17,6 +17,7 @@ CHECKED = settings(
     phases=(Phase.explicit, Phase.generate),
     suppress_health_check=[HealthCheck.too_slow],
 )
+DRAFT = {"method": "draft", "model": "llama-3.1-8b", "tokens": 3, "acceptance": 0.7}
 NGRAM = {"method": "ngram", "tokens": 3, "acceptance": 0.7, "lookup_time": "0 s"}
 
 
@@ -149,6 +150,52 @@ def test_a_missing_match_drafts_nothing(run, prompt):
     assert none.summary["speculation"]["drafted"] == 0
     for name in ("first_token_s", "finish_s"):
         assert list(none.frames["requests"][name]) == pytest.approx(list(plain.frames["requests"][name]), rel=1e-12)
+
+
+@pytest.mark.parametrize(("kind", "rows"), [("vllm", 1), ("sglang", 4), ("tensorrt_llm", 4)])
+def test_who_fills_up_a_draft_that_is_missing(run, hand, prompt, kind, rows):
+    """SGLang and TensorRT-LLM verify as many rows of every sequence (graphs by sequences), vLLM those that there are;
+    its graph is of four."""
+    requests = [(0, 1000, 9, prompt(0, 1000))]
+    more = {"capacity_policy": "guaranteed_no_evict"} if kind == "tensorrt_llm" else {}
+    engine_ = {**engine(match=0.0), "kind": kind, "graph_batch_sizes": [1, 2, 4, 8], **more}
+    result = run(requests, engine=engine_)
+    each = hand.linear(4, 0) + hand.head(rows)
+    expected = sum(each + hand.decode_attention(1, 1000 + i + rows) for i in range(8))
+    done = result.frames["requests"].iloc[0]
+    assert done.finish_s - done.first_token_s == pytest.approx(expected, rel=1e-9)
+    summary = result.summary["speculation"]
+    assert (summary["verified"], summary["drafted"], summary["accepted"]) == (8, 0, 0)
+
+
+@pytest.mark.parametrize("kind", ["sglang", "tensorrt_llm"])
+def test_graphs_of_the_drafters_first_pass_are_of_sequences(run, prompt, kind):
+    """Ten sequences of four rows: a graph is captured for ten sequences, though none for 40 rows."""
+    draft = {"speculation": {**DRAFT, "acceptance": 0.0}, "kind": kind, "graph_batch_sizes": [8, 10]}
+    works = []
+    for seqs in (8, 10):
+        rows = [(0, 100, 20, prompt(i, 100)) for i in range(seqs)]
+        result = run(rows, model="llama-3.1-70b", hardware={"profile": "h100-sxm", "tp": 4}, engine=draft)
+        steps = result.frames["steps"]
+        works.append(steps[(steps.prefill_seqs == 0) & (steps.decode_seqs == seqs)].works_s.iloc[0])
+    assert works[0] < works[1] < 1.1 * works[0]
+
+
+def test_launching_a_drafters_kernels_hides_its_attention(run, prompt):
+    """Without graphs a pass takes as long as its launches, or as its kernels: attention is one of these."""
+    found = []
+    for tokens in (100, 4000):
+        eager = {"speculation": {**DRAFT, "acceptance": 0.0}, "graphs": False, "eager_launch": "100 us"}
+        result = run(
+            [(0, tokens, 5, prompt(0, tokens))],
+            model="llama-3.1-70b",
+            hardware={"profile": "h100-sxm", "tp": 4},
+            engine=eager,
+        )
+        steps = result.frames["steps"]
+        alone = steps[steps.prefill_seqs == 0].iloc[-1]
+        found.append(alone.works_s / alone["count"])
+    assert found[0] == pytest.approx(found[1], rel=1e-12)
 
 
 # ---- exactness
@@ -379,7 +426,6 @@ def test_rows_count_against_the_steps_tokens(run, prompt):
     assert len(beside) == 10
 
 
-DRAFT = {"method": "draft", "model": "llama-3.1-8b", "tokens": 3, "acceptance": 0.7}
 OPTIONS = [
     ("acceptance", ([0.9, 0.2, 0.0], [0.9, 0.5, 0.1], [0.9, 0.9, 0.9]), NGRAM, -1),
     ("acceptance", (0.2, 0.6, 0.95), NGRAM, -1),
