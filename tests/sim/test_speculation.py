@@ -171,7 +171,7 @@ def test_who_fills_up_a_draft_that_is_missing(run, hand, prompt, kind, rows):
 @pytest.mark.parametrize("kind", ["sglang", "tensorrt_llm"])
 def test_graphs_of_the_drafters_first_pass_are_of_sequences(run, prompt, kind):
     """Ten sequences of four rows: a graph is captured for ten sequences, though none for 40 rows."""
-    draft = {"speculation": {**DRAFT, "acceptance": 0.0}, "kind": kind, "graph_batch_sizes": [8, 10]}
+    draft = {"speculation": {**DRAFT, "acceptance": 0.0}, "kind": kind, "graph_batch_sizes": [8, 10, 32]}
     works = []
     for seqs in (8, 10):
         rows = [(0, 100, 20, prompt(i, 100)) for i in range(seqs)]
