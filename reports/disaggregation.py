@@ -48,7 +48,10 @@ def pools_table(run: RunData) -> TextTable:
         rows.append((which, *(percent(pool[key]) for key in keys)))
     terms = [(str(said[key]["label"]), str(said[key]["definition"])) for key in keys]
     columns = ("Pool", *(label for label, _ in terms))
-    read = "The pool that is busy while the other one waits has too few instances."
+    read = (
+        "Prefill instances wait where KV of computed prompts fills them: the decode pool has no memory for it, or the "
+        "link is slow. Decode instances wait for the link alone. A busy pool beside one that does little is too small."
+    )
     return TextTable("pools", "The two pools", read, columns, rows, range(1, len(columns)), terms)
 
 

@@ -148,8 +148,10 @@ class Disaggregation:
         handoff.ready(seq.input_tokens)
         if handoff.heir is None:
             self._ask(handoff)
-        else:
-            self._push(handoff)
+            return
+        if handoff.held:
+            self._replicas[handoff.target].due(handoff.heir)
+        self._push(handoff)
 
     def _begun(self, stride: Stride) -> None:
         """A step that computes prompts begins: what it computes leaves as its layers are complete."""
@@ -195,9 +197,12 @@ class Disaggregation:
 
     def _placed(self, heir: Sequence) -> None:
         """The decode instance has memory; copies wait until what was evicted for it has left."""
-        replica = self._replicas[heir.replica]
+        replica, handoff = self._replicas[heir.replica], self.under_way[heir.index]
         replica.prompt_tokens -= heir.input_tokens
-        replica.cache.mover.here.when_free(partial(self._open, self.under_way[heir.index], heir))
+        handoff.held = True
+        if handoff.complete:
+            replica.due(heir)
+        replica.cache.mover.here.when_free(partial(self._open, handoff, heir))
 
     def _open(self, handoff: Handoff, heir: Sequence) -> None:
         handoff.placed_s = self._clock.now

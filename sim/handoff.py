@@ -42,6 +42,7 @@ class Handoff:
     joined_s  its first step was decided
     second_s  it had its second token, the first one there
     complete  the prompt is computed
+    held      the decode instance has memory for it, though maybe not yet free of what was evicted
     bytes     that were sent
     flying    transfers that have not arrived
     """
@@ -56,6 +57,7 @@ class Handoff:
         "chosen_s",
         "complete",
         "flying",
+        "held",
         "heir",
         "joined_s",
         "landed_s",
@@ -74,7 +76,7 @@ class Handoff:
         self.heir: Sequence | None = None
         self.target = -1
         self.reused = self.bytes = self.flying = 0
-        self.complete = False
+        self.complete = self.held = False
         self.chosen_s = self.placed_s = self.start_s = math.nan
         self.landed_s = self.joined_s = self.second_s = math.nan
         self._tokens = self._upto = self._sent_tokens = 0

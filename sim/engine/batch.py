@@ -126,10 +126,11 @@ class Batch:
 
     @property
     def awaits_others(self) -> bool:
-        """KV is on its way from another replica, or to one that leaves memory here which somebody waits for."""
+        """KV of a computed prompt is on its way from another replica, or to one that leaves memory here which somebody
+        waits for."""
         if self.leaving and (self.waiting or self.prefilling is not None):
             return True
-        return self.reception is not None and bool(self.reception.coming)
+        return self.reception is not None and bool(self.reception.due)
 
     @property
     def queue_matters(self) -> bool:

@@ -21,6 +21,7 @@ class Reception:
 
     asking   no memory yet
     coming   have memory for their prompt, whose KV is on its way
+    due      of those, whose prompt is computed: what is not here yet is on the link
     landed   all of it is here; they wait for a place in the batch
     joined   are in the step that was decided last, which is their first one here
 
@@ -40,6 +41,7 @@ class Reception:
     ) -> None:
         self.asking: deque[Sequence] = deque()
         self.coming: dict[int, Sequence] = {}
+        self.due: dict[int, None] = {}
         self.landed: deque[Sequence] = deque()
         self.joined: list[Sequence] = []
         self._again: dict[int, None] = {}
@@ -73,6 +75,7 @@ class Reception:
     def land(self, seq: Sequence) -> None:
         """All KV of the sequence's prompt is here."""
         del self.coming[seq.index]
+        self.due.pop(seq.index, None)
         self._cache.landed(seq)
         self.landed.append(seq)
 

@@ -132,6 +132,14 @@ class Replica:
         if reception.asking[0] is seq:
             self._wake()
 
+    def due(self, seq: Sequence) -> None:
+        """Its prompt is computed and has memory here: from now on it waits for its KV, and no longer for the prompt."""
+        reception = self.batch.reception
+        assert reception is not None
+        reception.due[seq.index] = None
+        if self._stride is None and not (self._stalled or self._starting or self._awaiting):
+            self._awaiting, self._last_end = True, self._clock.now  # it was idle until now
+
     def land(self, seq: Sequence) -> None:
         """All of its KV is here."""
         reception = self.batch.reception

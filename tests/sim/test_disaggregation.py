@@ -416,3 +416,14 @@ def test_a_link_that_is_named_takes_values_below_it(scenario, prompt):
     link = built.set("disaggregation.link.bandwidth", "3 GB/s").set("disaggregation.link.per", "node")
     found = link.spec.disaggregation.link
     assert (found.device, found.bandwidth, found.per) == ("rdma-100g", 3e9, "node")
+
+
+@pytest.mark.parametrize("transfer", ["whole", "chunk", "layer"])
+def test_decode_instances_wait_for_the_link_and_not_for_prompts(apart, prompt, transfer):
+    """Who is idle while a prompt is computed does not wait for its KV, though it holds memory for it already."""
+    pools, engine = {"transfer": transfer}, {"max_num_batched_tokens": 1024}
+    alone = apart([(0.5, 5000, 3, prompt(1, 5000))], link=rate(2e9), pools=pools, engine=engine)
+    assert alone.summary["time"]["load_wait_s"] == pytest.approx(alone.frames["requests"].decode_transfer_s[0])
+    instant = apart(load(30), 1, 2, pools=pools, engine=engine)
+    assert instant.summary["time"]["load_wait_s"] == 0
+    assert instant.summary["disaggregation"]["pools"]["decode"]["waiting"] == 0
