@@ -22,7 +22,7 @@ from policies.reuse.base import Reuse
 from policies.routing.base import Router
 from policies.scheduling.base import Scheduler
 from policies.sequence.plan import SequencePolicy
-from policies.tables import EVERY_FAMILY, NAMED, UNBOUNDED
+from policies.tables import NAMED, UNBOUNDED
 
 BASES: dict[str, type] = {
     "eviction": EvictionPolicy,
@@ -103,7 +103,7 @@ def build_policy(family: str, spec: Mapping[str, Any], *args: Any, base_dir: Pat
             )
     try:
         policy = cls(*args, **options)
-        return guard(family, policy) if ":" in name and family in EVERY_FAMILY else policy
+        return guard(family, policy) if ":" in name else policy
     except InputError as error:
         raise error.at(path=path) from None
     except (TypeError, ValueError) as error:

@@ -17,10 +17,12 @@ from policies.checks.fleet import check_scaling
 from policies.checks.model_tier import ModelTier
 from policies.checks.offload import check_offload
 from policies.checks.prefetch import check_prefetch
+from policies.checks.reuse import check_index, check_response_cache
 from policies.checks.routing import check_router
 from policies.checks.scheduling import check_scheduler
 from policies.checks.sequence import check_sequence
 from policies.fleet.base import Scaling
+from policies.reuse.base import PrefixIndex, ResponseCache
 from policies.routing.base import Router
 from policies.scheduling.base import Scheduler
 from policies.sequence.plan import SequencePolicy
@@ -37,6 +39,8 @@ CHECKS: Mapping[type, Callable[..., None]] = MappingProxyType(
         Scaling: check_scaling,
         AdmissionControl: check_admission_control,
         Scheduler: check_scheduler,
+        ResponseCache: check_response_cache,
+        PrefixIndex: check_index,
         SequencePolicy: check_sequence,
     }
 )

@@ -15,6 +15,7 @@ from typing import Any, SupportsFloat
 
 from hw_profiles.errors import InputError
 from policies.base import STOP_RULES, Block, Event, Fetch, Trigger
+from policies.guard_reuse import reuse_hooks
 
 USER_MODULE = "kvsim_user_policy_"
 """Start of the module name under which a user's policy file is loaded."""
@@ -307,6 +308,7 @@ GUARDS: Mapping[str, Callable[[_Watch, Any], dict[str, Callable[..., Any]]]] = M
         "admission_control": _admission_control,
         "scheduling": _scheduling,
         "placement": _placement,
+        "reuse": reuse_hooks,
     }
 )
 """What checks the hooks of each family."""

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import InputError
-from policies.build import build_policy
+from policies.build import build_policy, policy_class
+from policies.contract import ContractError, check_policy
+from policies.reuse.base import PrefixIndex, ResponseCache
 from policies.reuse.instcache import LMSYS, InstCache, below, texts
 from policies.reuse.metadata_index import BACKENDS, MetadataIndex
 from policies.reuse.response_cache import TOKEN_BYTES, ExactResponseCache
+from policies.tables import REUSE
 
 
 @dataclass
@@ -127,3 +130,66 @@ def test_writing_takes_time_unless_it_is_off() -> None:
 def test_wrong_options_are_named(spec: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         build_policy("reuse", spec, base_dir=Path(), path="policies.reuse")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_shipped_ones_keep_the_contract(seed: int) -> None:
+    for name, policy in REUSE.items():
+        check_policy(policy, seed=seed, operations=300)
+        assert issubclass(policy, ResponseCache | PrefixIndex), name
+    check_policy(lambda: ExactResponseCache(capacity=30_000), seed=seed, operations=300)
+
+
+CACHE = """
+from policies.reuse.base import PrefixIndex, ResponseCache, Reuse, Visit
+
+class Good(ResponseCache):
+    lookup_s, capacity, entries, used_bytes = 0.0, 100, 0, 0
+    def lookup(self, request): return False
+
+class Bare(Reuse): pass
+class Words(Good):
+    def lookup(self, request): return "no"
+class Falls(Good):
+    def lookup(self, request): return 1 / 0
+class Past(Good):
+    lookup_s = -1.0
+class Full(Good):
+    def answered(self, request): self.used_bytes += 60
+class Pair(PrefixIndex):
+    def lookup(self, request): return 1, 2
+    def update(self, tokens): return Visit(0.0, 0.0, 0)
+class Back(Pair):
+    def lookup(self, request): return Visit(0.0, 0.0, 0)
+    def update(self, tokens): return Visit(-1.0, 0.0, 0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("Bare", "neither a ResponseCache nor a PrefixIndex"),
+        ("Words", "'no'"),
+        ("Falls", "ZeroDivisionError: division by zero"),
+        ("Past", "lookup_s is -1.0, expected seconds"),
+        ("Full", "more than its capacity of 100"),
+        ("Pair", r"\(1, 2\)"),
+        ("Back", r"Visit\(network_s=-1.0"),
+    ],
+)
+def test_a_broken_one_of_a_user_is_told_of(name: str, rule: str, tmp_path: Path) -> None:
+    """In a run, at the hook that broke; and by the check of its contract."""
+    (tmp_path / "mine.py").write_text(CACHE)
+
+    def use() -> None:
+        policy = build_policy("reuse", {"name": f"mine.py:{name}"}, base_dir=tmp_path, path="policies.reuse")
+        for index in range(2):
+            policy.lookup(Request(index))
+            policy.answered(Request(index)) if isinstance(policy, ResponseCache) else policy.update(16)
+
+    with pytest.raises(InputError, match=f"reuse policy {name} (broke its contract|failed in).*{rule}"):
+        use()
+    if name != "Bare":
+        cls = policy_class("reuse", f"mine.py:{name}", base_dir=tmp_path, path="policies.reuse")
+        with pytest.raises(ContractError, match=rule):
+            check_policy(cls, seed=0, operations=100)
