@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from policies.contract import ContractError, check_policy
     from policies.fleet.base import FleetWindow, ReplicaState, ReplicaStatus, Scaling, Start, Stop
     from policies.placement.base import Placement, PlacementInfo
+    from policies.reuse.base import AnsweredView, PrefixIndex, ResponseCache, Visit
     from policies.routing.base import ReplicaView, Router
     from policies.scheduling.base import QueueView, RunningRequest, Scheduler, WaitingRequest
     from policies.sequence.plan import Form, LayerPlan, LayerView, SequencePolicy, StepMove, Work
@@ -59,6 +60,7 @@ __all__ = [
     "CONTEXT",
     "AdmissionControl",
     "AdmissionPolicy",
+    "AnsweredView",
     "Architecture",
     "Block",
     "CacheView",
@@ -78,11 +80,13 @@ __all__ = [
     "Placement",
     "PlacementInfo",
     "PrefetchPolicy",
+    "PrefixIndex",
     "QueueView",
     "ReplicaState",
     "ReplicaStatus",
     "ReplicaView",
     "RequestView",
+    "ResponseCache",
     "Result",
     "Router",
     "RunningRequest",
@@ -97,6 +101,7 @@ __all__ = [
     "TierInfo",
     "TierView",
     "Trigger",
+    "Visit",
     "WaitingRequest",
     "Work",
     "__version__",
@@ -116,6 +121,7 @@ _HOMES: Mapping[str, str] = MappingProxyType(
         "policies.base",
     )
     | dict.fromkeys(("ContractError", "check_policy"), "policies.contract")
+    | dict.fromkeys(("AnsweredView", "PrefixIndex", "ResponseCache", "Visit"), "policies.reuse.base")
     | dict.fromkeys(("ReplicaView", "Router"), "policies.routing.base")
     | dict.fromkeys(("FleetWindow", "ReplicaState", "ReplicaStatus", "Scaling", "Start", "Stop"), "policies.fleet.base")
     | dict.fromkeys(("AdmissionControl", "GateView"), "policies.admission_control.base")

@@ -141,7 +141,8 @@ def test_shipped_ones_keep_the_contract(seed: int) -> None:
 
 
 CACHE = """
-from policies.reuse.base import PrefixIndex, ResponseCache, Reuse, Visit
+from kvsim import PrefixIndex, ResponseCache, Visit
+from policies.reuse.base import Reuse
 
 class Good(ResponseCache):
     lookup_s, capacity, entries, used_bytes = 0.0, 100, 0, 0
