@@ -372,7 +372,8 @@ class PrefetchPolicy(ABC):
     not complete when its turn comes: "best_effort" uses what has arrived and computes the rest, "wait_complete" lets
     others go first until it is complete, "timeout" does so for `timeout_s` (or what the fetch says) after the fetch
     began and then is best effort (SGLang HiCache's prefetch policies of the same names). What the fetch did not bring,
-    for want of room, is loaded from where it is. With "join" what is on its way is waited for as a load is.
+    for want of room, is loaded from where it is (but see `reach`). With "join" what is on its way is waited for as a
+    load is.
 
     What the policy promises: `plan` returns fetches into tiers that `cache.tiers` names, of keys that are not private
     (not negative), no key twice into the same tier in one plan, `after_s` finite and not negative; its plans follow
@@ -386,6 +387,11 @@ class PrefetchPolicy(ABC):
     @abstractmethod
     def plan(self, trigger: Trigger, request: RequestView, cache: CacheView) -> Iterable[Fetch]:
         """Fetches to make."""
+
+    def reach(self, cache: CacheView) -> str | None:
+        """The furthest tier from which requests load when their turn comes: what lies behind it only fetches bring,
+        and is computed otherwise. None: requests load from all tiers."""
+        return None
 
 
 STOP_RULES = ("best_effort", "wait_complete", "timeout", "join")

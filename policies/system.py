@@ -33,7 +33,7 @@ class Setup:
 
     engine     settings that it cannot do without; engine_defaults: those that a scenario may have otherwise
     tiers      those behind HBM, from the GPU outward
-    hbm        what it sets of the first tier; links: of `links:`, unless the scenario says otherwise
+    hbm        what it sets of the first tier; links: of `links:`; nothing else can be said of either
     policies   by family
     """
 

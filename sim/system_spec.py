@@ -30,13 +30,14 @@ def with_systems(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _set_up(done: dict[str, Any], name: str, setup: Setup) -> None:
-    for section, defaults in (("engine", setup.engine_defaults), ("links", setup.links)):
-        given = done.get(section)
-        if defaults and (given is None or isinstance(given, Mapping)):
-            done[section] = _filled(given or {}, defaults)
+    given = done.get("engine")
+    if setup.engine_defaults and (given is None or isinstance(given, Mapping)):
+        done["engine"] = _filled(given or {}, setup.engine_defaults)
+    _settle(done, "links", setup.links, name)
     tiers = done.get("tiers", [{"name": HBM}])
     if not isinstance(tiers, list) or not all(isinstance(tier, Mapping) and "name" in tier for tier in tiers):
         return
+    tiers = [_settled(tier, name, setup.hbm) if tier["name"] == HBM else tier for tier in tiers]
     for part in setup.tiers:
         tiers = _with_tier(tiers, name, part)
         if any(tier["name"] == part.name for tier in tiers):
@@ -60,18 +61,24 @@ def _with_tier(tiers: list[Any], name: str, part: TierPart) -> list[Any]:
             problem = f"{name} needs the size of its tier {part.name}"
             raise InputError(problem, path="policies", allowed=f"`{example}`, or that tier with a capacity")
         return tiers
-    for key, setting in part.settings.items():
-        found = tier.setdefault(key, setting)
-        if _named(found) != _named(setting):
-            problem = f"{name} has {key}: {_shown(setting)} in this tier; its own options say otherwise if any does"
-            raise InputError(problem, path=f"tiers.{part.name}.{key}", found=_shown(found))
-    tier = _filled(tier, part.defaults)
+    tier = _filled(_settled(tier, name, part.settings), part.defaults)
     if place is not None:
         return [*tiers[:place], tier, *tiers[place + 1 :]]
     kinds = list(TIER_KINDS)
     nearer = [i for i, t in enumerate(tiers) if t["name"] in kinds and kinds.index(t["name"]) < kinds.index(part.name)]
     place = nearer[-1] + 1 if nearer else len(tiers)
     return [*tiers[:place], tier, *tiers[place:]]
+
+
+def _settled(given: Mapping[str, Any], name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The tier with what the system has of it; InputError where the scenario says otherwise."""
+    tier = dict(given)
+    for key, setting in settings.items():
+        found = tier.setdefault(key, setting)
+        if _named(found) != _named(setting):
+            problem = f"{name} has {key}: {_shown(setting)} in this tier; its own options say otherwise if any does"
+            raise InputError(problem, path=f"tiers.{tier['name']}.{key}", found=_shown(found))
+    return tier
 
 
 def _settle(done: dict[str, Any], section: str, needs: Mapping[str, Any], who: str) -> None:

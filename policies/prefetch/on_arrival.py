@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from policies.base import STOP_RULES, CacheView, Fetch, PrefetchPolicy, RequestView, Trigger
-from policies.options import choice, seconds, whole
+from policies.options import choice, seconds, switch, whole
 from policies.prefetch.into import level_of
 
 
@@ -20,11 +20,15 @@ class OnArrival(PrefetchPolicy):
     timeout   for stop: timeout, how long after the fetch began: text with a unit or a number of seconds
     timeout_per_ki_token   and so much longer for every 1,024 tokens that are to be fetched
     threshold   fewer tokens than that are not fetched
+    only      true: what lies behind `into` when a request's turn comes is computed, since fetches are the only way from
+              there; false: what no fetch was begun for, or what found no room in `into`, is loaded from where it is
 
     Source: SGLang HiCache, which brings pages from the third tier into the second while a request is queued, with these
     three rules (docs/advanced_features/hicache_design.md, "Prefetch from L3": `prefetch_timeout_base +
     prefetch_timeout_per_ki_token * tokens / 1024`, and the threshold of 256 tokens; the defaults of its cache
-    controller are 1 s and 0.25 s). A threshold of 0 and one figure for the time-out are the defaults here.
+    controller are 1 s and 0.25 s). There a request uses what L1 and L2 have and what its fetch
+    brought, so `only` is true: what is below the threshold, or found no room in L2, is computed. A threshold of 0, one
+    figure for the time-out and `only: false` are the defaults here.
 
     Complexity: O(1) per request and the length of its prompt.
     """
@@ -39,12 +43,14 @@ class OnArrival(PrefetchPolicy):
         timeout: float | str = "1 s",
         timeout_per_ki_token: float | str = 0.0,
         threshold: int = 0,
+        only: bool = False,
     ) -> None:
         self._into = into
         self.stop = choice("stop", stop, STOP_RULES)
         self._per_token_s = seconds("timeout_per_ki_token", timeout_per_ki_token) / 1024
         self.timeout_s = seconds("timeout", timeout, above=self.stop == "timeout" and not self._per_token_s)
         self._threshold = whole("threshold", threshold, 0, 1_000_000_000)
+        self._only = switch("only", only)
 
     def plan(self, trigger: Trigger, request: RequestView, cache: CacheView) -> Iterable[Fetch]:
         level = level_of(self._into, cache)
@@ -57,6 +63,10 @@ class OnArrival(PrefetchPolicy):
         if tokens < self._threshold:
             return ()
         return (Fetch(request.keys, into, patience_s=self.timeout_s + self._per_token_s * tokens),)
+
+    def reach(self, cache: CacheView) -> str | None:
+        level = level_of(self._into, cache) if self._only else None
+        return None if level is None else cache.tiers[level]
 
 
 def _behind(request: RequestView, level: int, cache: CacheView) -> int:

@@ -83,6 +83,7 @@ class ReplicaCache:
         )
         self.policies_changed()
         self.cached_tokens = self._lookup.cached_tokens
+        self.reach = self._lookup.reach
         self.mover = Mover(here, sources)
         self.slots_ahead = 0
         """Slots that a sequence takes beyond its own tokens (`sim.engine.speculative`)."""

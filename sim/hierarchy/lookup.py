@@ -55,6 +55,7 @@ class Lookup:
         least: int = 0,
     ) -> None:
         self._least = least
+        self._reach: int | None = None
         self._tiers = tiers
         self._hash_tokens = hash_tokens
         self._block_tokens = block_tokens
@@ -63,9 +64,13 @@ class Lookup:
         same_sizes = all(tier.block_tokens <= block_tokens for tier in tiers)
         self._nearest = self._nearest_alike if same_sizes else self._nearest_sized
 
+    def reach(self, level: int | None) -> None:
+        """From now on tiers behind the level are not looked into: only fetches bring what they have. None: all are."""
+        self._reach = level
+
     def prefix(self, seq: Seq, full: int) -> Prefix:
-        """The longest cached prefix over all tiers, each block from the nearest tier that has it. full: tokens of the
-        prompt in whole engine blocks that carry a hash.
+        """The longest cached prefix over all tiers in reach, each block from the nearest tier that has it. full: tokens
+        of the prompt in whole engine blocks that carry a hash.
 
         At most floor((known - 1) / block_tokens) engine blocks, so at least one token is left to compute
         (vLLM: KVCacheManager.get_computed_blocks).
@@ -85,7 +90,7 @@ class Lookup:
                 found.append(_found((0, near, want)))
                 start += want
                 continue
-            hit = self._nearest(key, keys, start, want, full, None, seq.fetch_level is None)
+            hit = self._nearest(key, keys, start, want, full, self._reach, seq.fetch_level is None)
             if hit is None:
                 break
             level, _, tokens = hit
@@ -101,8 +106,11 @@ class Lookup:
         return self._worth(prefix, self._choose) if behind and self._choose is not None else prefix
 
     def cached_tokens(self, keys: Sequence[int], level: int | None = None) -> int:
-        """Tokens of the prompt with these blocks that a request would find now, in tiers up to `level` (None: all)."""
+        """Tokens of the prompt with these blocks that a request would find now, in tiers up to `level` (None: all in
+        reach)."""
         start = 0
+        if level is None:
+            level = self._reach
         full = len(keys) * self._hash_tokens
         for key in keys:
             hit = self._nearest(key, keys, start, self._hash_tokens, full, level, True)

@@ -69,6 +69,10 @@ class Prefetcher:
         self._finished = Trigger.FINISHED in policy.listens
         self.hears_admitted = Trigger.ADMITTED in policy.listens
         self._joins = policy.stop == "join"
+        reach = policy.reach(self._view)
+        if reach is not None and reach not in self._view.tiers:
+            raise self._broken(f"a reach up to {reach!r}, expected one of {', '.join(self._view.tiers)}")
+        cache.reach(None if reach is None else self._view.tiers.index(reach))
         if policy.stop not in STOP_RULES:
             raise self._broken(f"stop is {policy.stop!r}, expected one of {', '.join(STOP_RULES)}")
 

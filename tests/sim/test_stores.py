@@ -87,6 +87,14 @@ def test_a_size_that_is_nowhere_is_asked_for(system):
         (named("lmcache", layerwise=True, asynchronous=True), {}, "false with layerwise"),
         (named("vllm_cpu_offload", eviction="lfu"), {}, "lru, arc"),
         (named("hicache"), {"engine": {"kind": "vllm"}}, "needs kind: sglang"),
+        (named("hicache", page_size=32), {"engine": {"block_tokens": 64}}, "needs block_tokens: 32"),
+        (named("hicache", mem_layout="page_first"), {"engine": {"kv_layout": "block"}}, "needs kv_layout: token_kv"),
+        (named("hicache", io_backend="direct"), {"links": {"pcie_h2d": {"method": "kernel"}}}, "needs pcie_h2d.method"),
+        (
+            named("hicache", write_policy="write_back"),
+            {"tiers": [{"name": "hbm", "offload": "write_through"}]},
+            "write_back in this tier",
+        ),
         (named("mooncake"), {"tiers": [{"name": "hbm"}, {"name": "remote", "shared": "node"}]}, "shared: cluster"),
         ([named("lmcache"), named("mooncake")], {}, "both decide offload"),
         ([named("lmcache"), "kivi"], {"engine": {"prefix_caching": False}}, "tiers behind HBM"),
@@ -170,6 +178,32 @@ def test_what_is_reused_behind_hbm_is_what_crosses_the_link(system):
     assert found * token_bytes <= summary["links"][link]["bytes"] <= (found + grain * loads) * token_bytes
     said = summary["prefix"]["input_tokens"] + CLIENTS["output_tokens"] * loads
     assert 0 < summary["tiers"][tier]["stored_bytes"] <= said * token_bytes
+
+
+STORE = {"clients": {**CLIENTS, "clients": 3, "rounds": 2, "think_time": "20 s"}}
+"""Turns so far apart that nobody queues and every copy has ended."""
+
+
+def behind(**options):
+    """HiCache whose host memory has room for one of three conversations, over a store for all of them."""
+    policies = {"name": "hicache", "dram": "1 GiB", "remote": "1 TiB", "prefetch_policy": "wait_complete", **options}
+    return scenario(policies, trace=STORE, tiers=[{"name": "hbm", "capacity": "1 GiB"}]).run().summary
+
+
+def test_what_hicache_does_not_fetch_from_its_store_is_computed():
+    """A request uses HBM, host memory and what its fetch brought; the store has no other way to it."""
+    fetched, below = behind(), behind(prefetch_threshold=7000)
+    assert fetched["prefix"]["hit_tokens"]["dram"] == 3 * ((6000 + 20 - 1) // 64 * 64)
+    assert sum(below["prefix"]["hit_tokens"].values()) < 0.4 * sum(fetched["prefix"]["hit_tokens"].values())
+    assert below["links"]["remote_read"]["bytes"] == below["prefix"]["hit_tokens"]["remote"] == 0
+    assert below["ttft_ms"]["mean"] > fetched["ttft_ms"]["mean"]
+
+
+def test_what_has_come_to_host_memory_goes_on_to_the_store_with_every_write_policy():
+    """`write_policy` is of the GPU's memory alone: SGLang backs a node up when its copy to the host has ended."""
+    for policy in ("write_through", "write_back"):
+        tiers = behind(write_policy=policy, dram="1 TiB")["tiers"]
+        assert tiers["remote"]["stored_bytes"] == tiers["dram"]["stored_bytes"] > 0
 
 
 def test_only_prompts_are_stored_unless_answers_are_asked_for():
