@@ -205,6 +205,18 @@ def test_each_rule_waits_as_it_says(behind_another):
     assert long[0] == pytest.approx(0.200, abs=1e-3)
     assert none[1] == short[1] == long[1] == 512  # host memory still had the first block
     assert whole[1] == 1584
+    assert waited(stop="timeout", timeout="0 s", timeout_per_ki_token="100 ms")[0] > 0.100
+
+
+def test_what_no_fetch_was_begun_for_is_loaded_or_computed(behind_another):
+    """All that the drive has is below the threshold; with `only` nothing but a fetch reaches it."""
+    found = {}
+    for only in (False, True):
+        prefetch = {"name": "on_arrival", "into": "dram", "threshold": 5000, "only": only}
+        row, result = behind_another(prefetch, into_hbm_only=False)
+        found[only] = row.hit_dram_tokens, row.hit_ssd_tokens
+        assert result.summary["links"]["ssd_read"]["bytes"] == row.hit_ssd_tokens * 131_072
+    assert found == {False: (0, 1584), True: (0, 0)}
 
 
 TALK = {
