@@ -12,13 +12,24 @@ class Template(NamedTuple):
     test: str
 
 
-def with_contract(body: str, *, chosen: str = '"policies": {"$family": policy}', hardware: str = "") -> str:
+TIERS = '[{"name": "hbm"}, {"name": "dram", "capacity": "64 GiB"}]'
+
+
+def with_contract(
+    body: str,
+    *,
+    chosen: str = '"policies": {"$family": policy}',
+    hardware: str = "",
+    engine: str = "",
+    tiers: str = TIERS,
+) -> str:
     """The test file of a new policy: imports, the contract, a function that runs a scenario, and then `body`.
 
     chosen     where a scenario names a policy of the family
-    hardware   more of that section
+    hardware, engine  more of those sections
     """
     scenario = _SCENARIO.replace("<chosen>", chosen).replace("<hardware>", hardware)
+    scenario = scenario.replace("<engine>", engine).replace("<tiers>", tiers)
     return _HEAD + scenario + _CONTRACT + body
 
 
@@ -47,8 +58,8 @@ SCENARIO = {
     "trace": {"name": "quickstart", "limit": 200},
     "model": "llama-3.1-8b",
     "hardware": {"profile": "h100-sxm"<hardware>},
-    "engine": {"num_gpu_blocks": 12_000},
-    "tiers": [{"name": "hbm"}, {"name": "dram", "capacity": "64 GiB"}],
+    "engine": {"num_gpu_blocks": 12_000<engine>},
+    "tiers": <tiers>,
 }
 
 

@@ -14,6 +14,7 @@ from kvsim.cli._template_parts import Template
 from kvsim.cli._template_prefetch import PREFETCH
 from kvsim.cli._template_routing import ROUTING
 from kvsim.cli._template_scheduling import SCHEDULING
+from kvsim.cli._template_sequence import KV_FORMAT, RETENTION, SELECTION
 
 TEMPLATES: Mapping[str, Template] = MappingProxyType(
     {
@@ -25,6 +26,12 @@ TEMPLATES: Mapping[str, Template] = MappingProxyType(
         "scheduling": SCHEDULING,
         "fleet": FLEET,
         "admission_control": ADMISSION_CONTROL,
+        "kv_format": KV_FORMAT,
+        "retention": RETENTION,
+        "selection": SELECTION,
     }
 )
 """Files of a new policy by its family."""
+
+WITHIN = ("kv_format", "retention", "selection")
+"""Those of what happens within a sequence, which shares no blocks with others and none with tiers behind HBM."""

@@ -24,7 +24,7 @@ from kvsim import _own
 from kvsim.cli import _print
 from kvsim.cli._options import AsJson
 from kvsim.cli._run_dir import may_make
-from kvsim.cli._templates import TEMPLATES
+from kvsim.cli._templates import TEMPLATES, WITHIN
 
 SECTIONS: Mapping[str, str] = MappingProxyType(
     {"routing": "routing", "admission_control": "admission_control", "fleet": "fleet.scaling"}
@@ -60,10 +60,13 @@ def policy(
 
     source, test = files
     chosen = f"{SECTIONS.get(family, f'policies.{family}')}={source.resolve()}:{cls}"
+    if family in WITHIN:  # in place of policies of tiers that the scenario may name
+        chosen = f'policies={{{family}: "{source.resolve()}:{cls}"}}'
     tries = _test_commands(test)
     if family == "eviction":
         tries.append(shlex.join(["kvsim", "cache", "quickstart", "--policy", f"lru,{source}:{cls},belady"]))
-    tries.append(shlex.join(["kvsim", "run", "scenario.yaml", "--set", chosen]))
+    alone = ["--set", "engine.prefix_caching=false", "--set", "tiers=[{name: hbm}]"] if family in WITHIN else []
+    tries.append(shlex.join(["kvsim", "run", "scenario.yaml", "--set", chosen, *alone]))
     if as_json:
         _print.document({"family": family, "class": cls, "policy": str(source), "test": str(test), "next": tries})
         return
