@@ -29,11 +29,11 @@ def waits_table(run: RunData) -> TextTable | None:
     rows = [row("requests", number(did["requests"])), row("bytes", binary_bytes(did["bytes"]))]
     rows.append(row("reused_bytes", binary_bytes(did["reused_bytes"])))
     if did["requests"]:
-        rows += [row(key, f"{_ms(did[key]['mean'])}, P99 {_ms(did[key]['p99'])}") for key in WAITS]
+        rows += [row(key, f"mean {_ms(did[key]['mean'])}, P99 {_ms(did[key]['p99'])}") for key in WAITS]
     rows.append(row("preemptions", number(did["preemptions"])))
     how = {"whole": "when the prompt is complete", "chunk": "after each chunk", "layer": "while layers are computed"}
-    read = f"KV leaves {how[did['transfer']]}, over {did['link']}. Means of the requests that were handed over."
-    return TextTable("handoffs", "From prefill to decode instances", read, ("what", "value", "meaning"), rows, ())
+    read = f"KV leaves {how[did['transfer']]}, over {did['link']}. Times are of the requests that were handed over."
+    return TextTable("handoffs", "From prefill to decode instances", read, ("What", "Value", "Meaning"), rows, ())
 
 
 def pools_table(run: RunData) -> TextTable:

@@ -41,7 +41,7 @@ def responses_table(summary: Mapping[str, Any]) -> TextTable | None:
         asked = f"{number(cache['hits'])} of {number(cache['lookups'])} lookups found"
         rows.append((str(cache["name"]), asked, f"{number(cache['entries'])} answers in {full} of host memory."))
     read = "Latencies of the run count all requests, those that were answered at once included."
-    return TextTable("answers", "Requests answered without a GPU", read, ("what", "value", "meaning"), rows, ())
+    return TextTable("answers", "Requests answered without a GPU", read, ("What", "Value", "Meaning"), rows, ())
 
 
 def index_table(summary: Mapping[str, Any]) -> TextTable | None:
@@ -57,7 +57,7 @@ def index_table(summary: Mapping[str, Any]) -> TextTable | None:
     }
     rows = [(str(said[key]["label"]), value, str(said[key]["definition"])) for key, value in shown.items()]
     read = "One server for all replicas; a request waits for its answer before it is sent to one."
-    return TextTable("lookups", "Lookups of prefixes", read, ("what", "value", "meaning"), rows, ())
+    return TextTable("lookups", "Lookups of prefixes", read, ("What", "Value", "Meaning"), rows, ())
 
 
 def _ms(value: float | None) -> str:

@@ -1,6 +1,7 @@
 """`sweep.html`: the front, maps, lines and table of many runs, written by `kvsim sweep` and `kvsim report DIR`."""
 
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 
 from hw_profiles.files import write_atomic
@@ -70,16 +71,24 @@ def target(data: SweepData) -> SweepRun | None:
     if data.search is not None:
         goal = data.measure(data.search.metric)
         runs = runs if data.search.meet_slo else data.done
-        return _best(runs, goal, largest=data.search.largest) if goal else None
+        return _best(runs, goal, data, largest=data.search.largest) if goal else None
     if not runs:
         return None
     goals = [*(data.costs[:1] if data.slo else []), *data.metrics]
-    return _best(runs, goals[0], largest=goals[0].better == "higher") if goals else None
+    return _best(runs, goals[0], data, largest=goals[0].better == "higher") if goals else None
 
 
-def _best(runs: Sequence[SweepRun], goal: Measure, *, largest: bool) -> SweepRun | None:
+def _best(runs: Sequence[SweepRun], goal: Measure, data: SweepData, *, largest: bool) -> SweepRun | None:
+    """The best of the runs by `goal`; of equal ones that furthest below the SLO's limits, else the first."""
     known = [run for run in runs if goal.key in run.measures]
-    return min(known, key=lambda run: run.measures[goal.key] * (-1 if largest else 1), default=None)
+    sign = -1 if largest else 1
+    return min(known, key=lambda run: (sign * run.measures[goal.key], _nearest_limit(run, data)), default=None)
+
+
+def _nearest_limit(run: SweepRun, data: SweepData) -> float:
+    """How much of its limit the metric takes that is nearest to it, of those that the SLO limits; 0 without one."""
+    shares = (run.measures.get(f"{key}_ms", inf) / limit for key, limit in data.slo.items())
+    return max(shares, default=0.0)
 
 
 def headline(data: SweepData) -> list[str]:
@@ -136,7 +145,7 @@ def best_table(data: SweepData) -> TextTable:
     runs = [run for run in data.done if run.slo_met is True] or data.done
     rows = []
     for one in [*(m for m in (data.measure(COST), data.measure(PER_MTOK)) if m), *data.metrics]:
-        best = _best(runs, one, largest=one.better == "higher") if one.better else None
+        best = _best(runs, one, data, largest=one.better == "higher") if one.better else None
         if best is not None:
             rows.append((one.label, value_text(one, best.measures[one.key]), best.label))
     among = "Among the runs that meet the SLO." if data.slo and runs is not data.done else "Among all runs."

@@ -33,6 +33,7 @@ class TextTable:
     """A table of the page. The first cell of a row names it; `numbers` are the columns that align right.
 
     terms    (column or row, definition) pairs to be read below the table
+    about    what they are, where they are not what rows or columns mean
     """
 
     key: str
@@ -42,6 +43,7 @@ class TextTable:
     rows: Sequence[Sequence[str]]
     numbers: Sequence[int]
     terms: Sequence[tuple[str, str]] = ()
+    about: str = ""
 
 
 @dataclass(frozen=True)

@@ -45,9 +45,9 @@ def within_table(run: RunData) -> TextTable | None:
         rows.append(("token importance", kind.removeprefix("token importance: "), about.strip()))
     read = "Formats, budgets, selection and offload of each sequence's own KV, as their policies plan them per layer."
     terms = [(f"assumed ({i})", note) for i, note in enumerate(did["assumptions"], start=1)]
-    return TextTable(
-        "within", "What policies did with the KV of sequences", read, ("what", "value", "meaning"), rows, (), terms
-    )
+    columns = ("What", "Value", "Meaning")
+    title = "What policies did with the KV of sequences"
+    return TextTable("within", title, read, columns, rows, (), terms, "What is assumed")
 
 
 def _named(policy: Mapping[str, Any]) -> str:

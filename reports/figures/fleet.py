@@ -13,20 +13,25 @@ STATES = (("serving", BLUE), ("starting", ORANGE), ("draining", GREY))
 def fleet_figure(run: RunData, axis: TimeAxis) -> Figure:
     """Replicas by state, and requests at the gateway below them."""
     key, title = "replicas", "Replicas over time"
-    read = "Top: requests at the gateway, since no replica took them. Bottom: replicas that serve, start and drain."
+    read = "replicas that serve, start and drain."
     data = []
     for metric, color in STATES:
         times, values = sample_series(run, "fleet", metric)
         data.append(_at(times, line(metric, values, axis, color, "replicas"), axis))
-    times, waiting = sample_series(run, "fleet", "gateway")
-    data.append(_at(times, line("at the gateway", waiting, axis, VERMILLION, "requests", yaxis="y2"), axis))
     did = section(run.summary, "fleet")
+    waited = did["gateway"]["requests"] > 0
+    if waited:
+        times, waiting = sample_series(run, "fleet", "gateway")
+        data.append(_at(times, line("at the gateway", waiting, axis, VERMILLION, "requests", yaxis="y2"), axis))
+        read = f"Top: requests at the gateway, since no replica took them. Bottom: {read}"
+    read = read[0].upper() + read[1:]
     finding = (
         f"{number(did['mean_on'], 3)} of {did['max']} replicas are on in the mean, "
         f"{number(did['gpu_hours'], 3)} GPU-hours; {did['starts']} starts."
     )
-    layout = time_layout(axis, "replicas", domain=[0, 0.6])
-    layout["yaxis2"] = y_axis("requests", domain=[0.7, 1])
+    layout = time_layout(axis, "replicas", domain=[0, 0.6 if waited else 1])
+    if waited:
+        layout["yaxis2"] = y_axis("requests", domain=[0.7, 1])
     return Figure(key, title, read, finding, data, layout)
 
 

@@ -64,6 +64,8 @@ def pareto(data: SweepData, x: Measure, y: Measure) -> Figure:
     best = front(points, (x.better == "lower", y.better == "lower"))
     x_scale, x_axis = axis_of(x, [one for one, _ in points])
     y_scale, y_axis = axis_of(y, [one for _, one in points])
+    if min(x for x, _ in points) > max(x for x, _ in points) / 2:
+        x_axis.pop("rangemode", None)  # from zero they would all lie in one corner
     drawn = np.array(points) / (x_scale, y_scale)
     told = [_said(run, x, y) for run in runs]
     traces = []

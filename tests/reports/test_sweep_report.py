@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -140,6 +141,27 @@ def test_every_run_is_a_line_through_all_rails(data):
     for trace in figure.data:
         assert all(0 <= height <= 1 for height in trace["y"] if height is not None)
         assert len(trace["x"]) % (rails + 1) == 0
+
+
+def test_of_equal_costs_the_one_furthest_below_its_limits_is_named(data):
+    slo = {"ttft_p99": 100.0, "tpot_p95": 100.0}
+    first = data.done[0]
+    runs = [
+        replace(first, label=name, slo_met=True, measures={COST: 5.0, "ttft_p99_ms": ttft, "tpot_p95_ms": tpot})
+        for name, ttft, tpot in (("late", 90.0, 10.0), ("early", 40.0, 50.0), ("slow", 10.0, 60.0))
+    ]
+    runs.append(replace(runs[0], label="dear", measures={**runs[2].measures, COST: 6.0, "tpot_p95_ms": 1.0}))
+    equal = replace(data, runs=tuple(runs), slo=slo, search=None)
+    assert target(equal).label == "early"
+    assert {row[0]: row[2] for row in best_table(equal).rows}["Cost"] == "early"
+
+
+def test_costs_close_to_each_other_are_not_drawn_from_zero(data):
+    cost, ttft = data.measure(COST), data.measure("ttft_p99_ms")
+    near = [replace(run, measures={**run.measures, COST: 5 + 0.1 * i}) for i, run in enumerate(data.done)]
+    assert "rangemode" not in pareto(replace(data, runs=tuple(near)), cost, ttft).layout["xaxis"]
+    near.append(replace(near[0], measures={**near[0].measures, COST: 2.0}))
+    assert pareto(replace(data, runs=tuple(near)), cost, ttft).layout["xaxis"]["rangemode"] == "tozero"
 
 
 def test_the_answer_is_the_cheapest_that_meets_the_slo(data):
