@@ -69,6 +69,8 @@ def _path(loc: tuple[int | str, ...], document: Any, spec: type[BaseModel]) -> t
             parts.append(str(item["name"]) if isinstance(item, dict) and "name" in item else str(step))
             node = item
             continue
+        if node is not None and not isinstance(node, Mapping):
+            continue  # which of several types of a value was tried, not a key
         parts.append(step)
         node = node.get(step) if isinstance(node, Mapping) else None
         if depth < len(loc) - 1:

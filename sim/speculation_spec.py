@@ -13,7 +13,7 @@ from sim.kind_spec import KindName
 from sim.spec_base import Spec
 
 MOST_TOKENS = 64
-Chance = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Chance = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 SGLANG_SEQS = 48
 """SOURCE: sgl-project/sglang, python/sglang/srt/server_args.py: max_running_requests of speculative decoding."""
 OWN = {"draft": ("model", "draft_tp"), "ngram": ("match", "lookup_time"), "mtp": ()}

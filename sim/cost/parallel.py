@@ -59,6 +59,8 @@ class Parallel:
 
     def check_model(self, model: ModelSpec) -> None:
         """Raise InputError unless the model can be shared so."""
+        if self.expert_parallel and not any(spec.moe for spec in model.specs):
+            raise InputError(f"{model.name} has no experts", path="expert_parallel", found=True, allowed="false")
         for stage in model.stages(self.pp):
             sources = model.kv_sources[stage.first : stage.stop]
             apart = not model.even or any(not stage.first <= source < stage.stop for source in sources)

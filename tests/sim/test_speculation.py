@@ -495,6 +495,25 @@ def test_what_does_not_go_together_is_refused(run, prompt, sections, said):
         run([(0, 100, 5, prompt(0, 100))], **sections)
 
 
+@pytest.mark.parametrize(
+    ("acceptance", "said"),
+    [
+        (1.5, r"engine\.speculation\.acceptance: found 1\.5"),
+        (True, r"engine\.speculation\.acceptance: found True"),
+    ],
+)
+def test_a_wrong_chance_is_told_by_its_key_alone(run, prompt, acceptance, said):
+    with pytest.raises(InputError, match=said):
+        run([(0, 100, 5, prompt(0, 100))], engine=engine(acceptance=acceptance))
+
+
+def test_experts_of_a_dense_model_are_not_shared_out(run, prompt):
+    """vLLM refuses it too: nothing would change."""
+    hardware = {"profile": "h100-sxm", "tp": 4, "expert_parallel": True}
+    with pytest.raises(InputError, match=r"hardware\.expert_parallel: .* has no experts"):
+        run([(0, 100, 5, prompt(0, 100))], hardware=hardware)
+
+
 def test_engines_settle_how_many_sequences_run(scenario, prompt):
     rows = [(0, 100, 5, prompt(0, 100))]
     seqs = {}
