@@ -138,7 +138,7 @@ TABLES = (
             ),
         ),
         "not comparable",
-        note="there also prefill and decode on nodes of their own, and a baseline without them; here the pool alone, and "
-        "requests/s of all requests, with no SLO",
+        note="there also prefill and decode on nodes of their own, and a baseline without them; here the pool alone, "
+        "and requests/s of all requests, with no SLO",
     ),
 )
