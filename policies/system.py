@@ -16,6 +16,7 @@ class TierPart:
     needed     the system does not run without it; else it is there only if a size is given
     settings   what it has of `tiers:`, and nothing else can be said of it
     defaults   what it has of `tiers:` unless the scenario says otherwise
+    alone      what else it has by default where no other tier lies between it and HBM
     policies   by family: those of the whole scenario that come with the tier
     """
 
@@ -24,6 +25,7 @@ class TierPart:
     needed: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    alone: Mapping[str, Any] = field(default_factory=dict)
     policies: Mapping[str, Any] = field(default_factory=dict)
 
 

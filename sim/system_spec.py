@@ -61,7 +61,8 @@ def _with_tier(tiers: list[Any], name: str, part: TierPart) -> list[Any]:
             problem = f"{name} needs the size of its tier {part.name}"
             raise InputError(problem, path="policies", allowed=f"`{example}`, or that tier with a capacity")
         return tiers
-    tier = _filled(_settled(tier, name, part.settings), part.defaults)
+    others = any(other["name"] not in (HBM, part.name) for other in tiers)
+    tier = _filled(_settled(tier, name, part.settings), {**part.defaults, **({} if others else part.alone)})
     if place is not None:
         return [*tiers[:place], tier, *tiers[place + 1 :]]
     kinds = list(TIER_KINDS)

@@ -172,7 +172,7 @@ def test_every_system_across_sequences_says_when_it_wins():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["none", "lmcache", "vllm_cpu_offload", "hicache"])
+@pytest.mark.parametrize("name", ["none", "lmcache", "vllm_cpu_offload", "hicache", "mooncake", "cached_attention"])
 @pytest.mark.parametrize(("scale", "column", "unit"), [(0.05, 3, 1.0), (0.4, 4, 1e3)])
 def test_when_it_wins_across_sequences_is_what_comes_out(name, scale, column, unit):
     try:
@@ -180,8 +180,10 @@ def test_when_it_wins_across_sequences_is_what_comes_out(name, scale, column, un
     except InputError:
         pytest.skip("the conversation trace is not on this machine (KVSIM_TRACES)")
     scenario = Scenario.load(ROOT / "examples" / "stores.yaml").set("trace.rate_scale", scale)
-    if name == "none":
-        scenario = scenario.set_all([("tiers", [{"name": "hbm"}]), ("policies", {})])
+    sizes = {"none": {}, "mooncake": {"remote": "2 TiB"}, "cached_attention": {"dram": "128 GiB", "ssd": "2 TiB"}}
+    if name in sizes:
+        policies = {"name": name, **sizes[name]} if name != "none" else {}
+        scenario = scenario.set_all([("tiers", [{"name": "hbm"}]), ("policies", policies)])
     else:
         scenario = scenario.set("policies", name)
     summary = scenario.run().summary

@@ -91,7 +91,8 @@ def _of_store(name: str, system: System) -> Sheet:
     setup, text = expand(name).setups[name], inspect.getdoc(system.setup) or ""
     options = policy_options(system.setup)
     tiers = {
-        part.name: {"needed": part.needed, **part.settings, **part.defaults, **part.policies} for part in setup.tiers
+        part.name: {"needed": part.needed, **part.settings, **part.defaults, **part.alone, **part.policies}
+        for part in setup.tiers
     }
     sets = {"engine": {**setup.engine, **setup.engine_defaults}, "links": setup.links, "policies": setup.policies}
     lines = [f"{section}.{key}: {_inline(value)}" for section, given in sets.items() for key, value in given.items()]

@@ -14,8 +14,9 @@ def mooncake(
 ) -> Setup:
     """Blocks of 512 tokens in a pool of the cluster; prompts are stored and loaded layer by layer beside the steps.
 
-    Bytes go between the GPU and the network card directly. With `dram`, each node keeps what it computed or loaded in
-    its own memory too, so what many nodes ask for is replicated, and is read from there the next time.
+    Bytes go between the GPU and the network card directly. With `dram`, or a tier of that name, they pass host memory,
+    and each node keeps what it computed or loaded there too, so what many nodes ask for is replicated, and is read from
+    there the next time.
 
     remote    size of the pool: what the nodes give to it, together
     dram      size of each node's own copies of hot blocks; none if not given
@@ -45,7 +46,8 @@ def mooncake(
                 capacity,
                 needed=True,
                 settings={**own, "shared": "cluster"},
-                defaults={"direct": dram is None, "device": "rdma-400g"},
+                defaults={"device": "rdma-400g"},
+                alone={"direct": True},
             ),
         ),
         engine={"loading": {"mode": "layerwise"}},

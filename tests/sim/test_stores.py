@@ -269,6 +269,14 @@ def test_a_pool_with_copies_in_each_node_reads_them_there():
     assert hot["links"]["remote_read"]["bytes"] < plain["links"]["remote_read"]["bytes"]
 
 
+def test_copies_in_each_node_are_the_same_by_option_and_by_tier():
+    tiers = [{"name": "hbm", "capacity": "2 GiB"}, {"name": "dram", "capacity": "1 TiB"}]
+    by_tier, by_option = scenario(named("mooncake"), tiers=tiers), scenario(named("mooncake", dram="1 TiB"))
+    assert by_tier.resolved() == by_option.resolved()
+    assert not by_tier.spec.tiers[-1].direct
+    assert scenario(named("mooncake")).spec.tiers[-1].direct
+
+
 CROWD = {
     "trace": {"clients": {**CLIENTS, "clients": 30, "think_time": "20 s", "first_input_tokens": 3000, "rounds": 4}},
     "engine": {"max_num_seqs": 2, "max_num_batched_tokens": 2048},
