@@ -26,6 +26,10 @@ def caveats(cluster: Cluster, summary: Mapping[str, Any]) -> list[str]:
         if left_out:
             total = restored + left_out
             warnings.append(f"warm_start: {left_out} of {total} blocks of {tier} found no room, the coldest ones")
+    if changed := summary.get("from_snapshot", {}).get("changed"):
+        at = summary["from_snapshot"]["at_s"]
+        text = f"begins with a snapshot: until {at:g} s without the changes of {', '.join(changed)}; "
+        warnings.append(text + "all numbers but those after the snapshot are of both parts")
     rejected = summary["requests"]["rejected"]
     if rejected:
         statuses = cluster.served.statuses[1]

@@ -26,6 +26,15 @@ SCHEMA = "kvsim-snapshot/1"
 FILE = "snapshot.json"
 SUFFIX = ".json"
 """Ending of a `warm_start.path` that names a snapshot, where a cache state is a Parquet file."""
+KINDS: Mapping[str, tuple[Any, str]] = {
+    "at_s": (int | float, "a time in s, 0 or later"),
+    "scenario": (dict, "a mapping"),
+    "config_sha256": (str, "a SHA-256"),
+    "state_sha256": (str, "a SHA-256"),
+    "ended": (int, "a number of requests"),
+    "under_way": (int, "a number of requests"),
+}
+"""What each field of a snapshot is in its file."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +96,14 @@ def read_snapshot(path: Path) -> Snapshot:
     if found != SCHEMA:
         raise InputError("not a snapshot", where=path, path="schema", found=found, allowed=SCHEMA)
     try:
-        return Snapshot(**plain, where=str(path))
+        snapshot = Snapshot(**plain, where=str(path))
     except TypeError as error:
         raise InputError(f"a snapshot that is not whole: {error}", where=path) from None
+    for name, (kind, allowed) in KINDS.items():
+        value = plain[name]
+        if isinstance(value, bool) or not isinstance(value, kind) or (isinstance(value, int | float) and value < 0):
+            raise InputError("a snapshot that is not whole", where=path, path=name, found=value, allowed=allowed)
+    return snapshot
 
 
 def fingerprint(cluster: Cluster) -> str:

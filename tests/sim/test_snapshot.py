@@ -276,6 +276,11 @@ def test_snapshots_that_cannot_be_used_are_refused(snapshot, tmp_path, scenario)
         begin(schema="kvsim-snapshot/0")
     with pytest.raises(InputError, match="not whole"):
         begin(more=1)
+    bad = {"at_s": ("soon", True, -1.0, None), "scenario": ([],), "state_sha256": (None,), "ended": ("a", -1)}
+    for name, values in bad.items():
+        for value in values:
+            with pytest.raises(InputError, match=f"{name}: a snapshot that is not whole"):
+                begin(**{name: value})
     with pytest.raises(InputError, match="file not found"):
         simulate(built.set("warm_start", str(tmp_path / "none.json")))
     with pytest.raises(InputError, match="a snapshot is of everything"):
@@ -294,3 +299,13 @@ def test_a_run_can_begin_with_the_cache_state_of_a_time(scenario, run, tmp_path)
     assert warm.summary["warm_start"]["dram"]["restored_blocks"] > 0
     assert warm.summary["warm_start"]["hbm"]["restored_blocks"] > 0
     assert warm.summary["prefix"]["hit_ratio"] > run(**PLAIN).summary["prefix"]["hit_ratio"]
+
+
+def test_a_run_of_two_parts_says_so(snapshot):
+    built, _, file, _ = snapshot(0.5, **PLAIN)
+    same = simulate(built.set("warm_start", str(file)))
+    assert not any("snapshot" in warning for warning in same.summary["warnings"])
+    other = simulate(built.set("warm_start", str(file)).set("policies.offload", "none"))
+    (warning,) = (warning for warning in other.summary["warnings"] if "snapshot" in warning)
+    assert "policies.offload.name" in warning
+    assert f"until {other.summary['from_snapshot']['at_s']:g} s" in warning
