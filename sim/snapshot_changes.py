@@ -86,7 +86,7 @@ def _capacities(cluster: Cluster) -> None:
                     found=format_bytes(capacity),
                     allowed=f"{format_bytes(held)} or more",
                 )
-            tier.capacity = capacity
+            tier.capacity = tier.full = capacity
             tier.make_room(0)
             tier.counters.peak_bytes = min(tier.counters.peak_bytes, capacity)
             _new_policy(cluster, tier, level)
