@@ -22,6 +22,9 @@ class Scheduled(Scaling):
         if not isinstance(at, Mapping) or not at:
             raise ValueError(f"at: found {at!r}, expected replicas by time, such as {{'0 s': 2, '8 h': 6}}")
         self._period = seconds("period", period, above=True)
+        for time in at:
+            if seconds("at", time) >= self._period:
+                raise ValueError(f"at: found {time!r}, expected times before the end of the period, {period!r}")
         self._at = sorted((seconds("at", time), whole("at", number, 0, 4096)) for time, number in at.items())
 
     def plan(self, window: FleetWindow) -> int | Iterable[Start | Stop]:

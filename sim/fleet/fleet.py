@@ -26,6 +26,8 @@ from sim.scenario import Scenario
 
 RETRY_S = 1e-3
 """A replica whose last copies are under way is looked at again after this."""
+STUCK_S = 7 * 86400.0
+"""Requests that wait while nobody has served any for a week will wait for ever."""
 
 
 class Fleet:
@@ -70,6 +72,9 @@ class Fleet:
         self._attempt = [0] * len(replicas)
         """Starts of each replica so far: what is planned for one that was given up means nothing."""
         self._left = len(inputs.trace)
+        self._moved_s = 0.0
+        """When a request came or ended last."""
+        self._where = scenario.where
         for index in range(initial):
             self.states.set(index, ReplicaState.SERVING)
         self._members_changed()
@@ -80,12 +85,14 @@ class Fleet:
 
     def send(self, seq: Seq) -> None:
         """A request comes."""
+        self._moved_s = self._clock.now
         self.load.came()
         self.gateway.send(seq)
 
     def ended(self, seq: Seq) -> None:
         """A request has finished, or was never sent on since it was rejected."""
         self._left -= 1
+        self._moved_s = self._clock.now
         if seq.replica >= 0:
             self.load.went(seq)
             if self.states[seq.replica] is ReplicaState.DRAINING:
@@ -103,6 +110,7 @@ class Fleet:
     def _tick(self) -> None:
         if not self._left:
             return
+        ensure_moving(self._clock.now - self._moved_s, len(self.gateway), self._where)
         window = self._window()
         for action in actions_of(self._policy.plan(window), window, self.spec.scaling.name):
             (self._start if isinstance(action, Start) else self._stop)(action.replica)
@@ -248,3 +256,10 @@ def kv_use(replica: Replica, clock: Clock) -> float:
     replica.book(clock.now)
     hbm = replica.cache.hbm
     return (hbm.pinned + hbm.reserved) / hbm.capacity
+
+
+def ensure_moving(still_s: float, waiting: int, where: str | None) -> None:
+    """Raises InputError if requests wait and none has come or ended for STUCK_S."""
+    if waiting and still_s > STUCK_S:
+        problem = "nobody serves the requests that wait, and has not for a week"
+        raise InputError(problem, where=where, path="fleet.scaling", found=f"{waiting} waiting")

@@ -100,7 +100,17 @@ class Pool:
                 for _ in range(initial):
                     self.life.begin_with(model)
             self.windows = PoolWindows(
-                spec, clock, self.models, gpus, self.life, prewarm, scaling, self.loads, self._observed, self.least
+                spec,
+                clock,
+                self.models,
+                gpus,
+                self.life,
+                prewarm,
+                scaling,
+                self.loads,
+                self._observed,
+                self.least,
+                scenario.where,
             )
         for model in range(count):
             self.life.members_changed(model)
@@ -128,6 +138,7 @@ class Pool:
     def send(self, seq: Seq) -> None:
         """A request comes."""
         model = self._model_of[seq.index]
+        self._moved()
         self.loads[model].came()
         self._observed[model].came()
         self.gateways[model].send(seq)
@@ -137,6 +148,7 @@ class Pool:
     def ended(self, seq: Seq) -> None:
         """A request has finished, or was never sent on since it was rejected."""
         self._left -= 1
+        self._moved()
         if seq.replica >= 0:
             instance = self.instances[seq.replica]
             model = instance.placed.model
@@ -150,6 +162,10 @@ class Pool:
                 self._clock.at(self._clock.now, self.gateways[model].flush)
         if not self._left:
             self.life.close()
+
+    def _moved(self) -> None:
+        if self.windows is not None:
+            self.windows.moved_s = self._clock.now
 
     # ---- what others see
 

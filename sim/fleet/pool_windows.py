@@ -10,7 +10,7 @@ from policies.fleet.base import FleetWindow, ReplicaState, ReplicaStatus, Scalin
 from policies.fleet.prewarm import GpuView, ModelView, NoPrewarm, Placed, PoolView, Prewarm
 from sim.clock import Clock
 from sim.fleet.actions import actions_of
-from sim.fleet.fleet import kv_use
+from sim.fleet.fleet import ensure_moving, kv_use
 from sim.fleet.gateway import requests
 from sim.fleet.lifecycle import Lifecycle
 from sim.fleet.load import Load
@@ -23,7 +23,7 @@ class PoolWindows:
     """Asks a scaling policy per model, and one that loads weights ahead.
 
     loads, observed: of each model, for the windows of the one and of the other. least: instances of a model that are
-    on at least.
+    on at least. where: the file of the scenario, for errors.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class PoolWindows:
         loads: Sequence[Load],
         observed: Sequence[Load],
         least: int,
+        where: str | None,
     ) -> None:
         self.prewarms = 0
         """Weights that were loaded ahead."""
@@ -51,6 +52,9 @@ class PoolWindows:
         self._loads = loads
         self._observed = observed
         self._least = least
+        self._where = where
+        self.moved_s = 0.0
+        """When a request came or ended last."""
         clock.at(spec.window, self.tick)
         clock.at(prewarm.window_s, self.observe)
 
@@ -58,6 +62,7 @@ class PoolWindows:
         """A window of `fleet.window` ends."""
         if self._life.over:
             return
+        ensure_moving(self._clock.now - self.moved_s, sum(map(len, self._life.gateways)), self._where)
         for model, policy in enumerate(self._scaling):
             if self._spec.scaling.name != "none":
                 self._scale(model, policy)

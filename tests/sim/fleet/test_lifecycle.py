@@ -239,6 +239,8 @@ def test_rejected_requests_do_not_keep_a_fleet_alive(run, prompt):
         ({"scaling": "none", "start_time": "1 s", "load_rate": "1 GB/s"}, "load_rate"),
         ({"scaling": {"name": "target_utilization", "upper": 2}}, "upper"),
         ({"scaling": {"name": "scheduled", "at": {}}}, "at"),
+        ({"scaling": {"name": "scheduled", "at": {"30 h": 2}}}, "before the end of the period"),
+        ({"scaling": {"name": "scheduled", "at": {"0 s": 0}}, "min": 0, "window": "1 h"}, "nobody serves"),
         ({"scaling": "target_utilization", "windows": "1 s"}, "window"),
     ],
 )

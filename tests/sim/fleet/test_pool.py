@@ -199,6 +199,7 @@ def test_prices_of_each_model_are_its_own():
         ({"models": 6, "initial": 1, "gpus": 2}, "do not all find GPUs"),
         ({"models": 6, "min": 2, "max": 1, "initial": 1}, "fleet.min"),
         ({"models": 6, "min": 1, "initial": 0}, "fleet.initial"),
+        ({"models": 6, "gpus": 1, "scaling": "none", "prewarm": None, "window": "1 h"}, "nobody serves"),
         ({"models": 6, "max": 5}, "fleet.max"),
         ({"models": [{"name": "llama-2-70b"}]}, "does not fit"),
         ({"models": 40, "gpus": 1, "prewarm": "gpu_sharing"}, "no room"),
