@@ -43,7 +43,7 @@ def fleet_table(run: RunData) -> TextTable | None:
         waited = f"{number(gateway['requests'])} requests, {mean} in the mean, {most} at most"
     rows.append((str(said["gateway"]["label"]), waited, str(said["gateway"]["definition"])))
     read = f"Scaling policy {did['scaling']}: {did['min']} to {did['max']} replicas on."
-    return TextTable("fleet", "Replicas that come and go", read, ("What", "Value", "Meaning"), rows, ())
+    return TextTable("replicas-on", "Replicas that come and go", read, ("What", "Value", "Meaning"), rows, ())
 
 
 def models_tables(run: RunData) -> list[TextTable]:

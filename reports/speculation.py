@@ -41,7 +41,7 @@ def speculation_table(run: RunData) -> TextTable | None:
             ("its KV per token", binary_bytes(did["kv_bytes_per_token"]), "in every block, on all GPUs of a replica"),
         ]
     read = "Steps verify drafted tokens: the more of them are right, the fewer steps an answer takes."
-    return TextTable("speculation", "Drafted tokens", read, ("What", "Value", "Meaning"), rows, (), [])
+    return TextTable("drafted", "Drafted tokens", read, ("What", "Value", "Meaning"), rows, (), [])
 
 
 def _share(count: int, share: float | None) -> str:

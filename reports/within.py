@@ -47,7 +47,7 @@ def within_table(run: RunData) -> TextTable | None:
     terms = [(f"assumed ({i})", note) for i, note in enumerate(did["assumptions"], start=1)]
     columns = ("What", "Value", "Meaning")
     title = "What policies did with the KV of sequences"
-    return TextTable("within", title, read, columns, rows, (), terms, "What is assumed")
+    return TextTable("within-policies", title, read, columns, rows, (), terms, "What is assumed")
 
 
 def _named(policy: Mapping[str, Any]) -> str:

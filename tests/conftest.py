@@ -9,19 +9,18 @@ WIDE = (
     "calibration/suite/test_fit.py",
     "kvsim/test_cache_doc.py",
     "kvsim/test_compiled.py",
+    "kvsim/test_names.py",
     "kvsim/test_new.py",
     "kvsim/test_own.py",
-    "reports/test_browser.py",
+    "reports/test_browser",
+    "sim/test_routers.py",
     "sim_cache/test_run_bound.py",
     "sim_cache/test_still.py",
     "test_packaging.py",
     "test_tutorial.py",
-    "whatif/test_early.py",
-    "whatif/test_faults.py",
-    "whatif/test_ray.py",
-    "whatif/test_sweep.py",
+    "whatif",
 )
-"""Files and folders below this one: kernels through the interpreter and compiler, browsers, Ray, killed processes,
+"""Starts of paths below this one: kernels through the interpreter and compiler, browsers, Ray, killed processes,
 installations, tutorials from beginning to end. `make test` runs them after the fast ring."""
 
 

@@ -13,6 +13,7 @@ DOC = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
 def test_the_table_of_models() -> None:
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in DOC.splitlines() if line.startswith("| `")]
     expected = []
+    rows = [row for row in rows if len(row) == 8]  # other tables of the page are narrower
     for name in list_models():
         m = load_model(name)
         numbers = [f"{value:,}" for value in (m.parameters, m.active_parameters)]

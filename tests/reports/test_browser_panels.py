@@ -55,6 +55,11 @@ SHOWN = (
     ".filter(e => e.getBoundingClientRect().right > innerWidth + 0.5).map(e => e.outerHTML.slice(0, 80))"
 )
 
+TWICE = (
+    "const ids = [...document.querySelectorAll('[id]')].map(e => e.id);"
+    "return ids.filter((id, i) => ids.indexOf(id) < i)"
+)
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -78,6 +83,7 @@ def fits(browser: Any, width: int) -> None:
     browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert browser.execute_script("return document.documentElement.scrollWidth") == width
     assert browser.execute_script(SHOWN) == []
+    assert browser.execute_script(TWICE) == []
 
 
 @pytest.mark.parametrize("name", RUNS)

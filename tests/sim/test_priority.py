@@ -103,7 +103,7 @@ def test_the_last_by_priority_gives_way_not_the_newest(run):
 def test_a_prompt_in_chunks_takes_the_room_of_what_comes_after_it(run):
     """The prompt that comes first by priority grows by chunks beside a long decode, which gives way to it."""
     rows = [(0, 1200, 300, family(0)(1200), 1), (0.05, 1200, 2, family(1)(1200), 0)]
-    engine = {"max_num_batched_tokens": 100, "max_num_seqs": 4, "scheduling": "priority"}
+    engine = {"max_num_batched_tokens": 100, "max_num_seqs": 4, "scheduling": "priority", "reserve_full_isl": False}
     requests = run(rows, blocks=140, engine=engine).frames["requests"]
     assert requests.preemptions.tolist()[0] >= 1
     assert requests.preemptions.tolist()[1] == 0

@@ -87,9 +87,10 @@ def test_bytes_that_leave_hbm_had_entered_it(run, prompt):
 
 
 def test_room_is_asked_for_what_the_step_has_left(run, prompt):
-    """The second request needs room only for the tokens that still fit the step's budget."""
+    """The second request needs room only for the tokens that fit the step's budget, if not for all of its prompt."""
     rows = [(0, 1000, 1, prompt(1, 1000)), (0, 2000, 1, prompt(2, 2000))]
-    requests = run(rows, blocks=128, engine={"max_num_batched_tokens": 1024}).frames["requests"]
+    engine = {"max_num_batched_tokens": 1024, "reserve_full_isl": False}
+    requests = run(rows, blocks=128, engine=engine).frames["requests"]
     assert requests.first_chunk_s[1] == 0.0
 
 
