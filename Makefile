@@ -27,8 +27,8 @@ endif
 
 help:
 	@echo 'make demo        install into $(VENV) and simulate examples/quickstart.yaml'
-	@echo 'make test        ruff, mypy, import floors, the fast tests, then those that need tools or whole commands'
-	@echo 'make test-fast   the fast tests alone'
+	@echo 'make test        ruff, mypy, import floors, and all tests but the slow ones'
+	@echo 'make test-fast   without those that need tools or whole commands'
 	@echo 'make test-all    the same with the slow tests'
 	@echo 'make test-tools  the browser for the report tests (Debian, once)'
 	@echo 'make gpu-tools   torch and Triton for the kernel tests ($(GPU_VENV); `make test` tries once)'
@@ -86,8 +86,8 @@ lint: $(VENV)/.installed-test
 KERNEL_TESTS := $(if $(filter yes,$(GPU_TOOLS)),$(GPU_VENV)/.tried)
 SWEEP_TESTS := $(if $(filter yes,$(SWEEP_TOOLS)),$(VENV)/.tried-sweep)
 
-test: lint test-fast $(KERNEL_TESTS) $(SWEEP_TESTS)
-	$(BIN)/python -m pytest -m 'wide and not slow' $(PYTEST_ARGS)
+test: lint $(KERNEL_TESTS) $(SWEEP_TESTS)
+	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_ARGS)
 
 test-fast: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m 'not slow and not wide' $(PYTEST_ARGS)

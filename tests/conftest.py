@@ -21,12 +21,35 @@ WIDE = (
     "whatif",
 )
 """Starts of paths below this one: kernels through the interpreter and compiler, browsers, Ray, killed processes,
-installations, tutorials from beginning to end. `make test` runs them after the fast ring."""
+installations, tutorials from beginning to end. `make test` runs them behind the others."""
+
+
+LONG = (
+    "calibration/gpu/test_compile_ring.py::test_mistakes_are_found",
+    "kvsim/test_new.py::test_their_tests_pass_outside_the_repository",
+    "reports/test_browser_panels.py::test_a_run_of_each_feature_shows_it_and_fits[answers]",
+    "reports/test_browser_panels.py::test_a_run_of_each_feature_shows_it_and_fits[models]",
+    "reports/test_browser_panels.py::test_a_run_of_each_feature_shows_it_and_fits[prefetch]",
+    "reports/test_browser_panels.py::test_a_run_of_each_feature_shows_it_and_fits[within]",
+    "reports/test_browser_panels.py::test_the_pages_of_studies_and_profiles",
+    "test_tutorial.py::test_the_tutorial_from_beginning_to_end",
+    "whatif/test_early.py",
+    "whatif/test_faults.py::test_killed_after_any_row",
+)
+"""Those that only `make test-all` runs, beside those marked where they stand; others of their kind run always."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what lies in `WIDE`."""
+    """Mark what lies in `WIDE` and put it behind all others; mark what is in `LONG` as slow."""
     here = Path(__file__).parent
+    wide = set()
     for item in items:
-        if item.path.is_relative_to(here) and item.path.relative_to(here).as_posix().startswith(WIDE):
+        if not item.path.is_relative_to(here):
+            continue
+        place = item.path.relative_to(here).as_posix()
+        if place.startswith(WIDE):
             item.add_marker("wide")
+            wide.add(item)
+        if f"{place}::{item.name}".startswith(LONG):
+            item.add_marker("slow")
+    items.sort(key=lambda item: item in wide)
