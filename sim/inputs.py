@@ -129,6 +129,9 @@ def load_inputs(
         profile, devices, caps = changed.profile, dict(changed.devices), dict(changed.caps)
     parallel = spec.hardware.parallel
     _named(scenario, "hardware", lambda: parallel.check_model(model))
+    if spec.engine.expert_skew and not any(layer.moe for layer in model.specs):
+        problem, skew = f"{model.name} has no experts", spec.engine.expert_skew
+        raise InputError(problem, where=scenario.where, path="engine.expert_skew", found=skew, allowed="0")
     speculation = _named(scenario, None, lambda: load_speculation(spec, model, base))
     layout = _layout(spec, model, profile, speculation)
     apart = any(share.windows for share in layout.shares)

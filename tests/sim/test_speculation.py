@@ -512,6 +512,8 @@ def test_experts_of_a_dense_model_are_not_shared_out(run, prompt):
     hardware = {"profile": "h100-sxm", "tp": 4, "expert_parallel": True}
     with pytest.raises(InputError, match=r"hardware\.expert_parallel: .* has no experts"):
         run([(0, 100, 5, prompt(0, 100))], hardware=hardware)
+    with pytest.raises(InputError, match=r"engine\.expert_skew: .* has no experts"):
+        run([(0, 100, 5, prompt(0, 100))], engine={"expert_skew": 1.0})
 
 
 def test_engines_settle_how_many_sequences_run(scenario, prompt):

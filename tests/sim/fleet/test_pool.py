@@ -4,23 +4,12 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import InputError
+from sim.reproduce.warmserve import CONTENDED
 from sim.run import simulate
 from sim.scenario import Scenario
 
 MODEL = "llama-2-13b"
-DAY = {
-    "models": 12,
-    "alpha": 0.0,
-    "rate": 1.0,
-    "days": 3,
-    "day": "40 min",
-    "window": "60 s",
-    "bursts": 2,
-    "quiet": 0.0,
-    "burst": 1.0,
-    "swing": 0.0,
-    "max_output": 200,
-}
+DAY = CONTENDED
 WARM = {"name": "warmserve", "window": "60 s", "period": "40 min"}
 
 
