@@ -55,9 +55,14 @@ class Row:
         return self.target is not None and self.mape > self.target
 
     def as_dict(self) -> dict[str, object]:
-        """The row as it is printed as JSON."""
+        """The row as it is printed as JSON: what rows of other suites have, and its own columns.
+
+        The error is the mean of many points' (`n`), so there is no one measured or simulated time.
+        """
+        shared = {"suite": "kernels", "metric": f"{self.profile} {self.kernel}, {self.split}"}
         names = ("profile", "kernel", "split", "mape", "p90", "bias", "n", "target")
-        return {name: getattr(self, name) for name in names}
+        own = {name: getattr(self, name) for name in names}
+        return shared | {"measured": None, "simulated": None, "error": self.mape} | own
 
 
 def validate_kernels(data: Path, progress: Callable[[str], None] = lambda name: None) -> list[Row]:

@@ -14,19 +14,21 @@ from kvsim.cli._validate_runs import validate_runs
 
 if TYPE_CHECKING:
     from calibration.validate_kernels import Row
+    from calibration.validate_runs import Row as RunRow
 
-SUITES = ("kernels", "runs")
+SUITES = ("all", "runs", "kernels")
 
 
 def validate(
     suite: Annotated[
         str,
         typer.Argument(
-            metavar="SUITE|RUN",
-            help="kernels: profiles against public kernel tables. runs: a simulation against a public run of vLLM. "
-            "Or the JSONL file of a run of your own (docs/validation.md).",
+            metavar="[SUITE|RUN]",
+            help="runs: simulations against public runs of vLLM and TensorRT-LLM. kernels: profiles against public "
+            "kernel tables. Both by default. Or the JSONL file of a run of your own (docs/validation.md).",
+            show_default=False,
         ),
-    ],
+    ] = "all",
     as_json: AsJson = False,
     show_all: Annotated[bool, typer.Option("--all", help="Rows without a target; of runs, their sensitivity.")] = False,
     quiet: Quiet = False,
@@ -35,17 +37,25 @@ def validate(
     own = Path(suite) if suite.endswith(".jsonl") else None
     if suite not in SUITES and own is None:
         raise InputError("unknown suite", found=suite, allowed=(*SUITES, "a .jsonl file of a run"), near=SUITES)
+    rows: list[Row | RunRow] = []
     if suite != "kernels":
-        validate_runs(own, as_json=as_json, show_all=show_all, quiet=quiet)
-        return
+        rows += validate_runs(own, as_json=as_json, show_all=show_all, quiet=quiet)
+    if suite in ("all", "kernels"):
+        rows += _validate_kernels(as_json=as_json, show_all=show_all, quiet=quiet)
+    if as_json:
+        _print.document([row.as_dict() for row in rows])
+    if any(row.missed for row in rows):
+        raise typer.Exit(1)
+
+
+def _validate_kernels(*, as_json: bool, show_all: bool, quiet: bool) -> list[Row]:
+    """Errors of every shipped profile; printed, unless they will be JSON."""
     from calibration.data import data_folder
     from calibration.validate_kernels import validate_kernels
 
     rows = validate_kernels(data_folder(), (lambda name: None) if quiet or as_json else _print.note)
     missed = [row for row in rows if row.missed]
-    if as_json:
-        _print.document([row.as_dict() for row in rows])
-    else:
+    if not as_json:
         if not quiet:
             _print_rows(rows if show_all else [row for row in rows if row.target is not None or "worst" in row.split])
             _print_reported(rows)
@@ -53,8 +63,7 @@ def validate(
         _print.line(f"{held - len(missed)} of {held} targets met; {len(rows)} rows in all (--all, --json)")
         for row in missed:
             _print.line(f"missed: {row.profile} {row.kernel}, {row.split}: {row.mape:.1%} > {row.target:.0%}")
-    if missed:
-        raise typer.Exit(1)
+    return rows
 
 
 def _print_rows(rows: list[Row]) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from calibration.shipped import SHIPPED, folder_of
 from calibration.targets import target_of
-from calibration.validate_kernels import kernel_rows, step_row
+from calibration.validate_kernels import Row, kernel_rows, step_row
+from calibration.validate_runs import Row as RunRow
 from hw_profiles.cost_models import GemmModel
 from hw_profiles.loader import load_profile
 from kvsim.cli.main import run
@@ -79,7 +80,8 @@ def rows() -> list[dict[str, Any]]:
 @needs_data
 @pytest.mark.slow
 def test_held_out_errors_meet_their_targets(rows: list[dict[str, Any]]) -> None:
-    assert {"profile", "kernel", "split", "mape", "p90", "bias", "n", "target"} == set(rows[0])
+    own = {"profile", "kernel", "split", "mape", "p90", "bias", "n", "target"}
+    assert own | {"suite", "metric", "measured", "simulated", "error"} == set(rows[0])
     missed = {
         (row["profile"], row["kernel"], row["split"])
         for row in rows
@@ -163,4 +165,21 @@ def test_without_data_it_says_where_to_put_them(monkeypatch, tmp_path, capsys) -
 
 def test_unknown_suite(capsys) -> None:
     assert run(["validate", "kernel"]) == 2
-    assert "unknown suite, found 'kernel', expected one of kernels, runs, " in capsys.readouterr().err
+    assert "unknown suite, found 'kernel', expected one of all, runs, kernels, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("error", "code"), [(0.01, 0), (0.2, 1)])
+def test_without_a_suite_both_are_judged(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: float, code: int
+) -> None:
+    served = RunRow("vllm", "ttft_mean", 1.0, 1.0 + error, error, 0.05)
+    timed = Row("l40s", "gemm_bf16", "unseen shapes", 0.03, 0.1, 0.0, 7, 0.08)
+    monkeypatch.setattr("kvsim.cli.validate.validate_runs", lambda path, **_: [served])
+    monkeypatch.setattr("kvsim.cli.validate._validate_kernels", lambda **_: [timed])
+    assert run(["validate", "--json"]) == code
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["suite"] for row in rows] == ["vllm", "kernels"]
+    assert [row["error"] for row in rows] == pytest.approx([error, 0.03])
+    assert rows[1]["metric"] == "l40s gemm_bf16, unseen shapes"
+    for row in rows:
+        assert {"suite", "metric", "measured", "simulated", "error", "target"} <= set(row)
