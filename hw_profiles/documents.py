@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ MACHINES = Path(__file__).parent / "machines"
 MACHINE_KEYS = ("vendor", "target", "capacity", "peaks", "tiers", "links", "caps", "interference")
 """What a machine sheet holds, besides `schema`, `name`, `launch` (below `kernels:` in a profile) and `sources`."""
 _DEEPEST = 4
+_KEPT = 64
+"""Files whose contents a process keeps: runs of a sweep load the same profiles again and again."""
 
 
 def list_shipped(folder: Path) -> list[str]:
@@ -39,36 +43,66 @@ def find(name_or_path: str | Path, folder: Path, what: str, beside: Path | None 
     raise InputError(f"unknown {what}", found=text, allowed=allowed, near=names)
 
 
+Files = tuple[tuple[Path, str], ...]
+"""A profile's file and those that it takes values over from, each with its text."""
+
+
 def read_document(path: Path) -> tuple[dict[str, Any], str]:
     """(the document with what it takes over, SHA-256 of every file read). Raises InputError naming the file."""
-    texts: list[str] = []
-    document = _read(path, texts, _DEEPEST)
-    return _used_sources(document), hashlib.sha256("".join(texts).encode()).hexdigest()
+    document, sha256 = document_of(files_of(path))
+    return deepcopy(document), sha256
 
 
-def _read(path: Path, texts: list[str], left: int) -> dict[str, Any]:
-    text = read_text(path)
-    texts.append(text)
-    document = parse_yaml(text, where=path)
+def files_of(path: Path) -> Files:
+    """The file and those behind it, the nearest first. Raises InputError naming the file."""
+    files = [(path, read_text(path))]
+    while other := _behind(*files[-1]):
+        if len(files) > _DEEPEST:
+            problem = "too many profiles that are based on one another"
+            raise InputError(problem, where=files[-1][0], path="base", found=str(other))
+        files.append((other, read_text(other)))
+    return tuple(files)
+
+
+def document_of(files: Files) -> tuple[dict[str, Any], str]:
+    """As `read_document`; what it holds is shared and may not be changed."""
+    document: dict[str, Any] = {}
+    for file in reversed(files):
+        document = _over(_parsed(*file), document)
+    return _used_sources(document), hashlib.sha256("".join(text for _, text in files).encode()).hexdigest()
+
+
+@lru_cache(maxsize=_KEPT)
+def _parsed(path: Path, text: str) -> Mapping[str, Any]:
+    return parse_yaml(text, where=path)
+
+
+def _behind(path: Path, text: str) -> Path | None:
+    """The file that this one takes values over from."""
+    document = _parsed(path, text)
+    machine, base = document.get("machine"), document.get("base")
+    if machine is None and base is None:
+        return None
+    if machine is not None and base is not None:
+        raise InputError("either a machine or a base", where=path, path="machine", found=machine)
+    named = machine if base is None else base
+    if not isinstance(named, str):
+        raise InputError(
+            "", where=path, path="base" if machine is None else "machine", found=named, allowed="a name or a path"
+        )
+    folder, what = (MACHINES, "machine") if base is None else (PROFILES, "profile")
     try:
-        return _complete(document, path, texts, left)
+        return find(named, folder, what, beside=path)
     except InputError as error:
         raise error.at(where=path) from None
 
 
-def _complete(document: dict[str, Any], path: Path, texts: list[str], left: int) -> dict[str, Any]:
-    machine, base = document.pop("machine", None), document.pop("base", None)
-    if machine is None and base is None:
+def _over(parsed: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """The document over `other`, from which it takes what it names a machine or a base for."""
+    document = {key: value for key, value in parsed.items() if key not in {"machine", "base"}}
+    base = parsed.get("base")
+    if base is None and parsed.get("machine") is None:
         return document
-    if machine is not None and base is not None:
-        raise InputError("either a machine or a base", path="machine", found=machine)
-    if not left:
-        raise InputError("too many profiles that are based on one another", path="base", found=base)
-    named = machine if base is None else base
-    if not isinstance(named, str):
-        raise InputError("", path="base" if machine is None else "machine", found=named, allowed="a name or a path")
-    folder, what = (MACHINES, "machine") if base is None else (PROFILES, "profile")
-    other = _read(find(named, folder, what, beside=path), texts, left - 1)
     kept = MACHINE_KEYS if base is None else (*MACHINE_KEYS, "validity")
     merged = {**{key: other[key] for key in kept if key in other}, **document}
     inherited = {"launch": other["launch"]} if base is None and "launch" in other else {}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from hw_profiles import schema
-from hw_profiles.documents import PROFILES, find, list_shipped, read_document
+from hw_profiles.documents import PROFILES, Files, document_of, files_of, find, list_shipped
 from hw_profiles.errors import InputError
 from hw_profiles.kernel_reader import kernel_notes, kernel_values
 from hw_profiles.profile import Profile, Validity
@@ -27,7 +28,12 @@ def load_profile(name_or_path: str | Path) -> Profile:
 
 def read_profile(path: Path) -> Profile:
     """Profile of one YAML file and those that it takes values over from; see `load_profile`."""
-    document, sha256 = read_document(path)
+    return _loaded(path, files_of(path))
+
+
+@lru_cache(maxsize=32)  # until a file changes
+def _loaded(path: Path, files: Files) -> Profile:
+    document, sha256 = document_of(files)
     try:
         return _profile(document, str(path), sha256)
     except InputError as error:

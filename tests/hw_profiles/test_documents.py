@@ -78,6 +78,15 @@ def test_a_base_may_be_a_file_beside(tmp_path: Path) -> None:
     assert load_profile(tmp_path / "two.yaml").content_sha256 != before
 
 
+def test_a_file_is_read_into_a_profile_once(tmp_path: Path) -> None:
+    file = write(tmp_path, "mine", machine="h100-sxm", kernels=KERNELS)
+    first = load_profile(file)
+    assert load_profile(file) is first
+    document, _ = read_document(file)
+    document["kernels"]["gemm_bf16"]["t0"]["v"] = 7  # its own copy
+    assert load_profile(write(tmp_path, "other", base="mine.yaml", kernels={})).gemm == first.gemm
+
+
 @pytest.mark.parametrize(
     ("changed", "problem"),
     [
