@@ -45,11 +45,13 @@ _SHALLOW = 5000
 """Openings of nested values up to which a document cannot be too deep for `_FastLoader`."""
 
 
-class _Dumper(yaml.SafeDumper):
-    """Quotes text such as "1e9" that `_Loader` would otherwise read as a number."""
-
+class _Plain:
     def ignore_aliases(self, data: Any) -> bool:
         return True  # repeat shared values: anchors are noise in a file meant to be read
+
+
+_Dumper: Any = type("_Dumper", (_Plain, getattr(yaml, "CSafeDumper", yaml.SafeDumper)), {})
+"""libyaml where PyYAML has it, as above. Quotes text such as "1e9" that `_Loader` would otherwise read as a number."""
 
 
 for _cls in (_Loader, _FastLoader, _Dumper):
