@@ -10,7 +10,8 @@
     result.figures["ttft-split"].show()       # a figure of its report, as a Plotly object
 
 A policy of your own subclasses `kvsim.EvictionPolicy`, `AdmissionPolicy`, `OffloadPolicy`, `PrefetchPolicy`,
-`Router`, `AdmissionControl`, `Scheduler` or `Scaling` (`kvsim new policy` writes one to start from);
+`Router`, `AdmissionControl`, `Scheduler`, `Scaling`, `ResponseCache`, `PrefixIndex`, `Placement` or `Architecture`
+(`kvsim new policy` writes one to start from);
 `kvsim.check_policy` tests whether it keeps the contract of its family, and raises `kvsim.ContractError`. One of what
 happens within a sequence subclasses `kvsim.SequencePolicy` and returns `LayerPlan`s (docs/systems.md).
 
@@ -26,8 +27,10 @@ from kvsim._version import __version__
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from hw_profiles.attention import GQA
     from hw_profiles.errors import InputError
     from hw_profiles.lines import CONTEXT, Line, constant, upto
+    from hw_profiles.model_spec import ModelSpec
     from kvsim._saved import SavedRun
     from policies.admission_control.base import AdmissionControl, GateView
     from policies.architecture.base import Architecture
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONTEXT",
+    "GQA",
     "AdmissionControl",
     "AdmissionPolicy",
     "AnsweredView",
@@ -75,6 +79,7 @@ __all__ = [
     "LayerPlan",
     "LayerView",
     "Line",
+    "ModelSpec",
     "Move",
     "OffloadPolicy",
     "Placement",
@@ -129,6 +134,7 @@ _HOMES: Mapping[str, str] = MappingProxyType(
     | dict.fromkeys(("Placement", "PlacementInfo"), "policies.placement.base")
     | dict.fromkeys(("CONTEXT", "Line", "constant", "upto"), "hw_profiles.lines")
     | dict.fromkeys(("Form", "LayerPlan", "LayerView", "SequencePolicy", "StepMove", "Work"), "policies.sequence.plan")
+    | {"GQA": "hw_profiles.attention", "ModelSpec": "hw_profiles.model_spec"}
     | {"Architecture": "policies.architecture.base", "SavedRun": "kvsim._saved"}
 )
 

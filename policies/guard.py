@@ -15,6 +15,7 @@ from typing import Any, SupportsFloat
 
 from hw_profiles.errors import InputError
 from policies.base import STOP_RULES, Block, Event, Fetch, Trigger
+from policies.guard_offline import architecture_hooks, placement_hooks
 from policies.guard_reuse import reuse_hooks
 
 USER_MODULE = "kvsim_user_policy_"
@@ -285,18 +286,6 @@ def _scheduling(watch: _Watch, policy: Any) -> dict[str, Callable[..., Any]]:
     return {"rank": rank, "choose": choose}
 
 
-def _placement(watch: _Watch, policy: Any) -> dict[str, Callable[..., Any]]:
-    first, after = policy.first, policy.after
-
-    def guarded_first() -> Any:
-        return watch.call("first", first)
-
-    def guarded_after(attended: Any, placed: Any) -> Any:
-        return watch.call("after", after, attended, placed)
-
-    return {"first": guarded_first, "after": guarded_after}
-
-
 GUARDS: Mapping[str, Callable[[_Watch, Any], dict[str, Callable[..., Any]]]] = MappingProxyType(
     {
         "eviction": _eviction,
@@ -307,8 +296,9 @@ GUARDS: Mapping[str, Callable[[_Watch, Any], dict[str, Callable[..., Any]]]] = M
         "fleet": _fleet,
         "admission_control": _admission_control,
         "scheduling": _scheduling,
-        "placement": _placement,
+        "placement": placement_hooks,
         "reuse": reuse_hooks,
+        "architecture": architecture_hooks,
     }
 )
 """What checks the hooks of each family."""

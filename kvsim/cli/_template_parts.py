@@ -22,15 +22,20 @@ def with_contract(
     hardware: str = "",
     engine: str = "",
     tiers: str = TIERS,
+    imports: str = "",
+    operations: str = "2_000",
 ) -> str:
     """The test file of a new policy: imports, the contract, a function that runs a scenario, and then `body`.
 
     chosen     where a scenario names a policy of the family
     hardware, engine  more of those sections
+    imports  lines of further imports, which come first
+    operations  of each run of the contract
     """
     scenario = _SCENARIO.replace("<chosen>", chosen).replace("<hardware>", hardware)
     scenario = scenario.replace("<engine>", engine).replace("<tiers>", tiers)
-    return _HEAD + scenario + _CONTRACT + body
+    head = _HEAD.replace("import sys\n", f"{imports}import sys\n", 1)
+    return head + scenario + CONTRACT.replace("2_000", operations) + body
 
 
 _HEAD = '''\
@@ -72,7 +77,7 @@ def run(policy: str | dict[str, Any]) -> dict[str, Any]:
 
 '''
 
-_CONTRACT = '''\
+CONTRACT = '''\
 @pytest.mark.parametrize("seed", range(4))
 def test_the_contract_is_kept(seed: int) -> None:
     """Random operations; a broken rule is a kvsim.ContractError that names it."""

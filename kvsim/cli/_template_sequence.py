@@ -7,9 +7,10 @@ from kvsim.cli._template_parts import Template, with_contract
 ALONE = {
     "engine": ', "prefix_caching": False',
     "tiers": '[{"name": "hbm"}]',
-    "chosen": '"policies": {"$family": policy}',
+    "operations": "200",
 }
-"""A sequence that keeps its KV in a way of its own shares no blocks, neither in HBM nor behind it."""
+"""A sequence that keeps its KV in a way of its own shares no blocks, neither in HBM nor behind it.
+Its plans hang on nothing that happens, so fewer of them tell."""
 
 LAYERS = """\
         # A layer has index, layers, heads, kv_heads, head_dim, token_bytes, window,

@@ -27,11 +27,18 @@ from kvsim.cli._run_dir import may_make
 from kvsim.cli._templates import TEMPLATES, WITHIN
 
 SECTIONS: Mapping[str, str] = MappingProxyType(
-    {"routing": "routing", "admission_control": "admission_control", "fleet": "fleet.scaling"}
+    {
+        "routing": "routing",
+        "admission_control": "admission_control",
+        "fleet": "fleet.scaling",
+        "prefix_index": "policies.reuse",
+    }
 )
-"""Where a scenario names a policy, for families that are not below `policies`."""
+"""Where a scenario names a policy, for families that do not go by their name below `policies`."""
 SNAKE_CASE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
-IMPORTED = frozenset({"Any", "Cache", "Iterable", "Iterator", "OrderedDict", "Path", "Request", "Sequence", "Tier"})
+IMPORTED = frozenset(
+    {"Any", "Cache", "Mask", "Iterable", "Iterator", "OrderedDict", "Path", "Request", "Sequence", "Tier"}
+)
 """What the files call so besides kvsim's public names."""
 TAKEN_CLASSES = frozenset({*kvsim.__all__, *dir(builtins), *IMPORTED})
 TAKEN_MODULES = frozenset({*sys.stdlib_module_names, *_own.PACKAGES, "kvsim", "pytest", "conftest"})
@@ -59,20 +66,29 @@ def policy(
     _write_all({path: Template(text).substitute(names) for path, text in files.items()})
 
     source, test = files
-    chosen = f"{SECTIONS.get(family, f'policies.{family}')}={source.resolve()}:{cls}"
-    if family in WITHIN:  # in place of policies of tiers that the scenario may name
-        chosen = f'policies={{{family}: "{source.resolve()}:{cls}"}}'
-    tries = _test_commands(test)
-    if family == "eviction":
-        tries.append(shlex.join(["kvsim", "cache", "quickstart", "--policy", f"lru,{source}:{cls},belady"]))
-    alone = ["--set", "engine.prefix_caching=false", "--set", "tiers=[{name: hbm}]"] if family in WITHIN else []
-    tries.append(shlex.join(["kvsim", "run", "scenario.yaml", "--set", chosen, *alone]))
+    tries = [*_test_commands(test), *_trials(family, source, cls)]
     if as_json:
         _print.document({"family": family, "class": cls, "policy": str(source), "test": str(test), "next": tries})
         return
     _print.line(f"{source}: {cls}, which works as it stands; change it")
     _print.line(f"{test}: its tests")
     _print.line("\n".join(["next:", *(f"  {command}" for command in tries)]))
+
+
+def _trials(family: str, source: Path, cls: str) -> list[str]:
+    """Commands that show what the policy does."""
+    if family == "placement":
+        return [shlex.join(["kvsim", "place", "--policy", f"static,{source}:{cls}"])]
+    named = f"{source.resolve()}:{cls}"
+    chosen = f"{SECTIONS.get(family, f'policies.{family}')}={named}"
+    alone: list[str] = []
+    if family in WITHIN:  # in place of policies of tiers that the scenario may name
+        chosen = f'policies={{{family}: "{named}"}}'
+        alone = ["--set", "engine.prefix_caching=false", "--set", "tiers=[{name: hbm}]"]
+    run = shlex.join(["kvsim", "run", "scenario.yaml", "--set", chosen, *alone])
+    if family == "eviction":
+        return [shlex.join(["kvsim", "cache", "quickstart", "--policy", f"lru,{source}:{cls},belady"]), run]
+    return [run]
 
 
 def _test_commands(test: Path) -> list[str]:

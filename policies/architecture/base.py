@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import Protocol
 
 from hw_profiles.attention import GQA
 from hw_profiles.errors import InputError
@@ -11,9 +11,13 @@ from hw_profiles.geometry import LayerSpec
 from hw_profiles.model_spec import ModelSpec
 
 
-class Architecture(Protocol):
-    """A transform of the model, applied once before the run."""
+class Architecture(ABC):
+    """A transform of the model, applied once before the run.
 
+    What it promises: `apply` returns a ModelSpec and changes nothing; its answers follow from the model alone.
+    """
+
+    @abstractmethod
     def apply(self, model: ModelSpec) -> ModelSpec:
         """The transformed model. Raises InputError for a model that it is not defined for."""
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 from hw_profiles.cadence import Cadence
 from hw_profiles.errors import InputError
 from hw_profiles.model_spec import ModelSpec
-from policies.architecture.base import heads_of, layers_of, with_layers
+from policies.architecture.base import Architecture, heads_of, layers_of, with_layers
 from policies.options import whole
 
 
-class BlockTransformer:
+class BlockTransformer(Architecture):
     """The lower half (block decoder) runs once for `block` tokens and keeps one entry for them; the upper half (token
     decoder) attends its own block and a prefix of `prefix` values only, and never sees the prompt.
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from hw_profiles.model_spec import ModelSpec
+from policies.architecture.base import Architecture
 from policies.architecture.sharing import shared
 from policies.options import whole
 
 
-class CrossLayerAttention:
+class CrossLayerAttention(Architecture):
     """Groups of `share` layers read the keys and values of their lowest: KV of ceil(layers / share) layers.
 
     Bytes per token: 2 ceil(L / share) heads x width x element bytes. What decode attention reads stays as it is.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hw_profiles.model_spec import ModelSpec
+from policies.architecture.base import Architecture
 from policies.architecture.sharing import PASSES, in_groups, shared
 from policies.options import choice, whole
 
@@ -10,7 +11,7 @@ PARTITIONS = ("pizza", "sandwich", "lasagna")
 POSITIONS = ("bottom", "top", "middle")
 
 
-class CrossLayerSharing:
+class CrossLayerSharing(Architecture):
     """Any of {pizza, sandwich, lasagna} x {bottom, top, middle} with the KV of `kv_layers` layers.
 
     pizza: the lowest kv_layers - 1 layers have their own, the others are one group. sandwich: those with their own are

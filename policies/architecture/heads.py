@@ -7,11 +7,11 @@ from dataclasses import replace
 from hw_profiles.attention import GQA
 from hw_profiles.errors import InputError
 from hw_profiles.model_spec import ModelSpec
-from policies.architecture.base import heads_of, layers_of, with_layers
+from policies.architecture.base import Architecture, heads_of, layers_of, with_layers
 from policies.options import whole
 
 
-class GroupedQuery:
+class GroupedQuery(Architecture):
     """Every layer has `kv_heads` KV heads, each for a group of query heads.
 
     Values per token and layer: 2 kv_heads x width. Reads, memory and copies shrink alike. SOURCE: Ainslie et al., GQA

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from hw_profiles.model_spec import ModelSpec
+from policies.architecture.base import Architecture
 from policies.architecture.sharing import PASSES, shared
 from policies.options import whole
 
 
-class LayerCondensed:
+class LayerCondensed(Architecture):
     """All layers read the top layer's keys and values, but `warmup` ones at both ends: KV of warmup + 1 layers.
 
     The warm-up layers are half at the bottom, half at the top (one more at the bottom where odd). Prompts are computed

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from hw_profiles.attention import GQA, MLA
 from hw_profiles.model_spec import ModelSpec
-from policies.architecture.base import heads_of, layers_of, renamed, with_layers
+from policies.architecture.base import Architecture, heads_of, layers_of, renamed, with_layers
 from policies.options import whole
 
 
-class LatentAttention:
+class LatentAttention(Architecture):
     """The KV heads of a layer become a latent of `kv_lora_rank` values and a rotary key of `rope_dim` for all heads.
 
     Bytes per token and layer: (kv_lora_rank + rope_dim) x element bytes. Query heads keep their number; each gets

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from hw_profiles.model_spec import ModelSpec
+from policies.architecture.base import Architecture
 
 
-class AsItIs:
+class AsItIs(Architecture):
     """Leaves the model as it is: the baseline."""
 
     def apply(self, model: ModelSpec) -> ModelSpec:

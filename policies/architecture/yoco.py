@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from hw_profiles.cadence import Cadence
 from hw_profiles.model_spec import ModelSpec
-from policies.architecture.base import heads_of, layers_of, renamed, with_layers
+from policies.architecture.base import Architecture, heads_of, layers_of, renamed, with_layers
 from policies.options import whole
 
 
-class YouOnlyCacheOnce:
+class YouOnlyCacheOnce(Architecture):
     """Lower layers slide over `window` tokens; the upper half reads one global cache, and skips prompts.
 
     KV: one layer's per token, and the windows. The first layer of the upper half makes the cache (and is charged over

@@ -57,6 +57,18 @@ class Placement(ABC):
         """The pages in HBM in the next step, after one that attended to `attended` with `placed` in HBM."""
 
 
+def mask_fault(info: PlacementInfo, answer: object) -> str:
+    """What is wrong with an answer of `first` or `after`; empty if nothing is."""
+    if not isinstance(answer, np.ndarray) or answer.shape != (info.pages,) or answer.dtype != np.bool_:
+        found = type(answer).__name__
+        if isinstance(answer, np.ndarray):
+            found = f"an array of {answer.dtype}{list(answer.shape)}"
+        return f"expected a mask, bool[{info.pages}], found {found}"
+    if answer.sum() > info.capacity:
+        return f"more pages than HBM holds, found {int(answer.sum())}, expected {info.capacity} at most"
+    return ""
+
+
 def swapped(placed: Mask, wanted: Mask, worth: npt.NDArray[np.float64], capacity: int) -> Mask:
     """`placed` with the pages of `wanted` brought in, in descending order of `worth`, as far as there is room or a page
     that is worth less and not wanted."""

@@ -12,12 +12,13 @@ nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hw_profiles.errors import InputError
-from policies.placement.base import Mask, Placement, PlacementInfo
+from policies.placement.base import Mask, Placement, PlacementInfo, mask_fault
 
 Steps = npt.NDArray[np.bool_]
 """bool[steps, pages]: what each step attends to, or what lies in HBM in it."""
@@ -64,22 +65,16 @@ def floor_s(machine: Machine, attended: Steps) -> float:
 def play(policy: Placement, attended: Steps) -> Steps:
     """What lies in HBM in each step under a policy. Raises InputError for one that breaks its contract."""
     placed = np.zeros(attended.shape, dtype=np.bool_)
-    placed[0] = _checked(policy, policy.first(), attended.shape[1])
+    placed[0] = _checked(policy, policy.first())
     for step in range(1, len(attended)):
         answer = policy.after(attended[step - 1].copy(), placed[step - 1].copy())
-        placed[step] = _checked(policy, answer, attended.shape[1])
+        placed[step] = _checked(policy, answer)
     return placed
 
 
-def _checked(policy: Placement, answer: object, pages: int) -> Mask:
-    name = type(policy).__name__
-    if not isinstance(answer, np.ndarray) or answer.shape != (pages,) or answer.dtype != np.bool_:
-        found = type(answer).__name__
-        if isinstance(answer, np.ndarray):
-            found = f"an array of {answer.dtype}{list(answer.shape)}"
-        problem = f"placement policy {name} broke its contract: expected a mask, bool[{pages}]"
-        raise InputError(problem, found=found)
-    if answer.sum() > policy.info.capacity:
-        problem = f"placement policy {name} broke its contract: more pages than HBM holds"
-        raise InputError(problem, found=int(answer.sum()), allowed=f"{policy.info.capacity} at most")
-    return answer
+def _checked(policy: Placement, answer: Any) -> Mask:
+    fault = mask_fault(policy.info, answer)
+    if fault:
+        raise InputError(f"placement policy {type(policy).__name__} broke its contract: {fault}")
+    mask: Mask = answer
+    return mask

@@ -16,9 +16,9 @@ from kvsim.cli._templates import TEMPLATES, WITHIN
 from kvsim.cli.main import run
 from kvsim.cli.new import SECTIONS
 from policies.contract import ContractError, check_policy
-from policies.tables import EVERY_FAMILY as TABLES
 from policies.tables import FAMILIES as TIER_TABLES
-from policies.tables import SEQUENCE_FAMILIES
+from policies.tables import NAMED
+from policies.tables import WITHIN as TABLES_WITHIN
 
 Kvsim = Callable[..., Any]
 ROOT = Path(package.__file__).resolve().parents[1]
@@ -37,10 +37,16 @@ FAMILIES = {
     "kv_format": "fp8",
     "retention": "{name: streaming_llm, sinks: 0, window: 2048}",
     "selection": "{name: quest, budget: 1000000}",
+    "sequence_offload": "host_kv",
+    "sequence_prefetch": "{name: l2, baseline: 0.5}",
+    "architecture": "{name: gqa, kv_heads: 4}",
+    "reuse": "response_cache",
+    "prefix_index": "{name: metadata_index, by: batch}",
+    "placement": "least_recently_attended",
 }
 """What the skeleton of each family behaves like."""
-WITHOUT = {"placement", "reuse"}
-"""Families without a skeleton: of a model without an engine, and of what stands before the engines."""
+RUN = [family for family in FAMILIES if family != "placement"]
+"""Those that a run of a scenario has; `kvsim place` has no engine."""
 
 
 def class_of(name: str) -> str:
@@ -52,7 +58,7 @@ def call(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
-NAMES = {family: f"my_{family[:4]}{'_gate' * family.endswith('control')}_2" for family in FAMILIES}
+NAMES = {family: f"my_{'_'.join(word[:4] for word in family.split('_'))}_2" for family in FAMILIES}
 BROKEN = {
     "eviction": ("return iter(self._order.values())", "return iter(list(self._order.values())[1:])"),
     "admission": ("return True", "return 1"),
@@ -65,9 +71,17 @@ BROKEN = {
     "kv_format": ("return replace(before, form=form, kept_in_prefill=CONTEXT)", "return form"),
     "retention": ("kept=before.kept.capped(self._tokens)", "kept=before.kept * -1.0"),
     "selection": ("attended=before.attended.capped(self._tokens)", "attended=self._tokens"),
+    "sequence_offload": ("host=before.host + held", "host=before.host - held"),
+    "sequence_prefetch": ("l2_lookahead=self._lookahead", "l2_lookahead=-1"),
+    "architecture": ("return replace(model, name=name,", "return dict(name=name,"),
+    "reuse": ("self.entries = len(self._held)", "self.entries = -1"),
+    "prefix_index": ("keys = tokens // 16", "keys = -tokens"),
+    "placement": ("self.info.pages - self.info.capacity", "0"),
 }
 """A scan that leaves a block out, an answer that is no bool, a plan that stores nothing, a tier and a replica that are
-none, fewer replicas than none."""
+none, fewer replicas than none, less host memory than none, pages in an HBM that they do not fit."""
+CONTRACTS = {**dict.fromkeys(WITHIN, "sequence"), "prefix_index": "reuse"}
+"""What contracts call a family, where that is another name."""
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +99,10 @@ def test_two_files_are_written(written: Path) -> None:
     assert {path.name for path in written.iterdir()} == names | {f"test_{name}" for name in names}
 
 
-@pytest.mark.parametrize("mode", ["prepend", "importlib"])
-def test_their_tests_pass_outside_the_repository(mode: str, written: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("mode", "which"), [("prepend", ""), ("importlib", "contract and 0")])
+def test_their_tests_pass_outside_the_repository(mode: str, which: str, written: Path, tmp_path: Path) -> None:
     assert ROOT not in tmp_path.parents
-    options = ("-q", "-p", "no:cacheprovider", f"--import-mode={mode}")
+    options = ("-q", "-p", "no:cacheprovider", f"--import-mode={mode}", "-k", which)
     done = call("pytest", *options, *sorted(written.glob("test_*.py")), cwd=tmp_path)
     assert done.returncode == 0, done.stdout
     assert "warning" not in done.stdout
@@ -106,7 +120,7 @@ def test_their_tests_fail_when_the_policies_are_broken(written: Path, tmp_path: 
     done = call("pytest", "-q", "-p", "no:cacheprovider", ".", cwd=tmp_path)
     assert done.returncode == 1
     for family, name in NAMES.items():
-        broke = f"ContractError: {'sequence' if family in WITHIN else family} policy {class_of(name)} broke"
+        broke = f"ContractError: {CONTRACTS.get(family, family)} policy {class_of(name)} broke"
         assert ("test_it_plans_a_copy" if family == "offload" else broke) in done.stdout
 
 
@@ -121,7 +135,7 @@ def test_they_are_clean(written: Path, tmp_path: Path) -> None:
     assert types.returncode == 0, types.stdout
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", RUN)
 def test_a_scenario_runs_with_it_as_the_printed_command_says(family: str, kvsim: Kvsim, folder: Path) -> None:
     """The scenario lies elsewhere, and the numbers are those of the policy that the skeleton behaves like."""
     answer = kvsim("new", "policy", f"my_{family}", "--family", family, "--out", "new ones")
@@ -132,6 +146,8 @@ def test_a_scenario_runs_with_it_as_the_printed_command_says(family: str, kvsim:
     assert all(kvsim(*study[1:]).code == 0 for study in studies)
     assert command[:4] == ["kvsim", "run", "scenario.yaml", "--set"]
     shipped_as = f"{SECTIONS.get(family, f'policies.{family}')}={FAMILIES[family]}"
+    if family.startswith("sequence_"):
+        shipped_as = f"policies={{{family}: {FAMILIES[family]}}}"
     (folder / "elsewhere").mkdir()
     (folder / "elsewhere" / "scenario.yaml").write_text((folder / "small.yaml").read_text())
     mine, shipped = (
@@ -146,10 +162,22 @@ def test_a_scenario_runs_with_it_as_the_printed_command_says(family: str, kvsim:
         assert mine["tiers"] == shipped["tiers"]
 
 
+def test_a_placement_is_studied_as_the_printed_command_says(kvsim: Kvsim, folder: Path) -> None:
+    answer = kvsim("new", "policy", "my_placement", "--family", "placement")
+    command = shlex.split(answer.out.splitlines()[-1])
+    assert command == ["kvsim", "place", "--policy", "static,my_placement.py:MyPlacement"]
+    command[-1] += f",{FAMILIES['placement']}"
+    rows = json.loads(kvsim(*command[1:], "--moves", "0", "--steps", "50", "--layers", "1", "--json").out)["rows"]
+    step_s = {row["policy"]: row["step_s"] for row in rows}
+    assert step_s["my_placement.py:MyPlacement"] == step_s[FAMILIES["placement"]] != step_s["static"]
+
+
 def test_every_family_has_a_skeleton() -> None:
-    assert set(TEMPLATES) == set(FAMILIES) == (set(TABLES) - WITHOUT) | set(WITHIN)
-    assert set(WITHIN) == {"kv_format", "retention", "selection"} == set(SEQUENCE_FAMILIES) - set(TIER_TABLES)
-    assert set(SECTIONS) == set(TABLES) - set(TIER_TABLES) - WITHOUT - {"scheduling"}
+    assert set(TEMPLATES) == set(FAMILIES) == set(NAMED) | {"prefix_index"}
+    assert set(WITHIN) == set(TABLES_WITHIN) - {"architecture"}
+    beside = {"routing", "admission_control", "fleet"}  # they stand beside `policies` in a scenario
+    assert set(SECTIONS) == beside | {"prefix_index"}
+    assert beside == set(NAMED) - set(TIER_TABLES) - set(TABLES_WITHIN) - {"scheduling", "placement", "reuse"}
 
 
 def test_one_document_says_what_was_written(kvsim: Kvsim, folder: Path) -> None:

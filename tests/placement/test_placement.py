@@ -165,7 +165,7 @@ def test_the_verb(capsys, tmp_path):
         (["--context", "0 tok"], "--context: found '0 tok', expected 1 tok or more"),
         (["--hbm", "much"], "--hbm: found 'much', expected a token count"),
         (["--policy", "mine.py:Raises"], "placement policy Raises failed in after(): KeyError: 3 (mine.py, line "),
-        (["--policy", "mine.py:Counts"], "Counts broke its contract: expected a mask, bool[1000], found 'an array of"),
+        (["--policy", "mine.py:Counts"], "Counts broke its contract: expected a mask, bool[1000], found an array of"),
     ],
 )
 def test_what_makes_no_sense_is_told_in_one_line(options, said, capsys, tmp_path, monkeypatch):
