@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -131,7 +131,11 @@ def load_device(name_or_path: str | Path) -> Device:
 
 def read_device(path: Path) -> Device:
     """Device of one YAML file; see `load_device`."""
-    text = read_text(path)
+    return _loaded(path, read_text(path))
+
+
+@lru_cache(maxsize=64)  # until the file changes
+def _loaded(path: Path, text: str) -> Device:
     document = parse_yaml(text, where=path)
     try:
         return _device(document, str(path), hashlib.sha256(text.encode()).hexdigest())

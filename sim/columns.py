@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable, Sequence
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +42,22 @@ class Columns:
             self._held += np.array([row], self._dtype).tobytes()  # as numpy takes it, or refuses it
         if len(self._held) >= self._most:
             self._flush()
+
+    def extend(self, rows: Iterable[tuple[object, ...]]) -> None:
+        """Append many rows: as `append` of each, in less time. Raises OverflowError."""
+        rows = iter(rows)
+        while part := list(islice(rows, ROWS)):
+            columns: list[Sequence[object]] = list(zip(*part, strict=True))
+            for at, places in self._places:
+                texts = [str(text) for text in columns[at]]
+                for text in dict.fromkeys(texts):
+                    places.setdefault(text, len(places))
+                columns[at] = [places[text] for text in texts]
+            self._flush()
+            packed = np.empty(len(part), self._dtype)
+            for name, column in zip(self.types, columns, strict=True):
+                packed[name] = column
+            self._held += packed.tobytes()
 
     def _coded(self, row: tuple[object, ...]) -> tuple[object, ...]:
         """The row with places for its texts."""

@@ -75,7 +75,4 @@ class Sampler:
         return max(self._span, now * len(self._cluster.trace) / max(1, self._cluster.done))
 
     def _write(self) -> None:
-        add = self._cluster.recorder.samples.append
-        for time, rows in self._samples:
-            for row in rows:
-                add((time, *row))
+        self._cluster.recorder.samples.extend((time, *row) for time, rows in self._samples for row in rows)

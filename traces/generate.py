@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Annotated, Literal
 
@@ -31,6 +32,7 @@ VERSION = 1  # part of the content hash: raise it when the same parameters give 
 WARM_GAPS = 12  # sessions start this many mean lengths before the trace; e**-12 of them would be longer
 MAX_OPEN = 100_000  # sessions; WARM_GAPS times as many are generated before the trace, in about a minute
 MAX_SINGLE = 1_000_000  # of single turns, of which those before the trace are only counted
+KEPT_REQUESTS = 20_000  # of a trace that is kept for the next run of the same: a few MB
 _NORMAL = NormalDist()
 
 Count = Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
@@ -109,6 +111,15 @@ def generate(spec: GenerateSpec, seed: int) -> Trace:
     knows when that ends), in a closed loop from its end.
     """
     seed = seed if spec.seed is None else spec.seed
+    return _kept(spec, seed) if spec.requests <= KEPT_REQUESTS else _generated(spec, seed)
+
+
+@lru_cache(maxsize=8)
+def _kept(spec: GenerateSpec, seed: int) -> Trace:
+    return _generated(spec, seed)
+
+
+def _generated(spec: GenerateSpec, seed: int) -> Trace:
     turns = _turns(spec, seed)
     renamed: dict[tuple[int, ...], int] = {}
     ids: list[int] = []

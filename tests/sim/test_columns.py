@@ -25,6 +25,24 @@ def test_rows_come_back_by_column(rows):
     assert columns.among("text", "a", "nowhere").tolist() == [words[i % 3] == "a" for i in range(rows)]
 
 
+@pytest.mark.parametrize("rows", [0, 1, ROWS - 3, ROWS, 2 * ROWS + 5])
+def test_many_rows_at_once_are_the_same_as_one_by_one(rows):
+    one, many = (Columns({"small": "int16", "real": "float64", "text": "str"}) for _ in range(2))
+    table = [(i % 300, i if i % 2 else i / 7, "bac"[i * i % 3]) for i in range(rows)]
+    for columns in (one, many):
+        columns.append((7, 0.5, "z"))
+    for row in table:
+        one.append(row)
+    many.extend(iter(table))
+    for columns in (one, many):
+        columns.append((8, 0.5, "z"))
+    assert len(one) == len(many) == rows + 2
+    assert one.texts("text") == many.texts("text")
+    for name in one.types:
+        assert one.numbers(name).dtype == many.numbers(name).dtype
+        assert one.numbers(name).tolist() == many.numbers(name).tolist()
+
+
 def test_rows_are_sorted_by_a_column():
     columns = Columns({"place": "int64", "text": "str"})
     for place in (2, 0, 3, 1):
@@ -40,3 +58,5 @@ def test_a_number_that_does_not_fit_is_refused():
     columns = Columns({"small": "int16"})
     with pytest.raises(OverflowError):
         columns.append((1 << 15,))
+    with pytest.raises(OverflowError):
+        columns.extend([(1 << 15,)])
