@@ -21,7 +21,7 @@ import yaml
 
 from hw_profiles.documents import PROFILES, find, read_document
 from hw_profiles.errors import InputError
-from sim.run import Result
+from sim.result import Result
 from sim.scenario import Scenario
 
 BASE: dict[str, Any] = {

@@ -20,7 +20,8 @@ from calibration.fitting import Array, Mask
 from calibration.measured_run import MeasuredRun
 from hw_profiles.errors import InputError
 from sim.inputs import load_inputs
-from sim.run import Result, simulate
+from sim.result import Result
+from sim.run import simulate
 from sim.scenario import Scenario
 from traces.request import Trace
 from traces.spec import TraceSpec

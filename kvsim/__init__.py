@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from policies.routing.base import ReplicaView, Router
     from policies.scheduling.base import QueueView, RunningRequest, Scheduler, WaitingRequest
     from policies.sequence.plan import Form, LayerPlan, LayerView, SequencePolicy, StepMove, Work
-    from sim.run import Result
+    from sim.result import Result
     from sim.scenario import Scenario
 
 __all__ = [
@@ -117,7 +117,7 @@ __all__ = [
 ]
 
 _HOMES: Mapping[str, str] = MappingProxyType(
-    {"Scenario": "sim.scenario", "Result": "sim.run", "InputError": "hw_profiles.errors"}
+    {"Scenario": "sim.scenario", "Result": "sim.result", "InputError": "hw_profiles.errors"}
     | dict.fromkeys(
         (
             *("AdmissionPolicy", "EvictionPolicy", "OffloadPolicy", "PrefetchPolicy"),

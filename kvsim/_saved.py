@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sim.run import Result
+from sim.result import Result
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from hw_profiles.files import open_atomic
 from reports.load import Floats
 from reports.text import link_label, tier_label
 from sim.attribution import BETWEEN, PARTS
-from sim.run import Result
+from sim.result import Result
 
 REQUESTS = 1000
 """Requests that are shown unless more are asked for."""

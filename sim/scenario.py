@@ -18,7 +18,7 @@ from sim.spec_errors import as_input_error
 from traces.spec import is_path
 
 if TYPE_CHECKING:
-    from sim.run import Result
+    from sim.result import Result
 
 Progress = Callable[[float, float, int, int], None]
 """Called now and then with simulated time (s), span of the arrivals (s), requests done, requests in all."""

@@ -18,7 +18,8 @@ import numpy as np
 
 from hw_profiles.errors import InputError
 from hw_profiles.sampling import Draw
-from sim.run import Result, simulate
+from sim.result import Result
+from sim.run import simulate
 from sim.scenario import Scenario
 from traces.random import stream
 

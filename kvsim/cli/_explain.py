@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from kvsim.cli._progress import count_bar
 
 if TYPE_CHECKING:
-    from sim.run import Result
+    from sim.result import Result
     from sim.scenario import Scenario
 
 

@@ -20,7 +20,7 @@ from sim.inputs import load_inputs
 from sim.reproduce.cache_study import Absent, CacheStudy, Hits
 from sim.reproduce.models import config_of
 from sim.reproduce.setting import MOST, Setting
-from sim.run import Result
+from sim.result import Result
 from sim.scenario import Scenario
 from sim.tables import numbers
 

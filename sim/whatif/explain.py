@@ -12,9 +12,11 @@ from typing import Any
 from hw_profiles.errors import InputError
 from hw_profiles.files import write_atomic
 from hw_profiles.scaling import Machine, scaled
+from sim.config_hash import installed_version
 from sim.inputs import load_inputs
 from sim.metrics import METRICS
-from sim.run import Result, installed_version, simulate
+from sim.result import Result
+from sim.run import simulate
 from sim.scenario import Scenario
 from sim.whatif.pool import run_all
 from sim.whatif.resources import FACTORS, Resource, Step, resources

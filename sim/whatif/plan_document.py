@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sim.run import installed_version
+from sim.config_hash import installed_version
 from sim.scenario import Scenario
 from sim.whatif.plan import Plan, frontier
 from sim.whatif.points import Point

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hw_profiles.errors import InputError
-from sim.run import installed_version
+from sim.config_hash import installed_version
 from sim.whatif.bundle import MODULES, TRACES, Bundle, arrived, pack, travelling
 from sim.whatif.runs import Job
 

@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from hw_profiles.errors import InputError
-from sim.run import Result, installed_version
+from sim.config_hash import installed_version
+from sim.result import Result
 from sim.scenario import Scenario
 from sim.tables import numbers
 from sim.whatif.pool import run_all, run_apart

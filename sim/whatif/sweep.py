@@ -2,7 +2,7 @@
 
 A finished run is a file of its own, named by the hash of its configuration and renamed into place, so that a sweep may
 be killed at any moment and loses the runs in flight alone. The hash covers the version and the content of all that the
-scenario names (`sim.run.config_sha256`): after an edit of a policy or a trace the old file is not that run's any more.
+scenario names (`sim.config_hash`): after an edit of a policy or a trace the old file is not that run's any more.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 
 from hw_profiles.errors import InputError
 from hw_profiles.files import write_atomic
-from sim.run import config_sha256, simulate
+from sim.config_hash import config_sha256
+from sim.run import simulate
 from sim.whatif.pool import run_all
 from sim.whatif.runs import Job
 from sim.whatif.shared import shared_inputs

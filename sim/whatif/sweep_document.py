@@ -11,8 +11,8 @@ from typing import Any
 from hw_profiles.errors import InputError
 from hw_profiles.files import write_atomic
 from hw_profiles.units import BYTE_UNITS, RATE_UNITS, SECOND_UNITS, TOKEN_UNITS, parse_exact
+from sim.config_hash import installed_version
 from sim.metrics import METRICS
-from sim.run import installed_version
 from sim.whatif.prices import Prices, cost
 from sim.whatif.sweep_file import Sweep
 from sim.whatif.variants import Variant, short_paths, value_label

@@ -11,7 +11,8 @@ from reports.page import run_sections
 from reports.tables import link_tables
 from reports.timeline import write_timeline
 from sim.disaggregation_spec import DisaggregationSpec, KVLinkSpec
-from sim.run import Result, simulate
+from sim.result import Result
+from sim.run import simulate
 from sim.scenario import Scenario
 from sim.whatif.explain import explain
 

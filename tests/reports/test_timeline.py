@@ -6,7 +6,7 @@ import pytest
 
 import reports.timeline as module
 from reports.timeline import LINKS, REPLICAS, SERVED, write_timeline
-from sim.run import Result
+from sim.result import Result
 from sim.scenario import Scenario
 
 SCENARIO = {

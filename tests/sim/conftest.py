@@ -13,7 +13,8 @@ import yaml
 
 import hw_profiles
 from sim.attribution import PARTS, PHASES
-from sim.run import Result, simulate
+from sim.result import Result
+from sim.run import simulate
 from sim.scenario import Scenario
 
 ROOT = Path(hw_profiles.__file__).parent

@@ -9,7 +9,8 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 
-from sim.run import TABLES, simulate
+from sim.result import TABLES
+from sim.run import simulate
 from sim.scenario import Scenario
 
 SCENARIO = """\

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from sim.run import Result, simulate
+from sim.result import Result
+from sim.run import simulate
 from sim.scenario import Scenario
 
 PROMPT, OUTPUT, BATCH = 3000, 120, 6

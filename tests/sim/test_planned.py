@@ -11,7 +11,8 @@ import pytest
 from hw_profiles.errors import InputError
 from hw_profiles.profile import Profile
 from sim.cost.overlap import Run, finish
-from sim.run import Result, simulate
+from sim.result import Result
+from sim.run import simulate
 from sim.scenario import Scenario
 
 POLICIES = Path(__file__).with_name("planned_policies.py")

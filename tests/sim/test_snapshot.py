@@ -9,7 +9,8 @@ import pytest
 from hw_profiles.errors import InputError
 from sim.cache_state import FILE as STATE
 from sim.invariants import InvariantError
-from sim.run import TABLES, simulate
+from sim.result import TABLES
+from sim.run import simulate
 from sim.snapshot import FILE, read_snapshot
 from sim.whatif.runs import Job, run_jobs
 

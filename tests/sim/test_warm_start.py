@@ -11,7 +11,8 @@ from hw_profiles.errors import InputError
 from policies.tables import EVICTION
 from sim.cache.regret import run_regret
 from sim.cache_state import FILE
-from sim.run import Result, simulate
+from sim.result import Result
+from sim.run import simulate
 
 HBM = {"name": "hbm"}
 CHAT = {"generate": {"requests": 80, "rate": 3, "turns": 4, "think_time": "10 s"}}

@@ -10,8 +10,8 @@ import pytest
 
 from hw_profiles.errors import InputError
 from kvsim import Scenario
+from sim.config_hash import config_sha256
 from sim.inputs import load_inputs
-from sim.run import config_sha256
 from sim.whatif import ray_pool
 from sim.whatif.bundle import arrived, pack, travelling
 from sim.whatif.ray_pool import run_on_ray
