@@ -13,7 +13,7 @@ from calibration.targets import target_of
 from calibration.validate_kernels import Row, kernel_rows, step_row
 from calibration.validate_runs import Row as RunRow
 from hw_profiles.cost_models import GemmModel
-from hw_profiles.loader import load_profile
+from hw_profiles.loader import list_profiles, load_profile
 from kvsim.cli.main import run
 
 REPOSITORY = Path(__file__).parents[2]
@@ -39,6 +39,7 @@ MISSED = {
     ("l40s-sglang", "gemm_bf16", "measured shapes"),
     ("l40s-sglang", "prefill_attn", "other heads"),
     ("l40s-trtllm", "decode_step", "held out"),
+    ("rtx-pro-6000", "decode_step", "held out"),
     ("rtx-pro-6000-sglang", "decode_attn_bf16_g1_d64", "cold"),
     ("rtx-pro-6000-sglang", "prefill_attn", "other heads"),
     ("rtx-4090", "prefill_attn", "32 heads"),
@@ -88,6 +89,44 @@ def test_held_out_errors_meet_their_targets(rows: list[dict[str, Any]]) -> None:
         if row["target"] is not None and row["mape"] > row["target"]
     }
     assert missed == MISSED  # in both directions: a target that is met no longer belongs there
+
+
+COLUMNS = (
+    ("gemm_bf16", ("measured shapes",)),
+    ("gemm_bf16", ("unseen shapes",)),
+    ("decode_attn", ("cold", "held out")),
+    ("prefill_attn", ("32 heads",)),
+    ("prefill_attn", ("other heads",)),
+    ("decode_step", ("held out",)),
+)
+"""The columns of the table in docs/profiles.md: kernel and splits."""
+
+
+@needs_data
+@pytest.mark.slow
+def test_the_docs_have_what_is_printed(rows: list[dict[str, Any]]) -> None:
+    """Every error of docs/profiles.md (bold where a target is missed), and how many targets are met."""
+    errors = {(row["profile"], row["kernel"], row["split"]): row for row in rows}
+    text = (REPOSITORY / "docs" / "profiles.md").read_text()
+    for name in SHIPPED:
+        found = [next((errors[name, k, s] for s in splits if (name, k, s) in errors), None) for k, splits in COLUMNS]
+        cells = ["–" if row is None else f"{100 * row['mape']:.1f}" for row in found]
+        missed = [row is not None and row["target"] is not None and row["mape"] > row["target"] for row in found]
+        cells = [f"**{cell}**" if bold else cell for cell, bold in zip(cells, missed, strict=True)]
+        assert f"| {name} | {' | '.join(cells)} |" in text, name
+    held = sum(row["target"] is not None for row in rows)
+    assert f"{held - len(MISSED)} of {held} targets are met" in text
+    assert f"{held - len(MISSED)} of {held} met" in (REPOSITORY / "docs" / "accuracy.md").read_text()
+    readme = (REPOSITORY / "README.md").read_text()
+    assert f"prints {held} of them with their targets, of which {held - len(MISSED)} are met" in readme
+
+
+def test_the_readme_counts_the_profiles() -> None:
+    words = {11: "Eleven", 16: "Sixteen"}
+    kinds = [load_profile(name).kind for name in list_profiles()]
+    readme = (REPOSITORY / "README.md").read_text()
+    assert f"{words[kinds.count('public_fit')]} of the shipped profiles are `public_fit`" in readme
+    assert f"{words[kinds.count('datasheet')]} are `datasheet`" in readme
 
 
 @needs_data
