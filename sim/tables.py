@@ -28,13 +28,13 @@ def requests_table(served: Served, tiers: Seq[str], *, lookups: bool = False) ->
     ttft, load, prefill = first - arrival, load_done - admit, first - chunk
     with np.errstate(invalid="ignore", divide="ignore"):
         tpot = np.where(outputs > 1, (finish - first) / (outputs - 1), np.nan)
-    data: dict[str, np.ndarray | list[str]] = {
+    data: dict[str, np.ndarray | pa.Array] = {
         "request_id": column("index"),
         "replica": column("replica"),
         "session": column("session"),
         "turn": column("turn"),
-        "status": [statuses[place].partition(":")[0] for place in places],
-        "reason": [statuses[place].partition(": ")[2] for place in places],
+        "status": _texts_at(places, [status.partition(":")[0] for status in statuses]),
+        "reason": _texts_at(places, [status.partition(": ")[2] for status in statuses]),
         "arrival_s": arrival,
         "admit_s": admit,
         "load_done_s": load_done,
@@ -57,7 +57,7 @@ def requests_table(served: Served, tiers: Seq[str], *, lookups: bool = False) ->
         **({"lookup_s": np.where(np.isnan(admit), np.nan, entered - arrival)} if lookups else {}),
         **{f"load_{tier}_s": np.where(slowest == i, load, 0.0 * load) for i, tier in enumerate(tiers) if i},
     }
-    return _table({name: _text(c) if isinstance(c, list) else _numbers(c) for name, c in data.items()})
+    return _table({name: _numbers(c) if isinstance(c, np.ndarray) else c for name, c in data.items()})
 
 
 def with_columns(table: pa.Table, columns: Mapping[str, np.ndarray]) -> pa.Table:
@@ -112,10 +112,16 @@ def _numbers(values: np.ndarray) -> pa.Array:
 
 
 def _text(values: Seq[str]) -> pa.Array:
-    encoded = [value.encode() for value in values]
-    offsets = np.zeros(len(encoded) + 1, dtype=np.int32)
-    np.cumsum([len(value) for value in encoded], out=offsets[1:])
-    return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)), None, 0)
+    return _texts_at(np.arange(len(values)), values)
+
+
+def _texts_at(places: np.ndarray, texts: Seq[str]) -> pa.Array:
+    """Of each row the text at its place in a list of them."""
+    encoded = [text.encode() for text in texts]
+    offsets = np.zeros(len(places) + 1, dtype=np.int32)
+    np.cumsum(np.array([len(text) for text in encoded], dtype=np.int32)[places], out=offsets[1:])
+    data = b"".join(map(encoded.__getitem__, places.tolist()))
+    return pa.StringArray.from_buffers(len(places), pa.py_buffer(offsets), pa.py_buffer(data), None, 0)
 
 
 def _encoded(values: Seq[str]) -> pa.Array:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ COLUMNS = (
     *("works_s", "moves_s"),
 )
 """What is needed of the table of steps."""
+ROWS = 1 << 17
+"""Steps that are looked at together: memory goes in proportion."""
 BUCKETS = 10
 """Context lengths that differ by a tenth of a factor e share one answer: what bounds a kernel changes slowly."""
 
@@ -36,68 +39,98 @@ def time_split(steps: pa.Table, cost: StepCost, load_wait_s: Sequence[float], sp
     that is loaded or copied away, and what copies add to steps. Bubbles: waits of the average stage for others.
     load_wait_s: by replica. span_s: what each replica has, from the start to the last finish.
     """
-    column = {name: numbers(steps, name).astype(np.float64, copy=False) for name in COLUMNS}
-    column["decode_seqs"] = column["decode_seqs"] + column["padding_seqs"]  # rows that compute
-    replica, count = numbers(steps, "replica").astype(np.int64), len(load_wait_s)
-    linear, decode = _linear_shares(column, cost), _decode_shares(column, cost)
-    attention_s = column["attention_s"]
-    decode_s = np.where(column["prefill_seqs"] > 0, np.minimum(attention_s, decode[:, 2]), attention_s)
-    hbm = column["linear_s"] * linear[:, 0] + decode_s * decode[:, 0] + column["works_s"]
-    compute = column["linear_s"] * linear[:, 1] + decode_s * decode[:, 1] + attention_s - decode_s
-    slowed = column["interference_s"] + column["layer_wait_s"] + column["moves_s"]
-    link = column["exchange_s"] + slowed + column["stall_s"]
-    whole = column["end_s"] - column["start_s"] + column["stall_s"]
-    launch = np.maximum(0.0, whole - hbm - compute - link - column["pipeline_s"])
-
-    def each(seconds: Floats) -> Floats:
-        return np.bincount(replica, weights=seconds, minlength=count).astype(np.float64)
-
-    parts = [each(compute), each(hbm), each(link) + np.asarray(load_wait_s), each(launch)]
+    count = len(load_wait_s)
+    linear, decode = _Answers(partial(_linear_share, cost)), _Answers(partial(_decode_share, cost))
+    compute, hbm, link, launch, pipeline = sums = np.zeros((5, count))
+    for low in range(0, len(steps), ROWS):
+        column = {
+            name: numbers(steps, name)[low : low + ROWS].astype(np.float64, copy=False)
+            for name in ("replica", *COLUMNS)
+        }
+        replica = column["replica"].astype(np.int64)
+        for whole, seconds in zip(sums, _parts(column, cost, linear, decode), strict=True):
+            np.add.at(whole, replica, seconds)  # in order of the rows, however many are taken at a time
+    parts = [compute, hbm, link + np.asarray(load_wait_s), launch]
     names: tuple[str, ...] = PARTS
     if len(cost.stages) > 1:
         names = PIPELINED
-        parts.append(each(column["pipeline_s"]))
+        parts.append(pipeline)
     parts.append(np.maximum(0.0, span_s - np.sum(parts, axis=0)))
     found = {name: float(values.sum()) for name, values in zip(names, parts, strict=True)}
     rows = np.stack(parts, axis=1).tolist()
     return {**found, "replicas": [dict(zip(names, row, strict=True)) for row in rows]}
 
 
-def _linear_shares(column: dict[str, Floats], cost: StepCost) -> Floats:
-    """float64[rows, 2]: of the linear kernels' time, what waits for HBM and what for arithmetic."""
+def _parts(column: dict[str, Floats], cost: StepCost, linear: _Answers, decode: _Answers) -> list[Floats]:
+    """Seconds of steps that are arithmetic, HBM, links, launches and bubbles: float64[rows] each."""
+    column["decode_seqs"] = column["decode_seqs"] + column["padding_seqs"]  # rows that compute
+    of_linear, of_decode = linear.of(*_linear_keys(column, cost)), decode.of(*_decode_keys(column))
+    attention_s = column["attention_s"]
+    decode_s = np.where(column["prefill_seqs"] > 0, np.minimum(attention_s, of_decode[:, 2]), attention_s)
+    hbm = column["linear_s"] * of_linear[:, 0] + decode_s * of_decode[:, 0] + column["works_s"]
+    compute = column["linear_s"] * of_linear[:, 1] + decode_s * of_decode[:, 1] + attention_s - decode_s
+    slowed = column["interference_s"] + column["layer_wait_s"] + column["moves_s"]
+    link = column["exchange_s"] + slowed + column["stall_s"]
+    whole = column["end_s"] - column["start_s"] + column["stall_s"]
+    launch = np.maximum(0.0, whole - hbm - compute - link - column["pipeline_s"])
+    return [compute, hbm, link, launch, column["pipeline_s"]]
+
+
+class _Answers:
+    """Shares of a time that wait for HBM and for arithmetic, and maybe more, for pairs of whole numbers: each is asked
+    for once."""
+
+    def __init__(self, answer: Callable[[int, int], tuple[float, ...]]) -> None:
+        self._answer = answer
+        self._known: dict[tuple[int, int], tuple[float, ...]] = {}
+
+    def of(self, first: Floats, second: Floats) -> Floats:
+        """float64[rows, 2 or more]: the answer for the pair of each row."""
+        width = int(second.max(initial=0)) + 1
+        pairs, where = np.unique((first * width + second).astype(np.int64), return_inverse=True)
+        keys = [divmod(pair, width) for pair in pairs.tolist()]
+        for key in keys:
+            if key not in self._known:
+                self._known[key] = self._answer(*key)
+        found = np.array([self._known[key] for key in keys])
+        found[:, :2] = _no_more(found[:, :2])
+        return found[where]
+
+
+def _linear_keys(column: dict[str, Floats], cost: StepCost) -> tuple[Floats, Floats]:
+    """Tokens that the linear kernels of steps ran on, and rows that were sampled."""
     seqs, new = column["decode_seqs"], column["prefill_tokens"]
     sizes = [cost.decode_rows(n) if n else 0 for n in range(int(seqs.max(initial=0)) + 1)]
     ran = np.where(new > 0, _alike(seqs + new), np.array(sizes)[seqs.astype(np.int64)])
-    sampled = seqs + column["prefill_seqs"]  # chunks that do not end their prompt are not: a difference in the head
-    keys, where = np.unique(np.stack([ran, sampled], axis=1), axis=0, return_inverse=True)
-    found = np.zeros((len(keys), 2))
-    for i, (tokens, rows) in enumerate(keys.astype(np.int64).tolist()):
-        bound = cost.bound(tokens, rows, 0, 0, [])
-        found[i] = bound.hbm_s, bound.compute_s
-        found[i] *= len(cost.stages) / cost.linear(tokens, rows)
-    return _no_more(found)[where.reshape(-1)]
+    return ran, seqs + column["prefill_seqs"]  # chunks that do not end their prompt are not: a difference in the head
 
 
-def _decode_shares(column: dict[str, Floats], cost: StepCost) -> Floats:
-    """float64[rows, 3]: of decode attention's time, what waits for HBM and what for arithmetic; and that time, s."""
+def _linear_share(cost: StepCost, tokens: int, rows: int) -> tuple[float, ...]:
+    """Of the linear kernels' time, what waits for HBM and what for arithmetic."""
+    bound = cost.bound(tokens, rows, 0, 0, [])
+    scale = len(cost.stages) / cost.linear(tokens, rows)
+    return bound.hbm_s * scale, bound.compute_s * scale
+
+
+def _decode_keys(column: dict[str, Floats]) -> tuple[Floats, Floats]:
+    """Decoding sequences of steps, and the bucket of their mean context."""
     seqs, steps = column["decode_seqs"], column["count"]
     mean = np.divide(column["context_tokens"], seqs, out=np.zeros_like(seqs), where=seqs > 0) + (steps - 1) / 2
-    bucket = np.round(np.log(np.maximum(mean, 1.0)) * BUCKETS)
-    keys, where = np.unique(np.stack([seqs, bucket], axis=1), axis=0, return_inverse=True)
-    found = np.zeros((len(keys), 3))
-    for i, (n, place) in enumerate(keys.astype(np.int64).tolist()):
-        if not n:
-            continue
-        each = float(np.exp(place / BUCKETS))
-        windowed = [Attended(tokens, 0) for tokens, _ in cost.alike(n, each, each)]
-        context = round(n * each)
-        tokens = cost.decode_rows(n)
-        linear, whole = cost.bound(tokens, n, 0, 0, []), cost.bound(n, n, n, context, [], windowed)
-        seconds = cost.decode(n, context, tokens, windowed)
-        found[i] = whole.hbm_s - linear.hbm_s, whole.compute_s - linear.compute_s, seconds
-        found[i, :2] *= len(cost.stages) / seconds
-    found[:, :2] = _no_more(found[:, :2])
-    return found[where.reshape(-1)]
+    return seqs, np.round(np.log(np.maximum(mean, 1.0)) * BUCKETS)
+
+
+def _decode_share(cost: StepCost, seqs: int, bucket: int) -> tuple[float, ...]:
+    """Of decode attention's time, what waits for HBM and what for arithmetic; and that time, s."""
+    if not seqs:
+        return 0.0, 0.0, 0.0
+    each = float(np.exp(bucket / BUCKETS))
+    windowed = [Attended(tokens, 0) for tokens, _ in cost.alike(seqs, each, each)]
+    context = round(seqs * each)
+    tokens = cost.decode_rows(seqs)
+    linear, whole = cost.bound(tokens, seqs, 0, 0, []), cost.bound(seqs, seqs, seqs, context, [], windowed)
+    seconds = cost.decode(seqs, context, tokens, windowed)
+    scale = len(cost.stages) / seconds
+    return (whole.hbm_s - linear.hbm_s) * scale, (whole.compute_s - linear.compute_s) * scale, seconds
 
 
 def _alike(tokens: Floats) -> Floats:
