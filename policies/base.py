@@ -172,9 +172,10 @@ class PrefetchPolicy(ABC):
     stop says what the scheduler does with a request whose own fetch (planned at ARRIVED, of blocks of its prompt) is
     not complete when its turn comes: "best_effort" uses what has arrived and computes the rest, "wait_complete" lets
     others go first until it is complete, "timeout" does so for `timeout_s` (or what the fetch says) after the fetch
-    began and then is best effort (SGLang HiCache's prefetch policies of the same names). What the fetch did not bring,
-    for want of room, is loaded from where it is (but see `reach`). With "join" what is on its way is waited for as a
-    load is.
+    began and then is best effort (SGLang HiCache's prefetch policies of the same names). With the first and the last of
+    them it is fetched in batches, and none is begun when its turn has come (sim.hierarchy.batches). What the fetch did
+    not bring, for want of room, is loaded from where it is (but see `reach`). With "join" what is on its way is waited
+    for as a load is.
 
     What the policy promises: `plan` returns fetches into tiers that `cache.tiers` names, of keys that are not private
     (not negative), no key twice into the same tier in one plan, `after_s` finite and not negative; its plans follow

@@ -15,8 +15,8 @@ class OnArrival(PrefetchPolicy):
     into      tier to bring them into. None: the one behind HBM, from where the load before the prefill is short; with
               HBM and one tier behind it that leaves nothing to do, and `hbm` is the choice
     stop      what the scheduler does with a request whose blocks are still on their way when its turn comes:
-              "best_effort" (go on with what is there), "wait_complete", "timeout" (wait so long, then go on), or
-              "join" (load it, and wait for what is on its way)
+              "best_effort" (go on with what is there, and fetch no more), "wait_complete", "timeout" (wait so long,
+              then go on), or "join" (load it, and wait for what is on its way)
     timeout   for stop: timeout, how long after the fetch began: text with a unit or a number of seconds
     timeout_per_ki_token   and so much longer for every 1,024 tokens that are to be fetched
     threshold   fewer tokens than that are not fetched

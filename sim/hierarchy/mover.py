@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from policies.base import Block
 from sim.engine.sequence import Sequence as Seq
+from sim.hierarchy.batches import Batches
 from sim.hierarchy.place import Place
 from sim.hierarchy.route import PIPELINE_GROUPS, Route, send
 from sim.hierarchy.sizes import cut
@@ -117,8 +118,9 @@ class Mover:
             slow = [sum(copy.pageable for copy in kept) for kept in copies]
         return partial(send, route, sizes, "load", done, passed, groups=PIPELINE_GROUPS, pageable=slow)
 
-    def fetch(self, keys: Sequence[int], into: int, done: Callable[[], None]) -> None:
-        """Copy blocks of a prefix that lie behind the tier at level `into` into it; `done()` when all have arrived.
+    def fetch(self, keys: Sequence[int], into: int, done: Callable[[], None], batches: Batches) -> None:
+        """Copy blocks of a prefix that lie behind the tier at level `into` into it; `done()` when all have arrived, or
+        no more will come.
 
         What `into` or a nearer tier has, or is receiving, is skipped; the first block that no tier has ends the fetch.
         What `into` has of the prefix stays there until the rest has come, and room is made for that elsewhere.
@@ -145,10 +147,8 @@ class Mover:
                 done()
 
         for level, sources in wanted.items():
-            if into:
-                self._bring(level, into, sources, one_done)
-            else:
-                self._bring_to_hbm(level, sources, one_done)
+            bring = partial(self._bring, level, into) if into else partial(self._bring_to_hbm, level)
+            batches.run(self._tier(level), sources, bring, one_done)
 
     def _tier(self, level: int) -> Tier:
         return self._sources[level - 1].place.tier if level else self.here.tier
@@ -175,8 +175,8 @@ class Mover:
                 break
         return wanted, kept
 
-    def _bring(self, level: int, into: int, sources: list[Block], done: Callable[[], None]) -> None:
-        """Pinned sources into a tier behind HBM, as far as it admits the blocks and has room."""
+    def _bring(self, level: int, into: int, sources: list[Block], done: Callable[[bool], None]) -> None:
+        """Pinned sources into a tier behind HBM, as far as it admits the blocks and has room; `done(all of them?)`."""
         place, target = self._sources[level - 1].place, self._sources[into - 1].place
         pairs: list[tuple[Block, list[Block]]] = []
         for source in sources:
@@ -188,7 +188,7 @@ class Mover:
         for source in reversed(sources[len(pairs) :]):
             place.tier.unpin(source)
         if not pairs:
-            done()
+            done(False)
             return
         self.loads += 1
 
@@ -201,14 +201,14 @@ class Mover:
                     target.received(copy)
                 target.tier.unpin_all(reversed(copies))
             target.filled([copy for _, copies in pairs for copy in copies])
-            done()
+            done(len(pairs) == len(sources))
             self.here.woken()
 
         sizes = [source.size for source, _ in pairs]
         route = self._sources[level - 1].into[into]
         target.when_free(partial(send, route, sizes, "prefetch", arrived))
 
-    def _bring_to_hbm(self, level: int, sources: list[Block], done: Callable[[], None]) -> None:
+    def _bring_to_hbm(self, level: int, sources: list[Block], done: Callable[[bool], None]) -> None:
         """Pinned sources into HBM, as far as room can be made; whoever looks them up meanwhile waits for them."""
         place, route, stop, _ = self._sources[level - 1]
         hbm = self.here.tier
@@ -228,7 +228,7 @@ class Mover:
         for source in reversed(sources[len(pairs) :]):
             place.tier.unpin(source)
         if not pairs:
-            done()
+            done(False)
             return
         self.loads += 1
 
@@ -240,7 +240,7 @@ class Mover:
                 for block in reversed(copies):
                     self._ready(block, level)
                     hbm.unpin(block)
-            done()
+            done(len(pairs) == len(sources))
             self.here.woken()
 
         def passed(item: int) -> None:

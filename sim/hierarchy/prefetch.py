@@ -9,6 +9,7 @@ from hw_profiles.errors import InputError
 from policies.base import STOP_RULES, Fetch, PrefetchPolicy, Trigger
 from sim.clock import Clock
 from sim.engine.sequence import Sequence as Seq
+from sim.hierarchy.batches import BATCH_PAGES, Batches
 from sim.hierarchy.cache import ReplicaCache
 
 
@@ -67,7 +68,11 @@ class Prefetcher:
         self._waits = policy.stop in ("wait_complete", "timeout")
         self._arrived = Trigger.ARRIVED in policy.listens
         self._finished = Trigger.FINISHED in policy.listens
-        self.hears_admitted = Trigger.ADMITTED in policy.listens
+        self._admitted = Trigger.ADMITTED in policy.listens
+        self._ends = policy.stop in ("best_effort", "timeout")
+        self.hears_admitted = self._admitted or self._ends
+        self._under_way: dict[int, list[Batches]] = {}
+        """Fetches of the requests that wait, which end when their turn comes."""
         self._joins = policy.stop == "join"
         reach = policy.reach(self._view)
         if reach is not None and reach not in self._view.tiers:
@@ -89,15 +94,22 @@ class Prefetcher:
             seq.fetch_level = into if seq.fetch_level is None else max(into, seq.fetch_level)
             if self._waits:
                 seq.fetching += 1
+            batches = None
+            if self._ends:
+                batches = Batches(BATCH_PAGES * self._cache.block_tokens)
+                self._under_way.setdefault(seq.index, []).append(batches)
             own = self._policy.timeout_s if fetch.patience_s is None else fetch.patience_s
             patience_s = max(patience_s, own)
-            self._start(fetch, into, lambda: self._complete(seq))
+            self._start(fetch, into, lambda: self._complete(seq), batches)
         if seq.fetching and self._policy.stop == "timeout":
             self._clock.at(self._clock.now + patience_s, lambda: self._give_up(seq))
 
     def admitted(self, seq: Seq) -> None:
         """The request has left the queue; what that leads to comes after the step that is being decided."""
-        self._clock.at(self._clock.now, lambda: self._fetch(Trigger.ADMITTED, seq))
+        for batches in self._under_way.pop(seq.index, ()):
+            batches.end()
+        if self._admitted:
+            self._clock.at(self._clock.now, lambda: self._fetch(Trigger.ADMITTED, seq))
 
     def finished(self, seq: Seq) -> None:
         """The request has its last token."""
@@ -108,9 +120,9 @@ class Prefetcher:
         for fetch in self._plan(trigger, seq):
             self._start(fetch, self._view.tiers.index(fetch.into), lambda: None)
 
-    def _start(self, fetch: Fetch, into: int, done: Callable[[], None]) -> None:
+    def _start(self, fetch: Fetch, into: int, done: Callable[[], None], batches: Batches | None = None) -> None:
         def fetch_now() -> None:
-            self._cache.mover.fetch(fetch.keys, into, done)
+            self._cache.mover.fetch(fetch.keys, into, done, batches or Batches())
 
         def begin() -> None:
             if into:

@@ -46,6 +46,40 @@ def test_best_effort_computes_what_has_not_arrived(go):
     assert row.computed_tokens == A
 
 
+@pytest.mark.parametrize("stop", ["best_effort", "timeout", "wait_complete"])
+@pytest.mark.parametrize("single_step", [False, True])
+def test_what_has_come_when_its_turn_does_is_used_and_no_more_is_fetched(run, prompt, stop, single_step):
+    """8,192 tokens come from the disk in batches of 128 engine blocks (2,048 tokens, 128 ms each at 2 GiB/s); the turn
+    comes after two or three of them."""
+    tokens, batch = 8192, 2048
+    rows = [(20 * i, tokens, 1, prompt(i, tokens)) for i in (1, 2, 3)]
+    rows += [(80, 6000, 1, prompt(4, 6000)), (80.001, tokens + 100, 1, prompt(1, tokens + 100))]
+    tiers = [{"name": "hbm"}, {"name": "dram", "capacity": "2100 MiB"}, {"name": "ssd", "capacity": "10 GiB"}]
+    prefetch = {"name": "on_arrival", "into": "dram", "stop": stop}
+    if stop == "timeout":
+        prefetch["timeout"] = "1 ms"
+    result = run(
+        rows,
+        blocks=900,
+        tiers=tiers,
+        links={name: {"bandwidth": "2 GiB/s"} for name in ("ssd_read", "ssd_write")},
+        policies={"offload": "write_through", "prefetch": prefetch},
+        engine={"max_num_batched_tokens": 512},
+        single_step=single_step,
+    )
+    row, came = result.frames["requests"].iloc[4], fetched(result)
+    if stop == "wait_complete":
+        assert len(came) == 1
+        assert row.hit_dram_tokens == tokens
+        return
+    there = came[came.end_s <= row.admit_s]
+    assert 0 < len(there) < tokens // batch
+    assert row.hit_dram_tokens == batch * len(there)
+    assert row.computed_tokens == tokens + 100 - batch * len(there)
+    assert came.queued_s.max() <= row.admit_s
+    assert len(came) == len(there) + 1  # the one on its way
+
+
 def test_others_go_ahead_of_one_that_waits_for_its_fetch(go):
     requests = go({"name": "on_arrival", "into": "dram", "stop": "wait_complete"}).frames["requests"]
     assert requests.admit_s[5] < requests.admit_s[4]
