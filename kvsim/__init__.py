@@ -8,6 +8,7 @@
     result = kvsim.load("out/one-tib")        # the same again, from its folder
     result.frames["requests"]                 # a pandas frame; result.tables has pyarrow tables
     result.figures["ttft-split"].show()       # a figure of its report, as a Plotly object
+    kvsim.load("out/sweep").frames["runs"]    # of `kvsim sweep` (or compare, plan, cache) with --out
 
 A policy of your own subclasses `kvsim.EvictionPolicy`, `AdmissionPolicy`, `OffloadPolicy`, `PrefetchPolicy`,
 `Router`, `AdmissionControl`, `Scheduler`, `Scaling`, `ResponseCache`, `PrefixIndex`, `Placement` or `Architecture`
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from hw_profiles.errors import InputError
     from hw_profiles.lines import CONTEXT, Line, constant, upto
     from hw_profiles.model_spec import ModelSpec
-    from kvsim._saved import SavedRun
+    from kvsim._saved import SavedRun, SavedStudy
     from policies.admission_control.base import AdmissionControl, GateView
     from policies.architecture.base import Architecture
     from policies.base import (
@@ -96,6 +97,7 @@ __all__ = [
     "Router",
     "RunningRequest",
     "SavedRun",
+    "SavedStudy",
     "Scaling",
     "Scenario",
     "Scheduler",
@@ -135,18 +137,19 @@ _HOMES: Mapping[str, str] = MappingProxyType(
     | dict.fromkeys(("CONTEXT", "Line", "constant", "upto"), "hw_profiles.lines")
     | dict.fromkeys(("Form", "LayerPlan", "LayerView", "SequencePolicy", "StepMove", "Work"), "policies.sequence.plan")
     | {"GQA": "hw_profiles.attention", "ModelSpec": "hw_profiles.model_spec"}
-    | {"Architecture": "policies.architecture.base", "SavedRun": "kvsim._saved"}
+    | {"Architecture": "policies.architecture.base", "SavedRun": "kvsim._saved", "SavedStudy": "kvsim._saved"}
 )
 
 
-def load(run_dir: "str | Path") -> "SavedRun":
-    """Read a run directory back: summary, tables, scenario, and the figures of its report on first use.
+def load(folder: "str | Path") -> "SavedRun | SavedStudy":
+    """Read back what a verb wrote with --out: a run directory, or a comparison, sweep, plan or cache study.
 
-    Raises InputError (one line) for what is missing, corrupt or of another schema.
+    Of a run: summary, tables, scenario, and the figures of its report on first use; of the others: their document,
+    frames and figures. Raises InputError (one line) for what is missing, corrupt or of another schema.
     """
     from kvsim import _own
 
-    found: SavedRun = _own.module("kvsim._saved").load(run_dir)
+    found: SavedRun | SavedStudy = _own.module("kvsim._saved").load(folder)
     return found
 
 

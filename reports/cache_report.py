@@ -1,9 +1,7 @@
-"""`cache.html`: hit ratio against capacity, written by `kvsim cache --out DIR`."""
+"""`cache.html`: hit ratio against capacity, of `kvsim cache TRACE`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from hw_profiles.files import write_atomic
 from hw_profiles.units import format_count, text_tokens
 from reports.document import Section, document
 from reports.figures.hit_curve import hit_curves, ratio, share
@@ -14,13 +12,6 @@ MOST = 0.9
 """Share of the unbounded cache's hits that the headline asks a capacity for."""
 
 
-def write_cache_report(study: Study, folder: Path) -> Path:
-    """Write `folder/cache.html` and return where it is. The file is complete or absent. Raises InputError."""
-    target = folder / "cache.html"
-    write_atomic(target, render(study))
-    return target
-
-
 def render(study: Study) -> str:
     """The whole report of `study` as one HTML document."""
     return document(
@@ -29,12 +20,17 @@ def render(study: Study) -> str:
         facts=facts(study),
         headline=headline(study),
         tiles=tiles(study),
-        sections=[Section("curves", "Hit ratio by capacity", hit_curves(study))],
+        sections=sections(study),
         tables=[("hit-ratio", "Hit ratio, % of input tokens"), ("block-hit-ratio", "Block hit ratio, % of accesses")],
         columns=columns(study),
         rows={key: [_cells(row, key) for row in grid(study)] for key in ("hit-ratio", "block-hit-ratio")},
         notes=notes(study),
     )
+
+
+def sections(study: Study) -> list[Section]:
+    """Every section with figures, in the order of the page."""
+    return [Section("curves", "Hit ratio by capacity", hit_curves(study))]
 
 
 def columns(study: Study) -> list[str]:

@@ -1,9 +1,6 @@
 """`compare.html`: variants side by side, written by `kvsim compare --out DIR`."""
 
-from pathlib import Path
-
-from hw_profiles.files import write_atomic
-from reports.compare_data import Compared, load_comparison
+from reports.compare_data import Compared
 from reports.compare_tables import changed_table, tiers_table, verdict_table, within_tables
 from reports.compare_text import COLUMNS_NOTE, cells, headline, method_lines
 from reports.document import Section, document
@@ -13,7 +10,6 @@ from reports.tables import TextTable
 from reports.text import number
 from sim.whatif.compare import Comparison
 
-PAGE = "compare.html"
 BOUND = (
     "Variants marked (bound) have an eviction policy that knows the future of the trace: something to compare with, "
     "not something to deploy. Timing changes the order of accesses, so even these may lose on latency."
@@ -27,16 +23,6 @@ NOTES = (
     "At 90 %, about one metric in ten that does not differ looks as if it did. Intervals are about this load: they do "
     "not hold what the hardware profile is unsure of.",
 )
-
-
-def write_compare_report(folder: Path, out: Path | None = None) -> Path:
-    """Write the report of the comparison in `folder` to `out` (default `folder`/compare.html); return where it is.
-
-    The file is complete or absent. InputError, one line, for a folder whose comparison or runs cannot be read.
-    """
-    target = out if out is not None else folder / PAGE
-    write_atomic(target, render(load_comparison(folder)))
-    return target
 
 
 def render(compared: Compared) -> str:

@@ -10,8 +10,7 @@ import plotly.graph_objects as go
 
 from reports.document import Section, template_file
 from reports.figures.base import Choice, Figure
-from reports.load import load_run
-from reports.page import limits_section, run_sections
+from reports.kinds import kind_of
 
 COLOR_KEYS = frozenset({"color", "fillcolor", "bgcolor"})
 """Where figures name colours of the style sheet; `templates/render.js` has the same keys."""
@@ -19,14 +18,14 @@ HEADING = 120
 """Pixels that title and axis take, which on the page stand outside of a figure that says its height."""
 
 
-def figures(run_dir: str | Path) -> dict[str, go.Figure]:
-    """The figures of the run's report by name (the anchor in the page), in the order of the page.
+def figures(folder: str | Path) -> dict[str, go.Figure]:
+    """The figures of a folder's report by name (the anchor in the page), in the order of the page.
 
     Each has the page's title with its finding below; `figure.layout.meta` holds the sentence on how to read it.
-    One that has nothing to draw says why. Raises InputError, one line, for a run directory that cannot be read.
+    One that has nothing to draw says why. Raises InputError, one line, for a folder that cannot be read.
     """
-    run = load_run(Path(run_dir))
-    return drawn([limits_section(run), *run_sections(run)])
+    kind = kind_of(Path(folder))
+    return drawn(kind.sections(kind.read(Path(folder))))
 
 
 def drawn(sections: Iterable[Section]) -> dict[str, go.Figure]:

@@ -61,6 +61,11 @@ def render(run: RunData) -> str:
     )
 
 
+def every_section(run: RunData) -> list[Section]:
+    """Every section, with the limits of the run's service first."""
+    return [limits_section(run), *run_sections(run)]
+
+
 def run_sections(run: RunData) -> list[Section]:
     """Every section with figures and tables of numbers, in the order of the page."""
     axis = time_axis(time_bins(run.start_s, run.end_s, len(run.arrivals)))

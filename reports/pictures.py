@@ -20,7 +20,8 @@ def write_pictures(folder: Path, names: Sequence[str], out: Path | None = None) 
     names: anchors of figures in the page, or "all". Raises InputError, one line: for a folder that cannot be read, a
     name that there is not, and without Kaleido or a browser.
     """
-    figures = drawn(kind_of(folder).sections(folder))
+    kind = kind_of(folder)
+    figures = drawn(kind.sections(kind.read(folder)))
     for name in names:
         if name != ALL and name not in figures:
             raise InputError("no such figure", where="--png", found=name, allowed=[*figures, ALL], near=figures)

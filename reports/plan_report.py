@@ -1,18 +1,15 @@
 """`plan.html`: what to buy, the runs that say so, and what they rest on; by `kvsim plan` and `kvsim report DIR`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from hw_profiles.files import write_atomic
 from reports.document import Section, document
 from reports.figures.plan_cost import cost_figure
 from reports.figures.plan_search import search_choice
 from reports.figures.plan_seeds import seeds_choice
-from reports.plan_data import ATTAINMENT, Bill, PlanData, Searched, Tried, load_plan, target_label
+from reports.plan_data import ATTAINMENT, Bill, PlanData, Searched, Tried, target_label
 from reports.tables import TextTable
 from reports.text import NBSP, NO_VALUE, number, percent, seconds
 
-PAGE = "plan.html"
 SHARED = (
     "Runs of one search share every random stream: what differs between two of them is the hardware and not luck. The "
     "search is exact where more hardware never makes the SLO fail; queues and routing may break that by a little, so "
@@ -20,16 +17,6 @@ SHARED = (
     "A run ends early (lost early) when no completion of its remaining requests could meet the SLO any more.",
     "Costs are list prices by the hour; they say nothing of discounts, power beyond the GPUs, or people.",
 )
-
-
-def write_plan_report(folder: Path, out: Path | None = None) -> Path:
-    """Write the report of the plan in `folder` to `out` (default `folder`/plan.html) and return where it is.
-
-    The file is complete or absent. InputError, one line, for a folder that cannot be read.
-    """
-    target = out if out is not None else folder / PAGE
-    write_atomic(target, render(load_plan(folder)))
-    return target
 
 
 def render(data: PlanData) -> str:

@@ -1,8 +1,5 @@
-"""`cache.html` of a hierarchy: regret by policy, written by `kvsim cache SCENARIO --out DIR`."""
+"""`cache.html` of a hierarchy: regret by policy of `kvsim cache SCENARIO`."""
 
-from pathlib import Path
-
-from hw_profiles.files import write_atomic
 from hw_profiles.units import format_count
 from reports.document import Section, document
 from reports.figures.regret import regret_figures, surplus
@@ -11,13 +8,6 @@ from reports.text import NBSP, number, seconds, tier_label
 from sim.cache.bound import DEFINITION
 from sim.cache.regret import SCENARIO, STILL, PolicyRow, Regret
 from sim.cache.study import BELADY
-
-
-def write_regret_report(study: Regret, folder: Path) -> Path:
-    """Write `folder/cache.html` and return where it is. The file is complete or absent. Raises InputError."""
-    target = folder / "cache.html"
-    write_atomic(target, render(study))
-    return target
 
 
 def render(study: Regret) -> str:
@@ -29,12 +19,17 @@ def render(study: Regret) -> str:
         facts=facts(study),
         headline=headline(study),
         tiles=tiles(study),
-        sections=[
-            Section("regret", "Regret by policy", regret_figures(study), [policy_table(study)]),
-            Section("bound", "The bound", [], [tier_table(study)]),
-        ],
+        sections=sections(study),
         notes=notes(study),
     )
+
+
+def sections(study: Regret) -> list[Section]:
+    """Every section with figures and tables, in the order of the page."""
+    return [
+        Section("regret", "Regret by policy", regret_figures(study), [policy_table(study)]),
+        Section("bound", "The bound", [], [tier_table(study)]),
+    ]
 
 
 def headline(study: Regret) -> str:

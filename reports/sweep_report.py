@@ -2,33 +2,20 @@
 
 from collections.abc import Sequence
 from math import inf
-from pathlib import Path
 
-from hw_profiles.files import write_atomic
 from reports.document import Section, document
 from reports.figures.parallel import parallel_choice
 from reports.figures.pareto import pareto_choice
 from reports.figures.sweep_axes import heat_choice, line_choice
-from reports.sweep_data import COST, GPUS, PER_MTOK, Measure, SweepData, SweepRun, load_sweep_runs, value_text
+from reports.sweep_data import COST, GPUS, PER_MTOK, Measure, SweepData, SweepRun, value_text
 from reports.tables import DataTable, TextTable
 from reports.text import NO_VALUE, number, seconds, slo_label
 
-PAGE = "sweep.html"
 STATES = {True: "met", False: "missed", None: ""}
 FILTERS = (
     "Sort by a heading, filter below it: words, or for numbers <5, >=3, =4 and 1..8. Every metric of every run is in "
     "sweep.parquet."
 )
-
-
-def write_sweep_report(folder: Path, out: Path | None = None) -> Path:
-    """Write the report of the sweep in `folder` to `out` (default `folder`/sweep.html) and return where it is.
-
-    The file is complete or absent. InputError, one line, for a folder that cannot be read.
-    """
-    target = out if out is not None else folder / PAGE
-    write_atomic(target, render(load_sweep_runs(folder)))
-    return target
 
 
 def render(data: SweepData) -> str:

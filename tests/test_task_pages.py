@@ -75,7 +75,7 @@ def plain(line: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["how-much-dram", "read-the-report", "extend", "reproduce"])
+@pytest.mark.parametrize("page", ["how-much-dram", "read-the-report", "extend", "notebook", "reproduce"])
 def test_the_page_prints_what_it_says(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every file of the page is written and every command run, in the order of the text; "..." stands for any lines."""
     monkeypatch.setenv("COLUMNS", "160")

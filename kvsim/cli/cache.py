@@ -130,10 +130,10 @@ def _hit_ratios(
             progress=progress,
         )
     if out is not None:
-        from reports.cache_report import write_cache_report
+        from reports.kinds import write_report
 
         save_study(study, out)
-        write_cache_report(study, out)
+        write_report(out)
     if as_json:
         _print.document(row_mappings(study))
     else:
@@ -177,10 +177,10 @@ def _regret(
     for warning in study.warnings:
         _print.note(f"warning: {warning}")
     if out is not None:
-        from reports.regret_report import write_regret_report
+        from reports.kinds import write_report
 
         save_regret(study, out)
-        write_regret_report(study, out)
+        write_report(out)
     if as_json:
         _print.document(regret_document(study))
     else:

@@ -66,10 +66,10 @@ def compare(
 
         from hw_profiles.files import write_atomic
         from reports.compare_data import FILE
-        from reports.compare_report import write_compare_report
+        from reports.kinds import write_report
 
         write_atomic(out / FILE, json.dumps(_print.plain(document), indent=1, allow_nan=False) + "\n")
-        write_compare_report(out)
+        write_report(out)
     if as_json:
         _print.document(document)
     else:

@@ -90,10 +90,10 @@ def plan(
     document = plan_document(plans, [variant.scenario for variant in variants], find, table)
     if out is not None:
         from hw_profiles.files import write_atomic
-        from reports.plan_report import write_plan_report
+        from reports.kinds import write_report
 
         write_atomic(out / FILE, json.dumps(_print.plain(document), indent=1, allow_nan=False) + "\n")
-        write_plan_report(out)
+        write_report(out)
     if as_json:
         _print.document(document)
     else:

@@ -1,4 +1,4 @@
-"""`kvsim report`: rebuild the report of a run, a comparison, a sweep or a plan."""
+"""`kvsim report`: rebuild the report of a run, a comparison, a sweep, a plan or a cache study."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from kvsim.cli._options import AsJson, Timeline, TimelineRequests, draw_timeline
 
 def report(
     run_dir: Annotated[
-        Path, typer.Argument(metavar="DIR", help="What `kvsim run`, `compare`, `sweep` or `plan` wrote with --out.")
+        Path,
+        typer.Argument(metavar="DIR", help="What `kvsim run`, compare, sweep, plan or cache wrote with --out."),
     ],
     out: Annotated[
         Path | None,
@@ -30,18 +31,18 @@ def report(
     timeline_requests: TimelineRequests = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the page of DIR again: report.html of a run; compare.html, sweep.html or plan.html."""
+    """Write the page of DIR again: report.html of a run; compare.html, sweep.html, plan.html or cache.html."""
     from hw_profiles.errors import InputError
-    from reports.kinds import kind_of
+    from reports.kinds import RUN, kind_of, write_report
     from reports.sheets import check_form, write_sheets
 
     if tables is not None:
         check_form(tables)
     kind = kind_of(run_dir)
     for option, given in (("--tables", tables), ("--timeline", timeline or timeline_requests)):
-        if given and kind.name != "run":
+        if given and kind.name != RUN:
             raise InputError("is for the folder of a run", where=option, found=f"a {kind.name}: {run_dir}")
-    written = kind.write(run_dir, None if out is None else out / kind.page)
+    written = write_report(run_dir, None if out is None else out / kind.page)
     files: dict[str, str | list[str]] = {"report": str(written)}
     if not as_json:
         _print.line(str(written))

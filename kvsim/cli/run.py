@@ -123,9 +123,9 @@ def run(
         moves = explain_run(result, spec, saved, explain_requests, workers, show=not (quiet or as_json))
     del result  # its tables are on disk, and a report reads what it needs of them
     if not no_report:
-        from reports.run_report import write_run_report
+        from reports.kinds import write_report
 
-        write_run_report(saved)
+        write_report(saved)
 
     drawn = None
     if timeline or timeline_requests is not None:

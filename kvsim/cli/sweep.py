@@ -60,7 +60,7 @@ def sweep(
 
     Kill it at any moment: --resume goes on, and a run whose scenario, policy or trace has changed since is run again.
     """
-    from reports.sweep_report import write_sweep_report
+    from reports.kinds import write_report
     from sim.whatif.pool import worker_count
     from sim.whatif.prices import load_prices
     from sim.whatif.sweep import chosen_and_run, count_kept
@@ -88,7 +88,7 @@ def sweep(
             found, folder, workers=many, executor=run_all, resume=resume, strict=strict, progress=progress
         )
     save_sweep(file.stem, found, variants, rows, table, folder)
-    written = write_sweep_report(folder)
+    written = write_report(folder)
     failed = sum(row["error"] is not None for row in rows)
     if as_json:
         _print.document(

@@ -1,4 +1,4 @@
-"""The rows of a study as JSON and CSV."""
+"""The rows of a study as JSON and CSV, and the whole of it as a document."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from typing import Any
 from hw_profiles.files import write_atomic
 from sim.cache.study import Row, Study
 
+SCHEMA = "kvsim-cache/1"
+FILE = "study.json"
+"""The study with its bounds: what the page is made from."""
+
 
 def row_mappings(study: Study) -> list[dict[str, Any]]:
     """What was asked for, policy by policy; `capacity_tokens` is None where it was unbounded."""
@@ -19,7 +23,10 @@ def row_mappings(study: Study) -> list[dict[str, Any]]:
 
 
 def save_study(study: Study, folder: Path) -> None:
-    """Write `folder/cache.json` and `folder/cache.csv`, with the same rows. Raises InputError."""
+    """Write `folder/cache.json` and `folder/cache.csv`, with the same rows, and `folder/study.json`, the whole study.
+
+    Raises InputError.
+    """
     rows = row_mappings(study)
     write_atomic(folder / "cache.json", json.dumps(rows, indent=2, allow_nan=False) + "\n")
     text = io.StringIO()
@@ -27,3 +34,5 @@ def save_study(study: Study, folder: Path) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_atomic(folder / "cache.csv", text.getvalue())
+    document = {"schema": SCHEMA, **asdict(study)}
+    write_atomic(folder / FILE, json.dumps(document, indent=1, allow_nan=False) + "\n")

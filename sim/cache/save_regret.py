@@ -20,10 +20,13 @@ def regret_document(study: Regret) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "scenario": study.source,
+        "name": study.scenario,
         "trace": study.trace,
         "requests": study.requests,
         "left_out": study.left_out,
         "input_tokens": study.input_tokens,
+        "prefetch": study.prefetch,
+        "warnings": list(study.warnings),
         "tiers": [
             {"name": t.name, "capacity_tokens": t.capacity_tokens, "load_s_per_token": t.load_s_per_token}
             for t in study.tiers

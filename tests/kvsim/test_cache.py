@@ -80,7 +80,7 @@ def test_files(kvsim: Kvsim, trace: Path, folder: Path) -> None:
     assert answer.code == 0
     assert answer.err == "report: kept/cache.html\n"
     files = {path.name: path.read_text() for path in (folder / "kept").iterdir()}
-    assert set(files) == {"cache.json", "cache.csv", "cache.html", "notes.txt"}
+    assert set(files) == {"cache.json", "cache.csv", "cache.html", "notes.txt", "study.json"}
     rows = json.loads(answer.out)
     assert json.loads(files["cache.json"]) == rows
     table = list(csv.DictReader(files["cache.csv"].splitlines()))

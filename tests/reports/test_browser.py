@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from reports.regret_report import write_regret_report
+from reports.kinds import write_report
 from reports.reproduce_report import write_reproduce_report
-from reports.run_report import write_run_report
 from sim.cache.regret import run_regret
+from sim.cache.save_regret import save_regret
 from sim.reproduce.harness import reproduce
 from sim.reproduce.systems import tables_of
 from sim.scenario import Scenario
@@ -36,7 +36,7 @@ def page(shared_run: Path, make_study: Any, tmp_path_factory: pytest.TempPathFac
     shutil.copytree(shared_run, run_dir)
     digest = json.loads((run_dir / "summary.json").read_text())["config_sha256"]
     (run_dir / "explain.json").write_text(json.dumps(make_study(digest)))
-    return write_run_report(run_dir)
+    return write_report(run_dir)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def nasty_page(make_run_dir: Any, make_study: Any, tmp_path_factory: pytest.Temp
         ends = [TIER if end == "dram" else end for end in moved[name].to_pylist()]
         moved = moved.set_column(moved.column_names.index(name), name, [ends])
     pq.write_table(moved, run_dir / "transfers.parquet")
-    return write_run_report(run_dir)
+    return write_report(run_dir)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,9 @@ def regret_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "tiers": [{"name": "hbm"}, {"name": "dram", "capacity": "30 GiB"}],
     }
     study = run_regret(Scenario.from_dict(document), ["scenario", {"name": "s3fifo", "small_ratio": 0.25}])
-    return write_regret_report(study, tmp_path_factory.mktemp("regret"))
+    folder = tmp_path_factory.mktemp("regret")
+    save_regret(study, folder)
+    return write_report(folder)
 
 
 @pytest.fixture(scope="module")

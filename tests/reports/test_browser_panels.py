@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from calibration.compare import compare
-from reports.cache_report import write_cache_report
+from reports.kinds import write_report
 from reports.profiles_report import write_profiles_report
-from reports.run_report import write_run_report
+from sim.cache.save import save_study
 from sim.cache.study import run_study
 from sim.run import simulate
 from sim.scenario import Scenario
@@ -88,7 +88,7 @@ def fits(browser: Any, width: int) -> None:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_of_each_feature_shows_it_and_fits(browser: Any, open_page: Any, made: Any, name: str) -> None:
-    page = write_run_report(made(name))
+    page = write_report(made(name))
     for width, theme in ((1280, "light"), (390, "dark")):
         open_page(page, width, theme)
         section = browser.execute_script("return document.getElementById(arguments[0])?.textContent", RUNS[name][0])
@@ -117,7 +117,7 @@ def test_markup_in_the_names_of_features_is_text(browser: Any, open_page: Any, m
         if name == "speculation":
             summary["speculation"] |= {"draft_s": 1.0, "weight_bytes": 1, "kv_bytes_per_token": 1}
         (run_dir / "summary.json").write_text(json.dumps(summary))
-        open_page(write_run_report(run_dir))
+        open_page(write_report(run_dir))
         assert browser.get_log("browser") == []
         assert browser.execute_script("return window.pwned === undefined")
         text = browser.execute_script("return document.getElementById(arguments[0]).textContent", RUNS[name][0])
@@ -128,7 +128,8 @@ def test_markup_in_the_names_of_features_is_text(browser: Any, open_page: Any, m
 @pytest.mark.parametrize("kind", ["cache", "profiles"])
 def test_the_pages_of_studies_and_profiles_draw_and_fit(browser: Any, open_page: Any, folder: Path, kind: str) -> None:
     if kind == "cache":
-        page = write_cache_report(run_study(load_trace("quickstart"), ["lru", "s3fifo"], [100_000, None]), folder)
+        save_study(run_study(load_trace("quickstart"), ["lru", "s3fifo"], [100_000, None]), folder)
+        page = write_report(folder)
     else:
         page = write_profiles_report(compare(["rtx-4090", "h20"]), folder)
     for width, theme in ((1280, "light"), (390, "dark")):

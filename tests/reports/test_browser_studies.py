@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 
 from kvsim.cli.main import run
-from reports.compare_report import write_compare_report
-from reports.plan_report import write_plan_report
-from reports.sweep_report import write_sweep_report
+from reports.kinds import write_report
 
 pytest.importorskip("selenium.webdriver", reason="needs selenium (pip install -e '.[test]')")
 
@@ -244,7 +242,7 @@ def test_markup_in_names_is_text(browser: Any, open_page: Any, pages: dict[str, 
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     shutil.copytree(pages["compare"].parent, tmp_path / "c")
     (tmp_path / "c" / "compare.json").write_text(compare)
-    written = (write_sweep_report(tmp_path), write_plan_report(tmp_path), write_compare_report(tmp_path / "c"))
+    written = (write_report(tmp_path), write_report(tmp_path), write_report(tmp_path / "c"))
     for page in written:
         open_page(page)
         for figure in browser.execute_script("return [...document.querySelectorAll('.menus')].map(m => m.dataset.of)"):

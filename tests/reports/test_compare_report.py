@@ -14,12 +14,12 @@ import pytest
 from hw_profiles.errors import InputError
 from kvsim.cli.main import run
 from reports.compare_data import Compared, changed, load_comparison
-from reports.compare_report import render, write_compare_report
+from reports.compare_report import render
 from reports.compare_tables import within_tables
 from reports.compare_text import cells, difference_text, headline
 from reports.figures.compared import cdfs, goodput_figure, link_choice, parts, sources
 from reports.figures.differences import differences
-from reports.kinds import kind_of
+from reports.kinds import write_report
 from sim.scenario import Scenario
 from sim.whatif.compare import LESS, SAME, UNSURE, Comparison, Difference, Row, compare
 from sim.whatif.runs import Job, run_jobs
@@ -94,7 +94,7 @@ def compared(folder: Path) -> Compared:
 
 
 def test_the_page_needs_nothing_else_and_shows_every_number(compared: Compared, folder: Path, tmp_path: Path) -> None:
-    page = write_compare_report(folder, tmp_path / "page.html").read_text("utf-8")
+    page = write_report(folder, tmp_path / "page.html").read_text("utf-8")
     assert page == (folder / "compare.html").read_text("utf-8")
     assert len(page.encode()) < 8_000_000
     outside = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
@@ -204,7 +204,7 @@ def test_broken_folders_are_one_line(folder: Path, tmp_path: Path) -> None:
         (copy / "compare.html").unlink()
         change(copy)
         with pytest.raises(InputError) as caught:
-            kind_of(copy).write(copy, None)
+            write_report(copy)
         assert "\n" not in str(caught.value)
         assert not (copy / "compare.html").exists()
         return str(caught.value)

@@ -5,8 +5,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from hw_profiles.errors import InputError
+from reports.kinds import write_report
 from reports.load import load_run
-from reports.run_report import write_run_report
 
 FILES = [
     "summary.json", "scenario.yaml", "profile.json", "requests.parquet", "steps.parquet", "transfers.parquet",
@@ -16,7 +16,7 @@ FILES = [
 
 def refusal(run_dir):
     with pytest.raises(InputError) as caught:
-        write_run_report(run_dir)
+        write_report(run_dir)
     assert "\n" not in str(caught.value)
     assert not (run_dir / "report.html").exists()
     return str(caught.value)
@@ -75,7 +75,7 @@ def test_a_number_where_text_belongs_is_named(run_dir):
 
 def test_no_such_folder(tmp_path):
     with pytest.raises(InputError, match="nowhere"):
-        write_run_report(tmp_path / "nowhere")
+        write_report(tmp_path / "nowhere")
 
 
 def test_text_may_be_plain_or_dictionary_encoded(run_dir):

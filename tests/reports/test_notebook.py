@@ -7,8 +7,8 @@ import re
 import pytest
 
 from hw_profiles.errors import InputError
+from reports.kinds import write_report
 from reports.notebook import COLOR_KEYS, figures, palette, resolved
-from reports.run_report import write_run_report
 from reports.sheets import Sheet, as_csv, as_markdown, write_sheets
 
 DATA = re.compile(r'<script type="application/json" id="([\w-]+)-data">(.*?)</script>', re.DOTALL)
@@ -17,7 +17,7 @@ DATA = re.compile(r'<script type="application/json" id="([\w-]+)-data">(.*?)</sc
 @pytest.fixture(scope="module")
 def on_page(shared_run, tmp_path_factory):
     """Data and layout of every figure of the report, by its anchor."""
-    page = write_run_report(shared_run, tmp_path_factory.mktemp("page") / "report.html").read_text("utf-8")
+    page = write_report(shared_run, tmp_path_factory.mktemp("page") / "report.html").read_text("utf-8")
     return {key: json.loads(text) for key, text in DATA.findall(page)}
 
 

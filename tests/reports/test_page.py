@@ -6,9 +6,9 @@ import re
 
 import pytest
 
+from reports.kinds import write_report
 from reports.page import short_name
 from reports.provenance import link_parts, provenance, trust_line
-from reports.run_report import write_run_report
 
 NASTY = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
 DATA = re.compile(r'<script type="application/json" id="([\w-]+)">(.*?)</script>', re.DOTALL)
@@ -16,7 +16,7 @@ DATA = re.compile(r'<script type="application/json" id="([\w-]+)">(.*?)</script>
 
 @pytest.fixture(scope="module")
 def page(shared_run, tmp_path_factory):
-    out = write_run_report(shared_run, tmp_path_factory.mktemp("page") / "deep" / "report.html")
+    out = write_report(shared_run, tmp_path_factory.mktemp("page") / "deep" / "report.html")
     return out.read_text(encoding="utf-8")
 
 
@@ -31,15 +31,15 @@ def edit_summary(run_dir, **changes):
 
 
 def report(run_dir) -> str:
-    return without_plotly(write_run_report(run_dir).read_text(encoding="utf-8"))
+    return without_plotly(write_report(run_dir).read_text(encoding="utf-8"))
 
 
 def test_default_place_is_the_run_directory(run_dir):
-    assert write_run_report(run_dir) == run_dir / "report.html"
+    assert write_report(run_dir) == run_dir / "report.html"
 
 
 def test_same_run_same_bytes(run_dir):
-    assert write_run_report(run_dir).read_bytes() == write_run_report(run_dir).read_bytes()
+    assert write_report(run_dir).read_bytes() == write_report(run_dir).read_bytes()
 
 
 def test_one_file_that_asks_for_nothing(page):
@@ -197,7 +197,7 @@ def test_a_hundred_thousand_requests_make_a_page_of_less_than_8_mb(make_run_dir,
     run_dir = make_run_dir(tmp_path, n=100_000, replicas=8, span=36_000.0, steps=20_000)
     digest = json.loads((run_dir / "summary.json").read_text())["config_sha256"]
     (run_dir / "explain.json").write_text(json.dumps(make_study(digest)))
-    size = write_run_report(run_dir).stat().st_size
+    size = write_report(run_dir).stat().st_size
     assert size < 8_000_000
-    small = write_run_report(make_run_dir(tmp_path / "small", n=2_000, replicas=8, span=720.0)).stat().st_size
+    small = write_report(make_run_dir(tmp_path / "small", n=2_000, replicas=8, span=720.0)).stat().st_size
     assert size < small + 200_000

@@ -12,9 +12,9 @@ from hw_profiles.errors import InputError
 from reports.figures.plan_cost import cost_figure
 from reports.figures.plan_search import search_choice, searched
 from reports.figures.plan_seeds import over_seeds
-from reports.kinds import kind_of
+from reports.kinds import write_report
 from reports.plan_data import PlanData, load_plan
-from reports.plan_report import beside_table, headline, render, run_table, sections, write_plan_report
+from reports.plan_report import beside_table, headline, render, run_table, sections
 from sim.scenario import Scenario
 from sim.whatif.plan import PlanJob, run_plans
 from sim.whatif.plan_document import plan_document
@@ -152,7 +152,7 @@ def test_an_attainment_is_a_target_too(tmp_path):
 
 def test_the_page_begins_with_the_recommendation_and_is_one_file(data, folder, tmp_path):
     assert [section.key for section in sections(data)][:2] == ["recommendation", "evidence"]
-    page = write_plan_report(folder, tmp_path / "plan.html").read_text("utf-8")
+    page = write_report(folder, tmp_path / "plan.html").read_text("utf-8")
     assert len(page.encode()) < 6_000_000
     outside = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
     assert not re.search(r"(?:src|href)=\"(?!#|data:)", outside)
@@ -195,7 +195,7 @@ def test_broken_files_are_one_line(folder, tmp_path):
     for text in cases:
         (tmp_path / "plan.json").write_text(text)
         with pytest.raises(InputError) as caught:
-            kind_of(tmp_path).write(tmp_path, None)
+            write_report(tmp_path)
         assert "plan.json" in str(caught.value)
         assert "\n" not in str(caught.value)
         assert not (tmp_path / "plan.html").exists()

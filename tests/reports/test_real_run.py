@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from reports.kinds import write_report
 from reports.load import load_run
-from reports.run_report import write_run_report
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "quickstart.yaml"
 
@@ -18,7 +18,7 @@ def real_run(tmp_path_factory):
 
 
 def test_a_real_run_has_every_figure(real_run):
-    page = write_run_report(real_run).read_text(encoding="utf-8")
+    page = write_report(real_run).read_text(encoding="utf-8")
     figures = page.count('<figure id="')
     assert figures >= 15
     assert page.count('class="chart"') == figures

@@ -14,9 +14,9 @@ from hw_profiles.errors import InputError
 from reports.figures.parallel import parallel
 from reports.figures.pareto import front, pareto
 from reports.figures.sweep_axes import along, heat, heat_choice
-from reports.kinds import kind_of
+from reports.kinds import write_report
 from reports.sweep_data import COST, SweepData, load_sweep_runs
-from reports.sweep_report import best_table, headline, render, run_table, target, write_sweep_report
+from reports.sweep_report import best_table, headline, render, run_table, target
 from sim.whatif.prices import load_prices
 from sim.whatif.sweep import chosen_and_run
 from sim.whatif.sweep_document import save_sweep
@@ -186,7 +186,7 @@ def test_the_table_has_every_run_with_what_it_is_sorted_by(data):
 
 
 def test_the_page_is_one_small_file_that_asks_for_nothing(folder, tmp_path):
-    page = write_sweep_report(folder, tmp_path / "deep" / "page.html")
+    page = write_report(folder, tmp_path / "deep" / "page.html")
     text = page.read_text("utf-8")
     assert len(text.encode()) < 6_000_000
     assert text == render(load_sweep_runs(folder))
@@ -250,7 +250,7 @@ def test_a_thousand_runs_make_a_page_below_8_mb(folder, tmp_path):
         run["metrics"] = {key: value and value * (1 + k / 500) for key, value in run["metrics"].items()}
         many.append(run)
     (tmp_path / "sweep.json").write_text(json.dumps({**document, "runs": many}))
-    assert write_sweep_report(tmp_path).stat().st_size < 8_000_000
+    assert write_report(tmp_path).stat().st_size < 8_000_000
 
 
 def test_broken_folders_are_one_line(folder, tmp_path):
@@ -268,7 +268,7 @@ def test_broken_folders_are_one_line(folder, tmp_path):
     for text, words in cases.items():
         (tmp_path / "sweep.json").write_text(text)
         with pytest.raises(InputError) as caught:
-            kind_of(tmp_path).write(tmp_path, None)
+            write_report(tmp_path)
         assert words in str(caught.value)
         assert "sweep.json" in str(caught.value)
         assert "\n" not in str(caught.value)
@@ -278,4 +278,4 @@ def test_broken_folders_are_one_line(folder, tmp_path):
 def test_a_sweep_that_was_killed_says_how_to_go_on(folder, tmp_path):
     (tmp_path / "rows").mkdir()
     with pytest.raises(InputError, match="--resume"):
-        kind_of(tmp_path).write(tmp_path, None)
+        write_report(tmp_path)

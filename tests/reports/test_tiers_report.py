@@ -11,8 +11,8 @@ from reports.figures.cache import cache_figures, hits_by_turn
 from reports.figures.links import away, link_figures, link_order
 from reports.figures.load import engine_time
 from reports.figures.prefetch import prefetch_figures
+from reports.kinds import write_report
 from reports.load import load_run
-from reports.run_report import write_run_report
 from reports.tables import bound_tables, link_tables, prefetch_table, tier_table, time_table
 from reports.text import binary_bytes, number, percent, seconds, tier_label
 
@@ -198,7 +198,7 @@ def test_prefetches_are_accounted_for(run, axis):
 
 
 def test_the_page_has_every_table_and_says_where_waits_are(run_dir):
-    page = write_run_report(run_dir).read_text(encoding="utf-8")
+    page = write_report(run_dir).read_text(encoding="utf-8")
     for key in ("request-parts", "replica-time", "tier-accounts", "prefetches", "link-bytes", "rounds"):
         assert f'id="{key}"' in page
     assert "closed loop, 6 at a time" in page
@@ -208,7 +208,7 @@ def test_the_page_has_every_table_and_says_where_waits_are(run_dir):
 def test_a_run_without_them_has_no_empty_tables(tmp_path):
     plain = Scenario.from_dict({**SCENARIO, "tiers": [{"name": "hbm"}], "policies": {}, "links": {}})
     run_dir = plain.run().save(tmp_path / "run")
-    page = write_run_report(run_dir).read_text(encoding="utf-8")
+    page = write_report(run_dir).read_text(encoding="utf-8")
     assert 'id="prefetches"' not in page
     assert 'id="link-bytes"' not in page
     assert 'id="tier-accounts"' in page
