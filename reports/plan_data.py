@@ -14,7 +14,7 @@ ATTAINMENT = "attainment"
 
 @dataclass(frozen=True)
 class Bill:
-    """What hardware costs by the hour, its parts, and by 10^6 output tokens."""
+    """What hardware costs by the hour, its parts, and by 10^6 output tokens; without tiers that are `unpriced`."""
 
     currency: str
     parts: Mapping[str, float]
@@ -22,6 +22,7 @@ class Bill:
     per_mtok: float | None
     watts: float | None
     j_per_token: float | None
+    unpriced: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Tried:
     why: str | None
     failed: bool
     rejected: str | None
+    gpus: int | None
 
     @property
     def whole(self) -> bool:
@@ -193,6 +195,7 @@ def _tried(point: Mapping[str, Any]) -> Tried:
         why=texts["stopped"] or texts["failed"],
         failed=texts["failed"] is not None,
         rejected=texts["rejected"],
+        gpus=None if point["gpus"] is None else int(point["gpus"]),
     )
 
 
@@ -205,6 +208,7 @@ def _bill(cost: Mapping[str, Any]) -> Bill:
         _number(cost["per_mtok"]),
         _number(cost["watts"]),
         _number(cost["j_per_token"]),
+        tuple(map(str, cost["unpriced"])),
     )
 
 

@@ -9,6 +9,7 @@ from reports.figures.plan_seeds import seeds_choice
 from reports.plan_data import ATTAINMENT, Bill, PlanData, Searched, Tried, target_label
 from reports.tables import TextTable
 from reports.text import NBSP, NO_VALUE, number, percent, seconds
+from sim.whatif.grids import gpus_beside
 
 SHARED = (
     "Runs of one search share every random stream: what differs between two of them is the hardware and not luck. The "
@@ -64,9 +65,9 @@ def headline(data: PlanData) -> list[str]:
     if data.best is None or data.best.answer is None:
         return ["Nothing that was tried meets the SLO", *(text for one in data.searches for text in _named(data, one))]
     best, answer = data.best, data.best.answer
-    variant = f"{best.label}, " if len(data.searches) > 1 else ""
+    variant = f" with {best.label}" if len(data.searches) > 1 else ""
     price = "" if answer.bill is None else f", for {money(answer.bill)}"
-    said = [capital(f"{variant}{best.what}: {answer.shown}{price}")]
+    said = [f"{capital(best.what)}: {answer.shown}{gpus_beside(best.path, answer.shown, answer.gpus)}{variant}{price}"]
     limits = ", ".join(_within(answer, key) for key in answer.limits)
     tight = answer.tightest
     binds = f" {target_label(tight[0])} binds: it is at {percent(tight[1])} of its limit." if tight else ""
@@ -109,8 +110,8 @@ def notes_of(data: PlanData) -> list[str]:
 
 
 def money(bill: Bill) -> str:
-    """`7.47 USD/h`."""
-    return f"{number(bill.total)} {bill.currency}/h"
+    """`7.47 USD/h`, or `7.47 USD/h + ssd` where something that it takes has no price."""
+    return " + ".join([f"{number(bill.total)} {bill.currency}/h", *bill.unpriced])
 
 
 def _within(one: Tried, key: str) -> str:
@@ -147,7 +148,7 @@ def tiles(data: PlanData) -> list[tuple[str, str, str]]:
     found = [(capital(data.best.what), answer.shown, "meets the SLO")]
     if answer.bill is not None:
         bill = answer.bill
-        found.append((f"Cost, {bill.currency}/h", number(bill.total), "of the hardware"))
+        found.append((f"Cost, {bill.currency}/h", number(bill.total), _of_what(bill)))
         if bill.per_mtok is not None:
             found.append((f"Output, {bill.currency}", number(bill.per_mtok, 3), "per million tokens"))
         if bill.watts is not None:
@@ -158,6 +159,10 @@ def tiles(data: PlanData) -> list[tuple[str, str, str]]:
     if answer.requests_per_s is not None:
         found.append(("Throughput", f"{number(answer.requests_per_s, 3)} req/s", "served"))
     return found
+
+
+def _of_what(bill: Bill) -> str:
+    return f"without {' and '.join(bill.unpriced)}: no price" if bill.unpriced else "of the hardware"
 
 
 def bill_table(data: PlanData) -> TextTable | None:
@@ -171,6 +176,7 @@ def bill_table(data: PlanData) -> TextTable | None:
         for name, value in bill.parts.items()
         if value or name != "energy"
     ]
+    rows += [(name, "no price", NO_VALUE) for name in bill.unpriced]
     rows.append(("all", money(bill), percent(1.0)))
     power = ""
     if bill.watts is not None and bill.j_per_token is not None:

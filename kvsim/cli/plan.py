@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +19,7 @@ from kvsim.cli._run_dir import may_make
 if TYPE_CHECKING:
     from sim.whatif.plan import Plan
     from sim.whatif.points import Point
-    from sim.whatif.prices import Cost, Prices
+    from sim.whatif.prices import Cost
 
 NO = 1
 EARLY = "lost early: stopped when no completion of the remaining requests could meet the limit any more"
@@ -97,15 +98,17 @@ def plan(
     if as_json:
         _print.document(document)
     else:
-        _show(plans, table)
+        _show(plans, document["price_sources"])
     if out is not None:
         (_print.note if as_json else _print.line)(f"report: {out / 'plan.html'}")
     if all(found.answer is None for found in plans):
         raise typer.Exit(NO)
 
 
-def _show(plans: list[Plan], prices: Prices) -> None:
+def _show(plans: list[Plan], prices: Sequence[str]) -> None:
     """One variant: every run of the search. Several: the answer of each, the cheapest per token last."""
+    from sim.whatif.grids import gpus_beside
+
     if len(plans) == 1:
         _print.table(
             *_table([(point.shown, point, point is plans[0].answer) for point in plans[0].points], plans[0].what)
@@ -122,14 +125,16 @@ def _show(plans: list[Plan], prices: Prices) -> None:
         _print.line(EARLY)
     for found in plans:
         name = f"{found.label}: " if len(plans) > 1 else ""
-        if found.answer is not None and found.answer.cost is not None:
-            _print.line(f"{name}{found.what} to meet the SLO: {found.answer.shown}; {_bill(found.answer.cost)}")
+        if found.answer is not None:
+            gpus = gpus_beside(found.path, found.answer.shown, found.answer.gpus)
+            bill = "" if found.answer.cost is None else f"; {_bill(found.answer.cost)}"
+            _print.line(f"{name}{found.what} to meet the SLO: {found.answer.shown}{gpus}{bill}")
         for text in found.notes:
             _print.line(f"{name}{text}")
         if found.seeds:
             held = ", ".join(f"{one.shown} in {sum(one.met)}" for one in found.seeds)
             _print.line(f"{name}of {len(found.seeds[0].met)} seeds the SLO is met by {held}")
-    for source in prices.sources:
+    for source in prices:
         _print.line(f"price: {source}")
 
 
@@ -153,7 +158,7 @@ def _table(rows: list[tuple[str, Point | None, bool]], what: str) -> tuple[list[
             below = f"< {number(100 * share)} %" if point.lost == "attainment" else ""
             shown.append(below if point.attainment is None else f"{number(100 * point.attainment['value'])} %")
         cost = point.cost
-        money = ["", ""] if cost is None else [f"{number(cost.total)} {cost.currency}", number(cost.per_mtok, 3)]
+        money = ["", ""] if cost is None else [_total(cost), number(cost.per_mtok, 3)]
         verdict = "met" if point.met else "missed" if point.whole else _stop(point)
         table.append((f"> {text}" if mark else text, *shown, verdict, number(point.requests_per_s, 3), *money))
     return [what, *(_print.Column(name.replace("\u00a0", " "), right=True) for name in names)], table
@@ -177,12 +182,12 @@ def _value(point: Point, key: str) -> str:
 def _frontier(plans: list[Plan]) -> None:
     """What more money buys: runs that nothing cheaper comes as far below its limits as."""
     from reports.text import number, slo_label
-    from sim.whatif.plan import frontier
+    from sim.whatif.plan_document import frontier
 
     rows = []
     for plan, point, cost, ratio in frontier(plans):
         tightest = f"{number(100 * ratio, 3)} % ({slo_label(point.worst[0])})"
-        rows.append((f"{plan.label}: {point.shown}", f"{number(cost.total)} {cost.currency}", tightest))
+        rows.append((f"{plan.label}: {point.shown}", _total(cost), tightest))
     if len(rows) > 1:
         heads: list[str | _print.Column] = [
             "frontier",
@@ -190,6 +195,13 @@ def _frontier(plans: list[Plan]) -> None:
             _print.Column("of its tightest limit", right=True),
         ]
         _print.table(heads, rows)
+
+
+def _total(cost: Cost) -> str:
+    """`12.5 USD`, or `12.5 USD + ssd` where something that it takes has no price."""
+    from reports.text import number
+
+    return " + ".join([f"{number(cost.total)} {cost.currency}", *cost.unpriced])
 
 
 def _bill(cost: Cost) -> str:

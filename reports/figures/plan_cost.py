@@ -12,7 +12,8 @@ from reports.text import number, percent
 
 READ = (
     "Each point is a run that ended: what its hardware costs, and how near its tightest target is to the limit. Below "
-    "100 % the SLO is met. The line joins runs that nothing cheaper comes as far below the limits as."
+    "100 % the SLO is met, unless requests were rejected. The line joins runs that nothing cheaper comes as far below "
+    "the limits as."
 )
 
 
@@ -35,6 +36,8 @@ def cost_figure(data: PlanData) -> Figure | None:
             traces.append(_costs(name, chosen, {"color": color, "size": 9, "symbol": symbol}, "markers"))
     best: list[tuple[Searched, Tried, float, tuple[str, float]]] = []
     for point in sorted(points, key=lambda point: (point[2], point[3][1])):
+        if not point[1].met and point[3][1] <= 1:  # within the limits but for the requests that it rejected
+            continue
         if not best or point[3][1] < best[-1][3][1]:
             best.append(point)
     marker = {"color": VERMILLION, "size": 11, "symbol": "diamond"}

@@ -76,15 +76,16 @@ def searched(search: Searched, key: str | None) -> Figure:
         note["y"] = math.log10(level)
     layout |= {"shapes": [shape], "annotations": [note]}
     if search.answer is not None:
-        layout["shapes"] = [shape, _upright(plot_text(search.answer.shown))]
-        mark = {"x": plot_text(search.answer.shown), "yref": "paper", "y": 1, "yanchor": "top", "text": "answer"}
+        at = ran.index(search.answer)  # the place: a name such as "7" would be taken for one
+        layout["shapes"] = [shape, _upright(at)]
+        mark = {"x": at, "yref": "paper", "y": 1, "yanchor": "top", "text": "answer"}
         layout["annotations"] = [note, {**mark, "showarrow": False, "font": {"color": INK}}]
     return Figure("search", title, READ, _finding(search), traces, layout)
 
 
-def _upright(name: str) -> dict[str, Any]:
+def _upright(place: int) -> dict[str, Any]:
     line = {"color": INK, "width": 1.5, "dash": "dot"}
-    return {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": name, "x1": name, "line": line, "layer": "below"}
+    return {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": place, "x1": place, "line": line, "layer": "below"}
 
 
 def _height(one: Tried, key: str, *, shares: bool) -> float | None:

@@ -34,6 +34,8 @@ class Search:
     start: int
     linear: bool = False
     """Values without an order in what they serve: tried one by one, the cheapest first."""
+    complete: bool = False
+    """Nothing comes before the first value: the fewest replicas that there can be, or no capacity."""
 
     @property
     def what(self) -> str:
@@ -69,19 +71,27 @@ def search_of(find: str, scenario: Scenario, among: Sequence[Any] = (), prices: 
         values = tuple(sorted({_bytes(value) for value in among} or {int(size) for size in CAPACITIES}))
         now = float(sizes[path].capacity or 0)
         shown = tuple(_size(value) for value in values)
-        return Search(find, path, tuple(f"{value} B" for value in values), shown, _nearest(values, now))
+        bytes_of = tuple(f"{value} B" for value in values)
+        return Search(find, path, bytes_of, shown, _nearest(values, now), complete=values[0] == 0)
     if path == "hardware.replicas":
         least = 1 if pools is None else (pools.prefill + pools.decode) // gcd(pools.prefill, pools.decode)
-        counts = _counts(among, least)
+        counts = _counts(among, least, _least_on(scenario))
         shown = tuple(_of_pools(scenario, value) for value in counts)
-        return Search(find, path, counts, shown, _nearest(counts, scenario.spec.hardware.replicas))
+        start = _nearest(counts, scenario.spec.hardware.replicas)
+        return Search(find, path, counts, shown, start, complete=not among)
     if pools is not None and path in sides:
         counts = _counts(among, 1)
         now = pools.prefill if path == POOLS[0] else pools.decode
-        return Search(find, path, counts, tuple(map(str, counts)), _nearest(counts, now))
+        return Search(find, path, counts, tuple(map(str, counts)), _nearest(counts, now), complete=not among)
     rates = tuple(sorted({_rate(value) for value in among} or set(RATES), reverse=True))
     shown = tuple(f"{value:.4g}x" for value in rates)
     return Search(find, path, rates, shown, _nearest(rates, scenario.spec.trace.rate_scale))
+
+
+def gpus_beside(path: str, shown: str, gpus: int | None) -> str:
+    """` (56 GPUs)`, to put after a number of replicas, or of instances of a pool, that is another one; else nothing."""
+    counted = path in (PATHS["replicas"], *POOLS)
+    return f" ({gpus} GPUs)" if counted and gpus is not None and str(gpus) != shown.partition(" ")[0] else ""
 
 
 def with_value(scenario: Scenario, path: str, value: Any) -> Scenario:
@@ -111,13 +121,20 @@ def _of_pools(scenario: Scenario, replicas: int) -> str:
     return f"{replicas} ({prefill} + {decode})"
 
 
-def _counts(among: Sequence[Any], least: int) -> tuple[int, ...]:
-    """Multiples of `least`."""
+def _least_on(scenario: Scenario) -> int:
+    """Replicas that a fleet needs: no fewer than `fleet` says are on, or may be."""
+    fleet = scenario.spec.fleet
+    return 1 if fleet is None or not fleet.on else max(1, fleet.min, fleet.initial or 0, fleet.max or 0)
+
+
+def _counts(among: Sequence[Any], least: int, first: int = 1) -> tuple[int, ...]:
+    """Multiples of `least`, from `first` on."""
     for value in among:
         if _count(value) % least:
             allowed = f"multiples of {least}: prefill and decode instances keep their ratio"
             raise InputError("", where="--among", found=value, allowed=allowed)
-    return tuple(sorted(set(among) or range(least, max(REPLICAS, least) + 1, least)))
+    lowest = -(-first // least) * least
+    return tuple(sorted(set(among) or range(lowest, max(REPLICAS, lowest) + 1, least)))
 
 
 def _gpus(find: str, path: str, among: Sequence[Any], prices: Prices) -> Search:

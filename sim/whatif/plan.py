@@ -19,7 +19,7 @@ from sim.whatif.grids import Search, search_of, with_value
 from sim.whatif.plan_notes import notes
 from sim.whatif.points import Point, PointJob, run_point
 from sim.whatif.pool import run_as_asked
-from sim.whatif.prices import Cost, Prices
+from sim.whatif.prices import Prices
 from sim.whatif.runs import Job
 
 if TYPE_CHECKING:
@@ -276,17 +276,6 @@ def least(count: int, start: int, meets: Callable[[int], bool]) -> int | None:
         middle = (low + high) // 2
         low, high = (low, middle) if meets(middle) else (middle, high)
     return high
-
-
-def frontier(plans: Sequence[Plan]) -> list[tuple[Plan, Point, Cost, float]]:
-    """Runs that nothing cheaper comes as far below its limits as, the cheapest first, with cost and value / limit."""
-    runs = [(plan, point, point.cost, point.worst[1]) for plan in plans for point in plan.points if point.whole]
-    priced = [(plan, point, cost, ratio) for plan, point, cost, ratio in runs if cost is not None]
-    found: list[tuple[Plan, Point, Cost, float]] = []
-    for run in sorted(priced, key=lambda run: (run[2].total, run[3])):
-        if not found or run[3] < found[-1][3]:
-            found.append(run)
-    return found
 
 
 def _share(text: str) -> float:

@@ -9,9 +9,9 @@ from typing import Any
 
 from sim.config_hash import installed_version
 from sim.scenario import Scenario
-from sim.whatif.plan import Plan, frontier
+from sim.whatif.plan import Plan
 from sim.whatif.points import Point
-from sim.whatif.prices import Prices
+from sim.whatif.prices import Cost, Prices
 
 SCHEMA = "kvsim-plan/1"
 FILE = "plan.json"
@@ -40,16 +40,42 @@ def plan_document(plans: Sequence[Plan], scenarios: Sequence[Scenario], find: st
             {"label": plan.label, "shown": point.shown, "met": point.met, "cost": asdict(cost), "of_limit": ratio}
             for plan, point, cost, ratio in frontier(plans)
         ],
-        "price_sources": prices.sources,
+        "price_sources": price_sources(plans, scenarios, prices),
     }
 
 
+def price_sources(plans: Sequence[Plan], scenarios: Sequence[Scenario], prices: Prices) -> tuple[str, ...]:
+    """What the GPUs and tiers of these plans cost, and who says so."""
+    gpus = {str(scenario.spec.hardware.profile) for scenario in scenarios}
+    if any(found.path == "hardware.profile" for found in plans):
+        gpus = {name for found in plans for name in found.shown}
+    tiers = {tier.name for scenario in scenarios for tier in scenario.spec.tiers}
+    return prices.told(gpus, tiers)
+
+
 def cheapest(plans: Sequence[Plan]) -> Plan | None:
-    """The plan whose answer costs least by the output token; None if none has an answer."""
+    """The plan whose answer costs least by the output token, or if none has a price takes the fewest GPUs; None if none
+    has an answer.
+    """
     feasible = [found for found in plans if found.answer is not None]
     return min(feasible, key=lambda found: _per_token(found.answer), default=None)
 
 
-def _per_token(point: Point | None) -> float:
+def frontier(plans: Sequence[Plan]) -> list[tuple[Plan, Point, Cost, float]]:
+    """Runs that nothing cheaper comes as far below its limits as, the cheapest first, with cost and value / limit.
+
+    Not those whose served requests are within the limits and that miss the SLO for the requests that they rejected.
+    """
+    runs = [(plan, point, point.cost, point.worst[1]) for plan in plans for point in plan.points if point.whole]
+    priced = [(plan, point, cost, ratio) for plan, point, cost, ratio in runs if cost and (point.met or ratio > 1)]
+    found: list[tuple[Plan, Point, Cost, float]] = []
+    for run in sorted(priced, key=lambda run: (run[2].total, run[3])):
+        if not found or run[3] < found[-1][3]:
+            found.append(run)
+    return found
+
+
+def _per_token(point: Point | None) -> tuple[float, float]:
     value = None if point is None or point.cost is None else point.cost.per_mtok
-    return float("inf") if value is None else value
+    gpus = None if point is None else point.gpus
+    return float("inf") if value is None else value, float("inf") if gpus is None else gpus

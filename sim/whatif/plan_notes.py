@@ -14,7 +14,7 @@ def notes(search: Search, answer: Point | None, points: Sequence[Point]) -> tupl
     if answer is None:
         found.append(_infeasible(points))
     elif not search.linear:
-        if answer.index == 0:
+        if answer.index == 0 and not search.complete:
             found.append("it meets the SLO at the end of the range: --among may give values beyond it")
         found += _untried(search, answer, points)
         again = [point.shown for point in points if point.index > answer.index and not point.met]
@@ -23,6 +23,8 @@ def notes(search: Search, answer: Point | None, points: Sequence[Point]) -> tupl
             found.append(
                 f"{', '.join(again)} {verb} the SLO again: the margin is thin, so look at every value (--among)"
             )
+    if answer is not None and answer.cost is None:
+        found.append("no cost: the price table has no price for this GPU; put one into a copy of it (--prices FILE)")
     unpriced = sorted({name for point in points if point.cost is not None for name in point.cost.unpriced})
     if unpriced:
         found.append(f"not in the cost, since the price table has no price: {', '.join(unpriced)}")

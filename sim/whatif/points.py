@@ -19,10 +19,12 @@ class Point:
     """One run: the value, each SLO target as the summary has it, and what the hardware costs.
 
     attainment   share of the requests within every limit, and the least that was asked for; None if none was
+    cost         None where nothing ran, and where the price table lacks the GPU
     lost         target whose limit so many requests were beyond that the run ended early; `stopped` says it in words.
                  Then there are no values, but a cost per hour
     rejected     how many requests are rejected, and why, if any are; `lost` is "rejected" if that decided
     failed       why there was no run: the model does not fit, for example
+    gpus         GPUs of all replicas; None where nothing ran
     assumptions, warnings    those of the run's summary; none for a run that ended early
     """
 
@@ -37,6 +39,7 @@ class Point:
     stopped: str | None = None
     rejected: str | None = None
     failed: str | None = None
+    gpus: int | None = None
     assumptions: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -90,9 +93,18 @@ def run_point(asked: PointJob) -> Point:
         beyond = f"{stopped.missed} of {stopped.requests} requests beyond {stopped.key}"
         text = f"{refused if stopped.key == REJECTED else beyond} after {stopped.at_s:.4g} s"
         hardware = {**stopped.hardware, "throughput": {"output_tokens_per_s": 0.0}}
-        price = cost(hardware, nodes, asked.prices)
+        price = _priced(hardware, nodes, asked.prices)
         return Point(
-            asked.index, asked.shown, False, unknown, None, price, lost=stopped.key, stopped=text, rejected=refused
+            asked.index,
+            asked.shown,
+            False,
+            unknown,
+            None,
+            price,
+            lost=stopped.key,
+            stopped=text,
+            rejected=refused,
+            gpus=stopped.hardware["hardware"]["gpus"],
         )
     except InputError as error:
         if not asked.tolerant:
@@ -105,7 +117,7 @@ def run_point(asked: PointJob) -> Point:
         attained = {"value": share, "target": asked.attainment, "met": share >= asked.attainment}
     met = bool(found["met"]) and (attained is None or bool(attained["met"]))
     rate = float(summary["throughput"]["requests_per_s"])
-    price = cost(summary, nodes, asked.prices)
+    price = _priced(summary, nodes, asked.prices)
     refused = None
     if summary["requests"]["rejected"]:
         table = result.tables["requests"]
@@ -120,9 +132,16 @@ def run_point(asked: PointJob) -> Point:
         price,
         attainment=attained,
         rejected=refused,
+        gpus=int(summary["hardware"]["gpus"]),
         assumptions=tuple(summary["assumptions"]),
         warnings=tuple(summary["warnings"]),
     )
+
+
+def _priced(summary: Mapping[str, Any], gpus_per_node: int, prices: Prices) -> Cost | None:
+    """What the hardware costs; None if the table has no price for the GPU: how many it takes is found all the same."""
+    known = summary["hardware"]["profile"] in prices.gpu
+    return cost(summary, gpus_per_node, prices) if known else None
 
 
 def _rejected(statuses: Sequence[str], requests: int) -> str | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Prices:
-    """Prices per hour: of a GPU by hardware profile, of a node, of a GiB by tier; `sources` of those that have one.
-
-    A source begins with the names of its prices: "gpu.h100-sxm, gpu.a100-80: ...".
-    """
+    """Prices per hour: of a GPU by hardware profile, of a node, of a GiB by tier; `sources` by path (gpu.h100-sxm)."""
 
     currency: str
     gpu: Mapping[str, float]
@@ -29,7 +26,23 @@ class Prices:
     tiers: Mapping[str, float]
     energy: float
     """Per kWh."""
-    sources: tuple[str, ...]
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    def told(self, gpus: Collection[str], tiers: Collection[str]) -> tuple[str, ...]:
+        """What these GPUs, their nodes and tiers cost and by whom, a text for each source: "h100-sxm 2.5 USD per ...".
+
+        Where a GPU has no price all that have one are told.
+        """
+        named = gpus if set(gpus) <= set(self.gpu) else self.gpu
+        found: dict[str, list[str]] = {}
+        rows = [(f"gpu.{name}", name, self.gpu[name], "GPU-hour") for name in self.gpu if name in named]
+        rows += [(f"tiers.{name}", name, self.tiers[name], "GiB-hour") for name in self.tiers if name in tiers]
+        rows += [("host", "host", self.host, "node-hour"), ("energy", "energy", self.energy, "kWh")]
+        for path, name, price, unit in rows:
+            source = self.sources.get(path, "" if price == 0 and path in ("host", "energy") else "no source given")
+            if source:
+                found.setdefault(source, []).append(f"{name} {price:g} {self.currency} per {unit}")
+        return tuple(f"{', '.join(texts)}: {source}" for source, texts in found.items())
 
 
 @dataclass(frozen=True)
@@ -99,7 +112,7 @@ def _read(document: Mapping[str, Any], where: str) -> Prices:
     sources = document.get("sources") or {}
     if not isinstance(sources, dict):
         raise InputError("", where=where, path="sources", found=sources, allowed="a mapping of names to texts")
-    used: dict[str, list[str]] = {}
+    said: dict[str, str] = {}
 
     def price(node: Any, path: str) -> float:
         value = node
@@ -112,7 +125,7 @@ def _read(document: Mapping[str, Any], where: str) -> Prices:
             if source is not None and source not in sources:
                 raise InputError("unknown source", where=where, path=f"{path}.src", found=source, allowed=[*sources])
             if source is not None:
-                used.setdefault(source, []).append(path)
+                said[path] = str(sources[source])
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
             raise InputError(
                 "", where=where, path=path, found=value, allowed="a number >= 0, per hour (energy: per kWh)"
@@ -127,5 +140,4 @@ def _read(document: Mapping[str, Any], where: str) -> Prices:
 
     gpu, tiers = by_name("gpu"), by_name("tiers")
     host, energy = (price(document.get(key, 0), key) for key in ("host", "energy"))
-    said = tuple(f"{', '.join(paths)}: {sources[source]}" for source, paths in used.items())
     return Prices(str(document.get("currency", "USD")), gpu, host, tiers, energy, said)

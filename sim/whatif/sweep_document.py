@@ -70,7 +70,7 @@ def sweep_document(
         ],
         "runs": [_run(variant, row, prices, missing) for variant, row in zip(variants, rows, strict=True)],
         "currency": prices.currency,
-        "price_sources": list(prices.sources),
+        "price_sources": list(prices.told(*_bought(rows))),
         "no_price": list(missing),
     }
 
@@ -99,6 +99,12 @@ def _run(variant: Variant, row: Row, prices: Prices, missing: dict[str, None]) -
         "cost_per_hour": found["total"],
         "cost_per_mtok": found["per_mtok"],
     }
+
+
+def _bought(rows: Sequence[Row]) -> tuple[set[str], set[str]]:
+    """GPUs and tiers of the runs."""
+    ran = [row["hardware"] for row in rows if row.get("hardware") is not None]
+    return {str(one["hardware"]["profile"]) for one in ran}, {name for one in ran for name in one["tiers"]}
 
 
 def priced(summary: Mapping[str, Any], gpus_per_node: int) -> dict[str, Any]:

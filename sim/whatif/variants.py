@@ -105,9 +105,13 @@ def check_policies(scenario: Scenario) -> None:
 
 def value_label(value: Any) -> str:
     """A value as people write it: a policy by its name and options, anything else as YAML would have it."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(value_label, value))}]"
     if isinstance(value, dict) and "name" in value:
         options = ", ".join(f"{key}={value_label(item)}" for key, item in value.items() if key != "name")
         return f"{value['name']}({options})" if options else str(value["name"])
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {value_label(item)}' for key, item in value.items())}}}"
     return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
 

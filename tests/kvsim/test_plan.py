@@ -16,9 +16,30 @@ def test_the_answer_is_marked_in_its_table(kvsim: Kvsim) -> None:
     assert answer.code == 0
     assert "> 1 " in answer.out
     assert "fewest replicas to meet the SLO: 1;" in answer.out
-    assert "price: gpu.h100-sxm, gpu.a100-80: " in answer.out
-    assert "price: host, energy: " in answer.out
-    assert "price: tiers.dram: " in answer.out
+    assert "price: h100-sxm 2.49 USD per GPU-hour: Lambda" in answer.out
+    assert "price: host 0 USD per node-hour, energy 0 USD per kWh: " in answer.out
+    assert "price: dram 0.00425 USD per GiB-hour: " in answer.out
+    assert "a100" not in answer.out.partition("price: ")[2].replace("h100-vs-a100", "")  # none is bought
+
+
+def test_what_has_no_price_is_beside_the_cost(kvsim: Kvsim, folder: Path) -> None:
+    (folder / "mine.yaml").write_text("schema: kvsim-prices/1\ngpu: {h100-sxm: 2}\n")
+    answer = kvsim("plan", "small.yaml", *FIND, "--slo", "ttft_p99=1000s", "--prices", "mine.yaml", "--out", "p")
+    assert answer.code == 0
+    (row,) = (line for line in answer.out.splitlines() if line.strip().startswith("> 1 "))
+    assert "2 USD + dram" in row
+    page = (folder / "p" / "plan.html").read_text()
+    assert "Fewest replicas: 1, for 2 USD/h + dram" in page
+    assert "without dram: no price" in page
+
+
+def test_replicas_of_several_gpus_say_how_many(kvsim: Kvsim, folder: Path) -> None:
+    arguments = ("--set", "hardware.tp=2", "--slo", "ttft_p99=1000s", "--set", "hardware.profile=gh200", "--out", "p")
+    answer = kvsim("plan", "small.yaml", *FIND, *arguments)
+    assert answer.code == 0, answer.err
+    assert "fewest replicas to meet the SLO: 1 (2 GPUs)\n" in answer.out  # gh200 has no price
+    assert "no price for this GPU" in answer.out
+    assert "Fewest replicas: 1 (2 GPUs)<" in (folder / "p" / "plan.html").read_text()
 
 
 def test_the_document(kvsim: Kvsim, folder: Path) -> None:

@@ -5,11 +5,12 @@ import pytest
 from hw_profiles.errors import InputError
 from kvsim import Scenario
 from sim.whatif.grids import search_of
-from sim.whatif.plan import PlanJob, frontier, least, parse_slo, run_plan, run_plans, with_slo
+from sim.whatif.plan import PlanJob, least, parse_slo, run_plan, run_plans, with_slo
+from sim.whatif.plan_document import cheapest, frontier, price_sources
 from sim.whatif.prices import Prices, cost, load_prices
 from sim.whatif.runs import Job
 
-PRICES = Prices("USD", {"h100-sxm": 2.0}, 0.5, {"dram": 0.01}, 0, ())
+PRICES = Prices("USD", {"h100-sxm": 2.0}, 0.5, {"dram": 0.01}, 0)
 SCENARIO = Scenario.from_dict(
     {
         "schema": "kvsim-scenario/1",
@@ -81,6 +82,19 @@ def test_an_slo_that_nothing_meets_names_what_binds():
     assert f"{target['value_ms'] / 1e-3:.3g} times the limit" in found.notes[0]
 
 
+def test_one_replica_and_no_capacity_are_not_the_end_of_a_range():
+    for find in ("replicas", "tiers.dram.capacity"):
+        _, found = plan(find, "ttft_p99=1000s")
+        assert found.answer.index == 0
+        assert not any("end of the range" in note for note in found.notes)
+
+
+def test_a_fleet_is_searched_from_the_replicas_that_it_needs():
+    fleet = {"scaling": "target_utilization", "min": 3}
+    assert search_of("replicas", SCENARIO.set_all([("hardware.replicas", 4), ("fleet", fleet)])).values[0] == 3
+    assert search_of("replicas", SCENARIO).values[0] == 1
+
+
 def test_a_range_that_is_too_easy_says_so():
     _, found = plan("replicas", "ttft_p99=1000s", 2, 3)
     assert found.answer.shown == "2"
@@ -117,13 +131,13 @@ def test_attainment_is_that_of_an_exhaustive_search():
 
 
 def test_the_cheapest_gpu_that_serves_is_found():
-    prices = Prices("USD", {"h100-sxm": 3.0, "a100-80": 2.0, "h100-pcie-none": 9.0}, 0, {}, 0, ())
+    prices = Prices("USD", {"h100-sxm": 3.0, "a100-80": 2.0, "h100-pcie-none": 9.0}, 0, {}, 0)
     both = [SCENARIO.set("hardware.profile", name).run().summary["ttft_ms"]["p95"] for name in ("a100-80", "h100-sxm")]
     assert both[0] > both[1]  # the cheaper one is slower
     for limit, answer in ((2 * both[0], "a100-80"), ((both[0] + both[1]) / 2, "h100-sxm")):
         found = run_plan(plan_job("gpu", f"ttft_p95={limit}ms", "h100-sxm", "a100-80", prices=prices))
         assert found.answer.shown == answer
-    found = run_plan(plan_job("gpu", "ttft_p95=1us", prices=Prices("USD", {"rtx-9999": 1.0}, 0, {}, 0, ())))
+    found = run_plan(plan_job("gpu", "ttft_p95=1us", prices=Prices("USD", {"rtx-9999": 1.0}, 0, {}, 0)))
     assert found.answer is None
     assert "rtx-9999" in found.notes[0]
     with pytest.raises(InputError, match="did you mean 'h100-sxm'"):
@@ -149,24 +163,24 @@ def test_the_frontier_is_what_nothing_cheaper_beats():
 
 def test_a_tier_without_a_price_is_named():
     summary = SCENARIO.run().summary
-    assert cost(summary, 4, Prices("USD", {"h100-sxm": 1.0}, 0, {}, 0, ())).unpriced == ("dram",)
+    assert cost(summary, 4, Prices("USD", {"h100-sxm": 1.0}, 0, {}, 0)).unpriced == ("dram",)
     with pytest.raises(InputError, match="no price for this GPU"):
-        cost(summary, 4, Prices("USD", {"a100-80": 1.0}, 0, {}, 0, ()))
+        cost(summary, 4, Prices("USD", {"a100-80": 1.0}, 0, {}, 0))
 
 
 def test_energy_is_that_of_gpus_at_their_power_limit():
     summary = SCENARIO.run().summary
     gpus, tokens_per_s = summary["hardware"]["gpus"], summary["throughput"]["output_tokens_per_s"]
-    without, with_price = (cost(summary, 4, Prices("EUR", {"h100-sxm": 2.0}, 0, {}, x, ())) for x in (0, 0.25))
+    without, with_price = (cost(summary, 4, Prices("EUR", {"h100-sxm": 2.0}, 0, {}, x)) for x in (0, 0.25))
     assert without.watts == with_price.watts == gpus * 700
     assert without.j_per_token == pytest.approx(gpus * 700 / tokens_per_s)
     assert with_price.energy == pytest.approx(gpus * 0.7 * 0.25)
     assert with_price.total == pytest.approx(without.total + with_price.energy)
     summary["hardware"]["gpu_power_limit_w"] = None  # as of gh200, whose limit is of GPU and host together
-    silent = cost(summary, 4, Prices("EUR", {"h100-sxm": 2.0}, 0, {}, 0, ()))
+    silent = cost(summary, 4, Prices("EUR", {"h100-sxm": 2.0}, 0, {}, 0))
     assert (silent.watts, silent.j_per_token, silent.total) == (None, None, without.total)
     with pytest.raises(InputError, match="power_limit"):
-        cost(summary, 4, Prices("EUR", {"h100-sxm": 2.0}, 0, {}, 0.25, ()))
+        cost(summary, 4, Prices("EUR", {"h100-sxm": 2.0}, 0, {}, 0.25))
 
 
 def test_prices_of_ones_own(tmp_path):
@@ -174,10 +188,28 @@ def test_prices_of_ones_own(tmp_path):
     file.write_text(
         "schema: kvsim-prices/1\ncurrency: EUR\ngpu: {h100-sxm: 3}\nhost: 1.5\ntiers: {ssd: 0.0001}\nenergy: 0.3\n"
     )
-    assert load_prices(file) == Prices("EUR", {"h100-sxm": 3.0}, 1.5, {"ssd": 0.0001}, 0.3, ())
+    assert load_prices(file) == Prices("EUR", {"h100-sxm": 3.0}, 1.5, {"ssd": 0.0001}, 0.3)
     shipped = load_prices()
     assert shipped.gpu["h100-sxm"] > 0
-    assert shipped.sources
+    assert shipped.sources["gpu.h100-sxm"].startswith("Lambda")
+
+
+def test_prices_are_told_of_what_was_bought_with_what_they_are_and_their_source():
+    prices = Prices("EUR", {"h100-sxm": 2.0, "l40s": 1.0}, 0, {"dram": 0.01, "ssd": 0.1}, 0, {"gpu.h100-sxm": "a list"})
+    job = plan_job("replicas", "ttft_p95=1000s", 1, 2, prices=prices)
+    told = price_sources([run_plan(job)], [job.job.scenario], prices)
+    assert told == ("h100-sxm 2 EUR per GPU-hour: a list", "dram 0.01 EUR per GiB-hour: no source given")
+
+
+def test_without_a_price_for_the_gpu_the_answer_is_the_same_and_has_no_cost():
+    slo = "ttft_p95=1000s"
+    with_price = run_plan(plan_job("replicas", slo, 1, 2))
+    found = run_plan(plan_job("replicas", slo, 1, 2, prices=Prices("USD", {"a100-80": 1.0}, 0, {}, 0)))
+    assert (found.answer.shown, found.answer.gpus, found.answer.cost) == (with_price.answer.shown, 1, None)
+    assert any("no price for this GPU" in note for note in found.notes)
+    two = run_plan(plan_job("replicas", slo, 2, 3, prices=Prices("USD", {"a100-80": 1.0}, 0, {}, 0)))
+    assert cheapest([two, found]) is found  # the fewest GPUs
+    assert cheapest([found, with_price]) is with_price
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,13 @@ import pytest
 
 from kvsim import Scenario
 from sim.whatif.plan import PlanJob, run_plan, with_slo
+from sim.whatif.plan_document import frontier
 from sim.whatif.points import Point
-from sim.whatif.prices import Prices
+from sim.whatif.prices import Cost, Prices
 from sim.whatif.runs import Job
 
-PRICES = Prices("USD", {"h100-sxm": 2.0}, 0, {}, 0, ())
+PRICES = Prices("USD", {"h100-sxm": 2.0}, 0, {}, 0)
+COST = Cost("USD", 2.0, 0, 0, 0, 2.0, 1.0, None, None, ())
 QUICK = {
     "schema": "kvsim-scenario/1",
     "trace": {"name": "quickstart", "limit": 30},
@@ -27,7 +29,7 @@ def search(monkeypatch):
             lost = value is None
             target = {"target_ms": 1e3, "value_ms": None if lost else 1e3 * value, "met": not lost and value <= 1}
             stopped = {"lost": "ttft_p99", "stopped": "lost"} if lost else {}
-            return Point(asked.index, asked.shown, target["met"], {"ttft_p99": target}, None, None, **stopped)
+            return Point(asked.index, asked.shown, target["met"], {"ttft_p99": target}, None, COST, **stopped)
 
         monkeypatch.setattr("sim.whatif.plan.run_point", point)
         scenario = SCENARIO.set("hardware.replicas", start)
@@ -78,3 +80,15 @@ def test_rejected_requests_bind(slo):
     assert found.points[0].lost == "rejected"  # no latency is to blame
     for text in (found.notes[-1], found.points[1].rejected):
         assert "28 of 30 requests are rejected: prompt + output longer than the model's context" in text
+
+
+def test_a_run_that_misses_for_what_it_rejects_is_not_on_the_frontier():
+    scenario = Scenario.from_dict(
+        QUICK | {"model": "opt-30b", "tiers": [{"name": "hbm"}], "slo": {"ttft_p95": "1000s"}}
+    )
+    found = run_plan(PlanJob(Job.of("it", scenario), "replicas", (1, 2), PRICES))
+    last = found.points[-1]
+    assert last.whole
+    assert not last.met
+    assert last.worst[1] < 1
+    assert frontier([found]) == []

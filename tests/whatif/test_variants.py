@@ -33,6 +33,13 @@ def test_lists_are_yaml():
     assert parse_vary("hardware.replicas = 1, 2") == ("hardware.replicas", [1, 2])
 
 
+def test_values_are_called_as_people_write_them():
+    pools = {"prefill": 2, "decode": 1, "transfer": "layer"}
+    scenario = SCENARIO.set("hardware.replicas", 3)
+    found = expand(scenario, [("disaggregation", [None, pools])])
+    assert [one.label for one in found] == ["none", "{prefill: 2, decode: 1, transfer: layer}"]
+
+
 def test_cross_product_in_order():
     found = expand(SCENARIO, [("hardware.replicas", [1, 2]), ("tiers.dram.capacity", ["0 B", "1 GiB"])])
     assert [v.label for v in found] == [
