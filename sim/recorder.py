@@ -64,7 +64,7 @@ class Recorder:
     """Collects strides, transfers, samples and token gaps of one run."""
 
     def __init__(self) -> None:
-        self.steps = Columns(STEP_COLUMNS)
+        self.steps = Columns(STEP_COLUMNS, summed="attention_s")
         self.transfers = Columns(TRANSFER_COLUMNS)
         self.samples = Columns(SAMPLE_COLUMNS)
         self._edges = np.exp(_LOG_MIN + np.arange(1, _ITL_BINS) / ITL_BINS_PER_E)

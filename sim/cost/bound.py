@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from hw_profiles.cost_models import GemmModel
 
 
-class Bound(NamedTuple):
+class Bound:
     """Seconds of a kernel or a step by what they wait for; fixed times (launches, ramps, floors) are in neither."""
 
-    hbm_s: float
-    compute_s: float
+    __slots__ = ("compute_s", "hbm_s")
+
+    def __init__(self, hbm_s: float, compute_s: float) -> None:
+        self.hbm_s = hbm_s
+        self.compute_s = compute_s
 
     def times(self, count: float) -> Bound:
         """That of `count` such kernels."""

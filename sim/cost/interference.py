@@ -84,9 +84,12 @@ class Interference:
     def __init__(self, model: InterferenceModel, links: Iterable[tuple[Link, float, int]]) -> None:
         """links: each with its factor and the SMs that its copies take."""
         self._model = model
-        self._links = list(links)
+        self._watched = list(links)
+        self._links = [link for link, _, _ in self._watched]
         self._before: list[tuple[float, float]] = []
-        self.takes_sms = any(sms for _, _, sms in self._links)
+        self._weighted = self._sm_seconds = 0.0
+        """What was moved since the step began, when somebody asked last."""
+        self.takes_sms = any(sms for _, _, sms in self._watched)
         """True if copies take multiprocessors, so that arithmetic waits for them too."""
         self.quiet = True
         """True while no copy has run since the step began."""
@@ -94,7 +97,7 @@ class Interference:
     def begin(self, now: float) -> bool:
         """A step begins; True if copies are under way."""
         self.quiet = True
-        for link, _, _ in self._links:
+        for link in self._links:
             if link.busy:
                 self.started(now)
                 return True
@@ -104,18 +107,24 @@ class Interference:
         """A link that was idle begins to copy."""
         if self.quiet:
             self.quiet = False
-            self._before = [(link.moved(now), link.served(now) if sms else 0.0) for link, _, sms in self._links]
+            self._before = [(link.moved(now), link.served(now) if sms else 0.0) for link, _, sms in self._watched]
 
-    def extra_s(self, now: float, step_s: float, bound: Callable[[], Bound]) -> float:
-        """Seconds by which the step that took `step_s` until `now` is longer, for what was moved since it began."""
+    def moved(self, now: float) -> bool:
+        """True if anything that costs kernels was moved since the step began: see `extra_s`."""
         if self.quiet:
-            return 0.0
+            return False
         weighted = sm_seconds = 0.0
-        for (link, kappa, sms), (nbytes, seconds) in zip(self._links, self._before, strict=True):
+        for i, (link, kappa, sms) in enumerate(self._watched):
+            nbytes, seconds = self._before[i]
             weighted += kappa * (link.moved(now) - nbytes)
             if sms:
                 sm_seconds += sms * (link.served(now) - seconds)
-        return self._model.extra_s(step_s, bound(), weighted, sm_seconds) if weighted or sm_seconds else 0.0
+        self._weighted, self._sm_seconds = weighted, sm_seconds
+        return bool(weighted or sm_seconds)
+
+    def extra_s(self, step_s: float, bound: Bound) -> float:
+        """Seconds by which a step of `step_s` is longer for what had been moved when `moved` was asked last."""
+        return self._model.extra_s(step_s, bound, self._weighted, self._sm_seconds)
 
 
 def direction_of(link: str) -> str:

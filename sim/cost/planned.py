@@ -121,7 +121,7 @@ class PlannedStep(StepCost):
         floor = None if replayed else self._floor(False)
         times = self._together(linear, exchange, attended, extra, loads, rows, floor, host)
         if steps > 1 and not isinstance(times.seconds, np.ndarray):  # nothing grows: all steps are alike
-            times = times._replace(seconds=np.full(steps, times.seconds))
+            times.seconds = np.full(steps, times.seconds)
         return times
 
     def mixed_step(
@@ -230,17 +230,18 @@ class PlannedStep(StepCost):
         """As StepCost.bound; kernels of the plans count as HBM time."""
         if tokens == seqs:
             tokens = self.decode_rows(seqs)
-        hbm_s, compute_s = self._stage.bound(tokens, rows, 0, 0, (), (), arithmetic=arithmetic)
+        linear = self._stage.bound(tokens, rows, 0, 0, (), (), arithmetic=arithmetic)
+        hbm_s, compute_s = linear.hbm_s, linear.compute_s
         for n, g in zip(self._counts, self._groups, strict=True):
             if seqs:
                 attended = g.attended.now(seqs, context, windowed)
-                hbm, compute = g.kind.decode_bound(seqs, attended)
+                bound = g.kind.decode_bound(seqs, attended)
                 works = float(g.works_s(seqs, context, windowed, 1))
                 often = n * g.kind.decodes
-                hbm_s, compute_s = hbm_s + often * (hbm + works), compute_s + often * compute
+                hbm_s, compute_s = hbm_s + often * (bound.hbm_s + works), compute_s + often * bound.compute_s
             if chunks:
-                hbm, compute = g.kind.prefill_bound(chunks, arithmetic=arithmetic)
-                hbm_s, compute_s = hbm_s + n * hbm, compute_s + n * compute
+                bound = g.kind.prefill_bound(chunks, arithmetic=arithmetic)
+                hbm_s, compute_s = hbm_s + n * bound.hbm_s, compute_s + n * bound.compute_s
         return Bound(hbm_s, compute_s)
 
     def decode(self, seqs: int, context: int, tokens: int | None = None, windowed: Sequence[Attended] = ()) -> float:

@@ -14,8 +14,9 @@ from sim.cost.decode_pages import DecodePages
 from sim.cost.kernels import Kernels
 from sim.cost.l2_prefetch import L2Prefetch, Window
 from sim.cost.layer import Chunk, Floats, LayerCost, Product
+from sim.cost.linear_bound import LinearBound
 from sim.cost.parallel import Exchange, Parallel
-from sim.cost.sampling import sampling_bytes, sampling_s
+from sim.cost.sampling import sampling_s
 from sim.cost.verify import VerifyLoad
 
 STEPS = np.arange(1 << 16, dtype=np.float64)
@@ -80,19 +81,19 @@ class StageCost:
         with_prompts = sum(k.count * k.cadence.passes * n for k, n in zip(self._kinds, launched, strict=True)) + beside
         self.launch_floor_s = with_prompts * (profile.launch.stream if graphs else eager_launch_s)
         """Time to launch the kernels of a step with prompts: those between them are compiled if there are graphs."""
-        self._pages = DecodePages(self._plain)
+        self.pages = DecodePages(self._plain)
         self._layers_by_tokens: dict[int, float] = {}
         self._layers_by_work: dict[tuple[int, int, int], float] = {}
         self._head_by_rows: dict[int, float] = {0: 0.0}
         self._exchange_by_work: dict[tuple[int, int, int], float] = {}
-        self._bound_by_work: dict[tuple[int, int, int], Bound] = {}
-        self._head_bound_by_rows: dict[int, tuple[Bound, float]] = {}
+        self._linear_bound = LinearBound(self._kinds, self._head, model.vocab, profile, even=self._even)
         self._windows_by_tokens: dict[int, list[Window]] = {}
         self._prefetch: list[L2Prefetch] = []
         """Of each kind, if there is a prefetch."""
         if l2_prefetch_bytes:
             latency, l2 = profile.si("tiers.hbm.latency"), l2_model(profile)
             self._plain = None
+            self.pages = DecodePages(None)
             self._prefetch = [L2Prefetch(l2_prefetch_bytes, l2, kind.decode_model, latency) for kind in self._kinds]
 
     def linear(self, tokens: int, rows: int, prompt: int = 0) -> float:
@@ -185,7 +186,7 @@ class StageCost:
         lengths = longest + STEPS[:steps] if longest else None
         if self._plain is not None:
             if lengths is None:
-                known = self._pages.of(seqs, context, steps)
+                known = self.pages.of(seqs, context, steps)
                 if known is not None:
                     return known
             attended = STEPS[:steps] * seqs
@@ -266,36 +267,23 @@ class StageCost:
         arithmetic: bool = True,
     ) -> Bound:
         """How much of a step's kernel time waits for HBM, and how much for arithmetic; see StepCost.bound."""
-        hbm_s, compute_s = self._linear_bound(tokens, rows, sum(n for n, _ in chunks))
-        for i, (kind, place) in enumerate(zip(self._kinds, self._places, strict=True)):
+        linear = self._linear_bound.of(tokens, rows, 0 if self._even else sum([n for n, _ in chunks]))
+        hbm_s, compute_s = linear.hbm_s, linear.compute_s
+        for i, kind in enumerate(self._kinds):
             if seqs:
+                place, seconds = self._places[i], None
                 attended = context if place is None else windowed[place].tokens
-                seconds = None
                 if self._prefetch:
                     window, nbytes = self._linear_windows(tokens)[i], np.array([kind.decode_bytes * float(attended)])
                     seconds = float(self._prefetch[i].seconds(seqs, nbytes, window)[0])
-                hbm, compute = kind.decode_bound(seqs, attended, seconds)
-                hbm_s, compute_s = hbm_s + kind.decodes * hbm, compute_s + kind.decodes * compute
+                bound = kind.decode_bound(seqs, attended, seconds)
+                hbm_s += kind.decodes * bound.hbm_s
+                compute_s += kind.decodes * bound.compute_s
             if chunks:
-                hbm, compute = kind.prefill_bound(chunks, arithmetic=arithmetic)
-                hbm_s, compute_s = hbm_s + kind.count * hbm, compute_s + kind.count * compute
+                bound = kind.prefill_bound(chunks, arithmetic=arithmetic)
+                hbm_s += kind.count * bound.hbm_s
+                compute_s += kind.count * bound.compute_s
         return Bound(hbm_s, compute_s)
-
-    def _linear_bound(self, tokens: int, rows: int, prompt: int) -> Bound:
-        """That of the matrix products and what lies between them, of the output head, and of sampling."""
-        work = (tokens, 0, 0) if self._even else (tokens, rows, prompt)
-        if work not in self._bound_by_work:
-            runs = [(kind, kind.count * often, n) for kind in self._kinds for often, n in kind.cadence.runs(*work)]
-            bounds = [kind.linear_bound(n).times(times) for kind, times, n in runs]
-            self._bound_by_work[work] = Bound(sum(b.hbm_s for b in bounds), sum(b.compute_s for b in bounds))
-        layers = self._bound_by_work[work]
-        if self._head is None or not rows:
-            return layers
-        if rows not in self._head_bound_by_rows:
-            sampling_s = sampling_bytes(rows, self._vocab) / self._profile.hbm_bandwidth
-            self._head_bound_by_rows[rows] = self._head.work(rows).bound, sampling_s
-        head, sampling_s = self._head_bound_by_rows[rows]
-        return Bound(layers.hbm_s + head.hbm_s + sampling_s, layers.compute_s + head.compute_s)
 
     def _linear_windows(self, tokens: int) -> list[Window]:
         """By kind: the linear kernels of a layer, during which the KV of the next attention can be prefetched."""

@@ -144,7 +144,8 @@ class StepCost:
         stage = self._only
         if stage is None:
             times = self._pipeline.decode_steps(seqs, context, windowed, steps, longest)
-            return times._replace(seconds=times.seconds + self.host_time_s)
+            times.seconds = times.seconds + self.host_time_s
+            return times
         known = self._fixed_by_seqs.get(seqs)
         if known is None:
             known = self._fixed_by_seqs[seqs] = self._fixed(stage, seqs)
@@ -155,6 +156,10 @@ class StepCost:
                 return StepTimes(attended + fixed, linear, attended, exchange)
             wait = max(0.0, stage.eager_floor_s - (linear + exchange) - attended)
             return StepTimes(attended + fixed + wait, linear, attended, exchange, wait)
+        if replayed and not longest:
+            remembered = stage.pages.steps_of(seqs, context, steps, fixed)
+            if remembered is not None:
+                return StepTimes(remembered[0], linear, remembered[1], exchange)
         attention = stage.decode_stride(seqs, context, steps, rows, windowed, longest)
         if replayed:
             return StepTimes(attention + fixed, linear, attention, exchange)
@@ -182,7 +187,8 @@ class StepCost:
         stage = self._only
         if stage is None:
             times = self._pipeline.mixed_step(seqs, context, windowed, chunks, rows, longest, flowing)
-            return times._replace(seconds=times.seconds + self.host_time_s)
+            times.seconds = times.seconds + self.host_time_s
+            return times
         prompt = sum([new for new, _ in chunks])
         linear, exchange = stage.linear(tokens, rows, prompt), stage.exchange(tokens, rows, prompt)
         attended = stage.mixed(chunks, seqs, context, tokens, windowed, longest)

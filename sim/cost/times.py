@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from sim.cost.layer import Floats
@@ -12,20 +10,35 @@ Seconds = float | Floats
 """The same for every step of a stride (or of the only one), or float64[steps]."""
 
 
-class StepTimes(NamedTuple):
-    """What each step takes, and what that is made of, in seconds."""
+class StepTimes:
+    """What each step takes, and what that is made of, in seconds.
 
-    seconds: Seconds
-    linear: Seconds
-    attention: Seconds
-    exchange: Seconds
-    launch: Seconds = 0.0
-    pipeline: Seconds = 0.0
-    works: Seconds = 0.0
-    """Kernels beside the model's own: of plans within a sequence (`sim.cost.planned`), of a drafter
-    (`sim.cost.speculation`)."""
-    moves: Seconds = 0.0
-    """What layers wait for the copies of such plans."""
+    works   kernels beside the model's own: of plans within a sequence (`sim.cost.planned`), of a drafter
+            (`sim.cost.speculation`)
+    moves   what layers wait for the copies of such plans
+    """
+
+    __slots__ = ("attention", "exchange", "launch", "linear", "moves", "pipeline", "seconds", "works")
+
+    def __init__(
+        self,
+        seconds: Seconds,
+        linear: Seconds,
+        attention: Seconds,
+        exchange: Seconds,
+        launch: Seconds = 0.0,
+        pipeline: Seconds = 0.0,
+        works: Seconds = 0.0,
+        moves: Seconds = 0.0,
+    ) -> None:
+        self.seconds = seconds
+        self.linear = linear
+        self.attention = attention
+        self.exchange = exchange
+        self.launch = launch
+        self.pipeline = pipeline
+        self.works = works
+        self.moves = moves
 
 
 def at(seconds: Seconds, step: int) -> float:

@@ -49,7 +49,7 @@ class Accounts:
         recorder, totals = self._recorder, self.times
         if seqs:
             # Every decoding sequence got its previous token when the step before this stride ended.
-            first = (stride.end if ends is None else ends.item(0)) - last_end
+            first = stride.end_of(0) - last_end
             waits = batch.taken_waits()
             recorder.gap(first, seqs - len(waits))
             for wait in waits:
@@ -76,7 +76,7 @@ class Accounts:
             len(batch.running),
             batch.queue_length,
             linear * steps if isinstance(linear, float) else total(linear, steps),
-            attention * steps if isinstance(attention, float) else total(attention, steps),
+            attention * steps if isinstance(attention, float) else 0.0,
             exchange * steps if isinstance(exchange, float) else total(exchange, steps),
             launch * steps if isinstance(launch, float) else total(launch, steps),
             pipeline * steps if isinstance(pipeline, float) else total(pipeline, steps),
@@ -86,7 +86,10 @@ class Accounts:
             stride.slowed,
             stride.layer_wait,
         )
-        recorder.steps.append(row)
+        if isinstance(attention, float):
+            recorder.steps.append(row)
+        else:
+            recorder.steps.append(row, attention if len(attention) == steps else attention[:steps])
         if self._cost.moves:
             self._count_moves(stride)
         self.steps += steps

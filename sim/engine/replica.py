@@ -17,9 +17,10 @@ from sim.cost.step import StepCost
 from sim.cost.times import at
 from sim.engine.accounts import Accounts
 from sim.engine.batch import Batch, Chunk
+from sim.engine.planning import plan_stride
 from sim.engine.sequence import Sequence
 from sim.engine.speculative_stride import plan_verification, verifying
-from sim.engine.stride import Stride, plan_stride
+from sim.engine.stride import Stride
 from sim.hierarchy.link import CopyEngine
 from sim.hierarchy.prefetch import Prefetcher
 from sim.hierarchy.tier import Listener
@@ -200,7 +201,7 @@ class Replica:
             return
         stride, now = self._stride, self._clock.now
         if stride is not None:
-            if stride.ends is not None and stride.cut(now):
+            if stride.cut(now):
                 self._schedule_end(stride)
         elif not self._starting:
             self._starting = True
@@ -288,9 +289,8 @@ class Replica:
 
     def _schedule_look(self, stride: Stride, steps: int) -> None:
         """Look at a stride when its first `steps` steps would be over, and go on with it then."""
-        assert stride.ends is not None
         self._plan_number += 1
-        self._clock.at(float(stride.ends[steps - 1]), partial(self._look, self._plan_number, steps), STEP_LAST)
+        self._clock.at(stride.end_of(steps - 1), partial(self._look, self._plan_number, steps), STEP_LAST)
 
     def _look(self, number: int, steps: int) -> None:
         """A step beside which copies ran would be over; when it is, the next one begins, maybe beside copies too."""
@@ -298,7 +298,7 @@ class Replica:
         if number != self._plan_number or stride is None or stride.ends is None or copies is None:
             return  # the stride was cut
         later = not copies.quiet and stride.slow_down(copies, self._cost, self._clock.now, steps)
-        if later and not self._clock.skip(float(stride.ends[steps - 1])):
+        if later and not self._clock.skip(stride.end_of(steps - 1)):
             self._schedule_look(stride, steps)
         elif copies.begin(self._clock.now) and steps + 1 < stride.steps:
             self._schedule_look(stride, steps + 1)
@@ -324,7 +324,7 @@ class Replica:
             self._reserve_steps(stride, stride.steps)
         self.accounts.add(stride, now, self._last_end, batch)
         if batch.reception is not None and stride.decode_seqs:
-            batch.reception.stepped(stride.first_end)
+            batch.reception.stepped(stride.end_of(0))
         for seq in batch.decoding.advance(stride.steps) if stride.decode_seqs else ():
             self._finish(seq, now)
         if stride.chunks:

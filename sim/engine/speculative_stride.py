@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-
 from sim.cost.bound import Bound
 from sim.cost.speculation import SpeculativeStep
 from sim.cost.stage import Attended
@@ -13,8 +11,9 @@ from sim.cost.step import StepCost
 from sim.cost.times import StepTimes, at
 from sim.cost.verify import VerifyLoad, no_load
 from sim.engine.batch import Batch, Chunk
+from sim.engine.planning import stride_length
 from sim.engine.speculative import SpeculativeGroup
-from sim.engine.stride import Stride, stride_length
+from sim.engine.stride import Stride
 
 
 class Verifying(NamedTuple):
@@ -46,20 +45,11 @@ class VerifyStride(Stride):
         load: VerifyLoad,
         times: StepTimes,
     ) -> None:
-        steps, ends = len(load.rows), None
-        end = start + at(times.seconds, 0)
-        if steps > 1:
-            assert isinstance(times.seconds, np.ndarray)
-            ends = times.seconds.copy()
-            ends[0] += start
-            np.add.accumulate(ends, out=ends)
-            end = float(ends[-1])
         verified = int(load.rows[0])
         tokens, rows = verified + sum([n for n, _ in shapes]), verified + ended
         context, windowed = int(load.attended[0]), _windowed(load, 0)
-        super().__init__(
-            start, stall, end, steps, ends, load.seqs, context, windowed, chunks, shapes, tokens, rows, times
-        )
+        steps, seqs = len(load.rows), load.seqs
+        super().__init__(start, stall, steps, seqs, context, windowed, chunks, shapes, tokens, rows, times)
         self.decode_rows = verified
         self.load = load
 
@@ -81,7 +71,7 @@ def _windowed(load: VerifyLoad, step: int) -> tuple[Attended, ...]:
 def plan_verification(
     batch: Batch, verify: Verifying, chunks: list[Chunk], start: float, stall: float, *, single: bool
 ) -> Stride:
-    """As `sim.engine.stride.plan_stride`, with steps that gain a sequence one token or more."""
+    """As `sim.engine.planning.plan_stride`, with steps that gain a sequence one token or more."""
     group, cost = verify
     if not chunks:
         steps = 1 if single else stride_length(batch, group)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sim.columns import ROWS, Columns
+from sim.columns import MOST_SUMMANDS, ROWS, Columns
 
 
 @pytest.mark.parametrize("rows", [0, 1, ROWS - 1, ROWS, 2 * ROWS + 5])
@@ -60,3 +60,26 @@ def test_a_number_that_does_not_fit_is_refused():
         columns.append((1 << 15,))
     with pytest.raises(OverflowError):
         columns.extend([(1 << 15,)])
+
+
+def test_sums_have_the_bits_of_one_at_a_time():
+    columns, draw = Columns({"place": "int64", "sum": "float64"}, summed="sum"), np.random.default_rng(0)
+    lengths = [1, 2, 7, 8, 9, 127, 128, 129, 1000, 8191, *draw.integers(1, 300, ROWS).tolist()]
+    sums = []
+    for place, length in enumerate(lengths):
+        values = draw.random(3 * length)[::3] if place % 2 else draw.random(length)
+        sums.append(float(np.add.reduce(values)) if place % 5 else place / 7)
+        if place % 5:
+            columns.append((place, 0.0), values)
+        else:
+            columns.append((place, place / 7))
+    assert columns.numbers("sum").tolist() == sums
+    assert columns.numbers("place").tolist() == list(range(len(lengths)))
+
+
+def test_rows_with_much_to_sum_are_not_held():
+    columns, many = Columns({"sum": "float64"}, summed="sum"), np.ones(MOST_SUMMANDS // 4)
+    for _ in range(4):
+        columns.append((0.0,), many)
+    assert not columns._parts
+    assert columns.numbers("sum").tolist() == [len(many)] * 4
