@@ -1,5 +1,6 @@
 """The entry point of `kvsim` and `python -m kvsim`."""
 
+import gc
 import sys
 
 from kvsim import _own
@@ -7,6 +8,7 @@ from kvsim import _own
 
 def main() -> None:
     """Run the command line and exit with its code: 0 done, 1 the answer is no, 2 bad input, 3 our bug."""
+    gc.set_threshold(100_000)  # imports make many objects that stay: to look for garbage among them takes a tenth
     try:
         _own.drop_working_directory()
         _own.pin()  # before any of our packages is imported by name

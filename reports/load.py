@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hw_profiles.errors import InputError
@@ -96,6 +95,8 @@ class Table:
 
     def where(self, mask: npt.NDArray[np.bool_]) -> "Table":
         """The rows where `mask` is true."""
+        if mask.all():
+            return self
         return Table(
             int(np.count_nonzero(mask)),
             {k: v[mask] for k, v in self.numbers.items()},
@@ -234,28 +235,56 @@ def _read_table(path: Path, columns: tuple[str, ...], *, hit_columns: bool = Fal
         hits = [n for n in names if n.startswith(HIT_PREFIX) and n.endswith(HIT_SUFFIX)] if hit_columns else []
         hits += [n for n in OPTIONAL if hit_columns and n in names]
         hits += [n for hit in hits if (n := f"load_{hit[len(HIT_PREFIX) : -len(HIT_SUFFIX)]}_s") in names]
-        table = file.read(columns=[*columns, *hits], use_threads=False)
+        coded = pq.ParquetFile(
+            path, memory_map=False, read_dictionary=[n for n in names if n in TEXTS and n in columns]
+        )
+        numbers: dict[str, Floats] = {}
+        texts: dict[str, Codes] = {}
+        for name in dict.fromkeys((*columns, *hits)):  # one at a time: less memory
+            column = coded.read(columns=[name], use_threads=False).column(0)
+            _take(name, column, numbers, texts, path)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"not a readable Parquet table ({_one_line(error)})", where=path) from None
-    numbers: dict[str, Floats] = {}
-    texts: dict[str, Codes] = {}
-    for name in table.column_names:
-        column = table.column(name)
-        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            texts[name] = _codes(column.dictionary_encode())
-        elif pa.types.is_dictionary(column.type):
-            texts[name] = _codes(column)
-        elif pa.types.is_null(column.type):  # an empty column that was never given a type
-            texts[name] = Codes(np.full(table.num_rows, -1, dtype=np.int64), ())
-            numbers[name] = np.full(table.num_rows, np.nan)
-        elif _is_number(column.type):
-            numbers[name] = np.asarray(pc.cast(column, pa.float64()).to_numpy(), dtype=np.float64)
-        else:
-            raise InputError("unexpected column type", where=path, path=name, found=column.type)
     for name in columns:
         if name not in (texts if name in TEXTS else numbers):
-            raise InputError("unexpected column type", where=path, path=name, found=table.column(name).type)
-    return Table(table.num_rows, numbers, texts)
+            found = file.schema_arrow.field(name).type
+            raise InputError("unexpected column type", where=path, path=name, found=found)
+    return Table(file.metadata.num_rows, numbers, texts)
+
+
+def _take(name: str, column: Any, numbers: dict[str, Floats], texts: dict[str, Codes], path: Path) -> None:
+    """Put a column where columns of its kind go."""
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        texts[name] = _codes(column.dictionary_encode())
+    elif pa.types.is_dictionary(column.type):
+        texts[name] = _codes(column)
+    elif pa.types.is_null(column.type):  # an empty column that was never given a type
+        texts[name] = Codes(np.full(len(column), -1, dtype=np.int64), ())
+        numbers[name] = np.full(len(column), np.nan)
+    elif _is_number(column.type):
+        numbers[name] = _floats(column)
+    else:
+        raise InputError("unexpected column type", where=path, path=name, found=column.type)
+
+
+# Arrays are read from their buffers, and texts come from the file as places in a list: to_numpy and pyarrow's functions
+# import what takes longer than the report of a short run.
+
+
+def _floats(column: Any) -> Floats:
+    """Numbers as float64[n], NaN where there is none."""
+    parts = []
+    for chunk in filter(len, column.chunks):
+        if chunk.null_count or pa.types.is_boolean(chunk.type):
+            chunk = chunk.cast(pa.float64()).fill_null(np.nan)
+        values = np.frombuffer(chunk.buffers()[1], chunk.type.to_pandas_dtype(), len(chunk), _first_byte(chunk))
+        parts.append(values.astype(np.float64, copy=False))
+    return parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0), *parts])
+
+
+def _first_byte(chunk: Any) -> int:
+    """Where its own values begin in their buffer."""
+    return int(chunk.offset * chunk.type.bit_width // 8)
 
 
 def _is_number(kind: Any) -> bool:
@@ -264,12 +293,13 @@ def _is_number(kind: Any) -> bool:
 
 def _codes(column: Any) -> Codes:
     combined = column.unify_dictionaries().combine_chunks()
-    chunks = combined.chunks if isinstance(combined, pa.ChunkedArray) else [combined]
+    chunks = list(filter(len, combined.chunks if isinstance(combined, pa.ChunkedArray) else [combined]))
     if not chunks:
         return Codes(np.zeros(0, dtype=np.int64), ())
-    index = np.concatenate([c.indices.fill_null(-1).to_numpy(zero_copy_only=False) for c in chunks])
+    index = [i.fill_null(-1) if i.null_count else i for i in (chunk.indices for chunk in chunks)]
+    places = [np.frombuffer(i.buffers()[1], i.type.to_pandas_dtype(), len(i), _first_byte(i)) for i in index]
     names = tuple(str(v) for v in chunks[0].dictionary.to_pylist())
-    return Codes(index.astype(np.int64), names)
+    return Codes(np.concatenate(places).astype(np.int64), names)
 
 
 def _one_line(error: BaseException) -> str:

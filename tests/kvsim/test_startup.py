@@ -29,3 +29,11 @@ def test_help_and_lists_load_typer_and_rich_only(arguments: list[str]) -> None:
     loaded = imported(script, *arguments)
     assert "typer" in loaded
     assert loaded.isdisjoint(HEAVY)
+
+
+def test_a_run_and_its_report_do_without_what_is_slow_to_import(tmp_path: Path) -> None:
+    scenario = Path(__file__).parents[2] / "examples" / "quickstart.yaml"
+    settings = ("--set", "trace={prefixes: {requests: 5}}", "--quiet", "--out", str(tmp_path / "run"))
+    loaded = imported("-m", "kvsim", "run", str(scenario), *settings)
+    assert {"numpy", "pyarrow", "jinja2"} <= loaded
+    assert loaded.isdisjoint({"pandas", "scipy", "rich"})
