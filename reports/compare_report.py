@@ -6,6 +6,7 @@ from reports.compare_text import COLUMNS_NOTE, cells, headline, method_lines
 from reports.document import Section, document
 from reports.figures.compared import distributions, goodput_figure, link_choice, parts_choice, sources
 from reports.figures.differences import differences
+from reports.provenance import times_of
 from reports.tables import TextTable
 from reports.text import number
 from sim.whatif.compare import Comparison
@@ -38,7 +39,8 @@ def render(compared: Compared) -> str:
             ("trace", str(first["trace"]["name"])),
             ("requests", number(first["requests"]["arrived"])),
             ("model", str(first["model"]["name"])),
-            ("hardware", str(first["hardware"]["profile"])),
+            ("hardware", ", ".join(dict.fromkeys(str(each["hardware"]["profile"]) for each in found.summaries))),
+            ("hardware times", times_of(found.summaries)),
             *((("seeds", number(seeds)),) if seeds > 1 else ()),
             ("kvsim", str(first["version"])),
         ],

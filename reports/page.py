@@ -20,7 +20,7 @@ from reports.figures.tornado import explain_table, tornado_figures
 from reports.limits import limits
 from reports.load import RunData, section
 from reports.panels import with_panels
-from reports.provenance import provenance, trust_line
+from reports.provenance import provenance, times_of, trust_line
 from reports.request_tables import percentile_table, reuse_table
 from reports.tables import (
     bound_tables,
@@ -130,6 +130,7 @@ def facts(run: RunData) -> list[tuple[str, str]]:
         ("replicas", f"{run.replicas}{each}"),
         ("requests", number(requests.get("arrived", len(run.arrivals)))),
         *load_facts(section(summary, "trace")),
+        ("hardware times", times_of([summary])),
         ("simulated", seconds(summary.get("duration_s", run.end_s - run.start_s))),
         ("seed", str(summary.get("seed", NO_VALUE))),
         ("config", digest[:12] or NO_VALUE),

@@ -1,7 +1,7 @@
 """Where the hardware numbers come from: every profile value, its uncertainty, and the sources they share."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +72,12 @@ def link_parts(text: str) -> tuple[tuple[str, str], ...]:
         if piece:
             parts.append((piece.split("://", 1)[1], piece) if i % 2 else (piece, ""))
     return tuple(parts)
+
+
+def times_of(summaries: Iterable[Mapping[str, Any]]) -> str:
+    """How the hardware times of runs are known, by the kinds of their profiles: `fitted to public measurements`."""
+    kinds = dict.fromkeys(str(section(summary, "profile").get("kind") or "unknown kind") for summary in summaries)
+    return ", ".join(KIND_LABELS.get(kind, kind) for kind in kinds)
 
 
 def trust_line(summary: Mapping[str, Any]) -> str:

@@ -34,9 +34,9 @@ LINK_LABELS = {
 }
 METRIC_LABELS = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2e": "E2E", "queue": "queue time"}
 KIND_LABELS = {
-    "datasheet": "from datasheets",
+    "datasheet": "estimated from datasheets",
     "public_fit": "fitted to public measurements",
-    "measured": "measured on this machine",
+    "measured": "measured by kvsim calibrate",
 }
 
 

@@ -38,9 +38,12 @@ class Fitted:
 
     @property
     def missed(self) -> list[HeldOut]:
-        """Held-out scores above their target, and above what repeating the measurement changes."""
-        least = NOISE * self.readings.spread
-        return [held for held in self.part.heldout if held.missed and held.score.mape > least]
+        """Held-out scores above their limit."""
+        return [held for held in self.part.heldout if held.score.mape > (self.limit(held) or float("inf"))]
+
+    def limit(self, held: HeldOut) -> float | None:
+        """The target, or what repeating the measurement changes if that is more; None: no target."""
+        return None if held.target is None else max(held.target, NOISE * self.readings.spread)
 
 
 def fit_samples(samples: Samples, resamples: int = RESAMPLES) -> Fitted:

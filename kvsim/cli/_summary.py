@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kvsim.cli._print import Column, line, table
+from reports.provenance import trust_line
 from reports.text import (
     METRIC_LABELS,
     NBSP,
@@ -67,6 +68,7 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         line(turns)
     if "rounds" in summary:
         line(_rounds(summary["rounds"]))
+    line(_plain(trust_line(summary)).removesuffix("."))
 
 
 def _print_bands(summary: Mapping[str, Any]) -> None:

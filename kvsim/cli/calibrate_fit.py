@@ -79,12 +79,20 @@ def _document(fitted: Fitted, path: Path, name: str) -> dict[str, object]:
                 "bias": held.score.bias,
                 "n": held.score.n,
                 "target": held.target,
+                "limit": fitted.limit(held),
                 "missed": held.what in missed,
             }
             for held in fitted.part.heldout
         ],
         "results": fitted.part.extras,
     }
+
+
+def _limit(target: float | None, limit: float | None) -> str:
+    """What the mean error may be: the target, or more where passes differ by more."""
+    if target is None or limit is None:
+        return ""
+    return f"{target:.0%}" if limit == target else f"{limit:.0%} ({target:.0%})"
 
 
 def _show(fitted: Fitted, path: Path) -> None:
@@ -97,7 +105,7 @@ def _show(fitted: Fitted, path: Path) -> None:
             str(held.score.n),
             *(f"{getattr(held.score, name):.1%}" for name in ("mape", "p90", "max")),
             f"{held.score.bias:+.1%}",
-            "" if held.target is None else f"{held.target:.0%}",
+            _limit(held.target, fitted.limit(held)),
             "missed" if held.what in missed else "",
         )
         for held in fitted.part.heldout
@@ -105,6 +113,8 @@ def _show(fitted: Fitted, path: Path) -> None:
     _print.table(columns, rows)
     device, spread = fitted.samples.env["device"]["name"], fitted.readings.spread
     _print.line(f"{device}: {len(fitted.readings.all)} points, {spread:.1%} between passes, drift {fitted.drift:.1%}")
+    if any(held.target != fitted.limit(held) for held in fitted.part.heldout):
+        _print.line("targets: twice what the passes differ by, where that is more than the target itself (in brackets)")
     if fitted.readings.refused:
         _print.note(
             f"warning: {fitted.readings.refused} points were faster than the hardware can be, and were left out"

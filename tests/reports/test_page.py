@@ -8,7 +8,7 @@ import pytest
 
 from reports.kinds import write_report
 from reports.page import short_name
-from reports.provenance import link_parts, provenance, trust_line
+from reports.provenance import link_parts, provenance, times_of, trust_line
 
 NASTY = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
 DATA = re.compile(r'<script type="application/json" id="([\w-]+)">(.*?)</script>', re.DOTALL)
@@ -165,9 +165,21 @@ def test_trust_line_names_kind_and_widest_value():
 def test_trust_line_says_how_much_lies_outside_what_was_measured():
     profile = {"name": "h", "kind": "measured", "extrapolated_fraction": 0.25, "extrapolated_copies_fraction": 0.5}
     assert trust_line({"profile": profile}).replace("\u00a0", " ") == (
-        "Profile h: measured on this machine; 25 % of the step time lies outside the range it was fitted on; 50 % of "
-        "the bytes of devices moved in copies of sizes that were not measured."
+        "Profile h: measured by kvsim calibrate; 25 % of the step time lies outside the range it was fitted on; 50 % "
+        "of the bytes of devices moved in copies of sizes that were not measured."
     )
+
+
+def test_the_head_says_how_the_hardware_times_are_known():
+    summary = {"profile": {"name": "m", "kind": "datasheet"}}
+    assert times_of([summary]) == "estimated from datasheets"
+    both = times_of([summary, {"profile": {"kind": "public_fit"}}, summary])
+    assert both == "estimated from datasheets, fitted to public measurements"
+
+
+def test_the_page_names_the_kind_of_the_profile_at_its_top(page, shared_run):
+    head = page[: page.index("<main")]
+    assert times_of([json.loads((shared_run / "summary.json").read_text())]) in head
 
 
 def test_values_say_whether_the_run_used_them(run_dir):

@@ -120,3 +120,10 @@ def test_equal_prompts_that_nobody_knows(run, tmp_path):
     built = {"trace": {"path": str(lengths)}, "policies": {"reuse": "response_cache"}}
     warnings = run(None, **built).summary["warnings"]
     assert any("does not say which prompts are the same" in line for line in warnings)
+
+
+@pytest.mark.parametrize(("profile", "said"), [("mi300x", 1), ("h100-sxm", 0)])
+def test_times_that_nobody_measured_are_said_to_be_estimates(run, prompt, profile, said):
+    summary = run([(0, 600, 1, prompt(0, 600))], hardware={"profile": profile, "replicas": 1}).summary
+    found = [line for line in summary["warnings"] if f"profile {profile} are estimated from datasheets" in line]
+    assert len(found) == said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -290,6 +291,22 @@ def test_no_target_below_the_noise_of_the_measurement(make_samples, tmp_path):
     worst = [held for held in noisy.part.heldout if held.missed]
     assert all(held.score.mape > 2 * noisy.readings.spread for held in noisy.missed)
     assert len(noisy.missed) < len(worst)
+
+
+def test_what_is_shown_as_the_target_is_what_is_held_to(make_samples, tmp_path, capsys):
+    """An error above the number in the column is a missed one, and none other is."""
+    samples = make_samples(tmp_path / "s.jsonl", noise=0.3, disturbed=0.0)
+    run(["calibrate", "fit", str(samples), "--resamples", "0"])
+    said = capsys.readouterr().out
+    assert "twice what the passes differ by" in said
+    rows = [
+        re.match(r" (.+?)  +\d+ +([\d.]+)%.* (\d+)%(?: \((\d+)%\))?(  missed)? *$", line) for line in said.splitlines()
+    ]
+    judged = [(float(row[2]), float(row[3]), bool(row[5])) for row in rows if row]
+    assert judged
+    assert any(row and row[4] for row in rows)
+    for error, limit, missed in judged:
+        assert missed == (error > limit) or abs(error - limit) <= 0.5  # rounded as shown
 
 
 def test_too_few_samples_are_one_line(samples_file, tmp_path, capsys):
