@@ -57,7 +57,7 @@ BUILT_FOR: Mapping[type, Any] = MappingProxyType({EvictionPolicy: TIER, Admissio
 """What the constructors of some families get first."""
 
 
-def check_policy(factory: Callable[..., Any], *, seed: int, operations: int) -> None:
+def check_policy(factory: Callable[..., Any], *, seed: int = 0, operations: int = 2_000) -> None:
     """Drive a policy through `operations` random operations and check every rule of its family's contract.
 
     `factory` builds the policy, anew at each call: a class will do, or a function, which gets the tier (TierInfo) for

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -15,6 +15,7 @@ from typing import Any, SupportsFloat
 
 from hw_profiles.errors import InputError
 from policies.base import STOP_RULES, Block, Event, Fetch, Trigger
+from policies.guard_eviction import eviction_hooks, read
 from policies.guard_offline import architecture_hooks, placement_hooks
 from policies.guard_reuse import reuse_hooks
 
@@ -22,9 +23,6 @@ USER_MODULE = "kvsim_user_policy_"
 """Start of the module name under which a user's policy file is loaded."""
 
 
-_END = object()
-_read = attrgetter("key", "start", "tokens", "ready", "size", "pins", "uses", "parent", "turn")
-"""What a policy may read of a block, and must not change."""
 _asked = attrgetter("index", "keys", "input_tokens", "turn", "session", "think_s")
 """The same of a request."""
 
@@ -85,85 +83,15 @@ class _Watch:
         return self.broke(f"{hook}() changed {what}, which is for reading")
 
 
-def _eviction(watch: _Watch, policy: Any) -> dict[str, Callable[..., Any]]:
-    resident: dict[int, Block] = {}
-
-    def hears(hook: str) -> Callable[[Block], None]:
-        method = getattr(policy, hook)
-        comes, goes = hook == "insert", hook == "remove"
-
-        def heard(block: Block) -> None:
-            before = _read(block)
-            if comes:
-                resident[block.key] = block
-            elif goes:
-                resident.pop(block.key, None)
-            try:
-                method(block)
-            except InputError:
-                raise
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a policy raises is its mistake
-                raise watch.failed(hook, block, error) from None
-            if _read(block) != before:
-                raise watch.changed(hook, block)
-
-        return heard
-
-    def scans(hook: str) -> Callable[[], Iterator[Block]]:
-        method = getattr(policy, hook)
-
-        def scan() -> Iterator[Block]:
-            made = watch.call(hook, method)
-            if not isinstance(made, Iterable):
-                raise watch.broke(f"{hook}() must yield blocks, not {made!r}")
-            blocks = watch.call(hook, iter, made)
-            seen: set[int] = set()
-            while True:
-                try:
-                    block = next(blocks, _END)
-                except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a policy raises is its mistake
-                    raise watch.failed(hook, "", error) from None
-                if block is _END:
-                    return
-                if not isinstance(block, Block):
-                    raise watch.broke(f"{hook}() must yield blocks, not {block!r}")
-                key = block.key
-                if resident.get(key) is not block:
-                    raise watch.broke(f"{hook}() yielded {block}, which is not in the tier")
-                if key in seen:
-                    raise watch.broke(f"{hook}() yielded {block} twice")
-                seen.add(key)
-                yield block
-
-        return scan
-
-    missed = policy.miss
-
-    def miss(key: int) -> None:
-        watch.call("miss", missed, key, about=key)
-
-    def each(heard: Callable[[Block], None]) -> Callable[[Iterable[Block]], None]:
-        def heard_all(blocks: Iterable[Block]) -> None:
-            for block in blocks:
-                heard(block)
-
-        return heard_all
-
-    hooks: dict[str, Callable[..., Any]] = {hook: hears(hook) for hook in ("insert", "touch", "release", "remove")}
-    # A policy that is made from a shipped one inherits what that does with several blocks: one by one here.
-    hooks |= {f"{hook}_all": each(heard) for hook, heard in hooks.items()}
-    return {**hooks, "victims": scans("victims"), "expired": scans("expired"), "miss": miss}
-
-
 def _offload(watch: _Watch, policy: Any) -> dict[str, Callable[..., Any]]:
     _check_listens(watch, policy, Event)
     method = policy.plan
 
     def plan(event: Event, blocks: Sequence[Block], tier: Any) -> list[Any]:
-        before = [_read(block) for block in blocks]
+        before = [read(block) for block in blocks]
         moves = watch.call("plan", _listed, method, event, blocks, tier, about=event.name)
         for block, old in zip(blocks, before, strict=True):
-            if _read(block) != old:
+            if read(block) != old:
                 raise watch.changed("plan", block)
         if not isinstance(moves, list):
             raise watch.broke(f"plan() must return moves, not {moves!r}")
@@ -182,9 +110,9 @@ def _admission(watch: _Watch, policy: Any) -> dict[str, Callable[..., Any]]:
     method = policy.admit
 
     def admit(block: Block) -> bool:
-        before = _read(block)
+        before = read(block)
         answer = watch.call("admit", method, block, about=block)
-        if _read(block) != before:
+        if read(block) != before:
             raise watch.changed("admit", block)
         if not isinstance(answer, bool):
             raise watch.broke(f"admit({block}) returned {answer!r}, expected True or False")
@@ -199,7 +127,7 @@ def _prefetch(watch: _Watch, policy: Any) -> dict[str, Callable[..., Any]]:
         raise watch.broke(f"stop is {policy.stop!r}, expected one of {', '.join(STOP_RULES)}")
     if not _is_time(policy.timeout_s) or (policy.stop == "timeout" and not policy.timeout_s):
         raise watch.broke(f"timeout_s is {policy.timeout_s!r}, expected seconds, more than 0 if stop is 'timeout'")
-    method = policy.plan
+    method, reaches = policy.plan, policy.reach
 
     def plan(trigger: Trigger, request: Any, cache: Any) -> list[Any]:
         about = f"{trigger.name} of request {request.index}"
@@ -213,11 +141,13 @@ def _prefetch(watch: _Watch, policy: Any) -> dict[str, Callable[..., Any]]:
         for fetch in fetches:
             if not isinstance(fetch, Fetch):
                 raise watch.broke(f"plan() must return fetches, not {fetch!r}")
-            keys, into, after_s, _ = fetch
+            keys, into, after_s, patience_s = fetch
             if not isinstance(keys, Sequence) or not all(type(key) is int for key in keys):
                 raise watch.broke(f"plan() fetches {keys!r}, which is not a sequence of keys")
             if not _is_time(after_s):
                 raise watch.broke(f"plan() fetches after {after_s!r}, expected seconds from now")
+            if patience_s is not None and not _is_time(patience_s):
+                raise watch.broke(f"plan() has a fetch waited for {patience_s!r}, expected seconds or None")
             for key in keys:
                 if key < 0:
                     raise watch.broke(f"plan() fetches {key}, which is private to a request")
@@ -226,7 +156,17 @@ def _prefetch(watch: _Watch, policy: Any) -> dict[str, Callable[..., Any]]:
                 seen.add((key, into))
         return fetches
 
-    return {"plan": plan}
+    def reach(cache: Any) -> Any:
+        try:
+            tier = watch.call("reach", reaches, cache)
+        except InputError as error:
+            raise error.at(path="policies.prefetch") from None
+        if tier is not None and tier not in cache.tiers:
+            broke = watch.broke(f"reach() returned {tier!r}, expected None or one of {', '.join(cache.tiers)}")
+            raise broke.at(path="policies.prefetch")
+        return tier
+
+    return {"plan": plan, "reach": reach}
 
 
 def _routing(watch: _Watch, policy: Any) -> dict[str, Callable[..., Any]]:
@@ -288,7 +228,7 @@ def _scheduling(watch: _Watch, policy: Any) -> dict[str, Callable[..., Any]]:
 
 GUARDS: Mapping[str, Callable[[_Watch, Any], dict[str, Callable[..., Any]]]] = MappingProxyType(
     {
-        "eviction": _eviction,
+        "eviction": eviction_hooks,
         "offload": _offload,
         "admission": _admission,
         "prefetch": _prefetch,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 WIDE = 120
 """Columns of a table that goes into a file or a pipe, where there is no terminal to ask."""
@@ -27,12 +28,26 @@ class Column(NamedTuple):
     fold: bool = False
 
 
+class Aside(io.TextIOBase):
+    """In place of stdout where that has one document: what others print, a user's policy say, goes to stderr."""
+
+    def __init__(self, stdout: TextIO) -> None:
+        self.stdout = stdout
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 def line(text: str = "") -> None:
     """Print `text` on stdout. A reader that went away (`| head`) is no error."""
+    out = sys.stdout.stdout if isinstance(sys.stdout, Aside) else sys.stdout
     try:
-        print(text, flush=True)
+        print(text, flush=True, file=out)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
 
 
 def note(text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from contextlib import redirect_stdout
 from typing import Annotated, Any
 
 import typer
@@ -83,8 +84,10 @@ def make_app() -> typer.Typer:
 def run(arguments: list[str]) -> int:
     """Run the command line with `arguments` (less the program's name) and return the exit code."""
     command = typer.main.get_command(make_app())
+    out = _print.Aside(sys.stdout) if "--json" in arguments else sys.stdout
     try:
-        code = command.main(arguments, prog_name="kvsim", standalone_mode=False)
+        with redirect_stdout(out):
+            code = command.main(arguments, prog_name="kvsim", standalone_mode=False)
     except Exception as error:  # noqa: BLE001 -- the one place where every failure becomes an exit code
         return _explain(error)
     return code if isinstance(code, int) else DONE

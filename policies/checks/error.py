@@ -41,7 +41,7 @@ class Watch:
         """The result of a call; whatever it raises is the policy's mistake."""
         try:
             return call(*arguments)
-        except Exception as error:  # noqa: BLE001 - whatever a policy raises is reported as its mistake
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a policy raises is its mistake
             self.fail(f"{hook}() raised {type(error).__name__}: {error}", about)
 
     def plans(self, what: type, arguments: Iterable[Any], *, blocks: Iterable[Block], about: object) -> list[Any]:

@@ -11,6 +11,9 @@ from policies.base import Block, EvictionPolicy, TierInfo
 from policies.checks.error import CAPACITY, TOKENS, Watch, fields
 from policies.checks.model_tier import ModelTier
 
+HOOKS = ("insert", "touch", "release", "remove")
+"""Hooks that have another one for several blocks at once."""
+
 
 class Watched(EvictionPolicy):
     """Passes every hook on to two policies that were built alike, and checks what they do."""
@@ -19,6 +22,8 @@ class Watched(EvictionPolicy):
         super().__init__(tier)
         self.watch = Watch("eviction", first, twin)
         self._pair = (first, twin)
+        base, kind = EvictionPolicy, type(first)
+        self._several = [h for h in HOOKS if getattr(kind, f"{h}_all") is not getattr(base, f"{h}_all")]
         self._resident: dict[int, Block] = {}
         self._offered: set[int] = set()
         """Keys of resident blocks that have been offered before."""
@@ -72,7 +77,8 @@ class Watched(EvictionPolicy):
         while True:
             block, twin_block = (guarded(hook, next, scan, None, about="no block") for scan in scans)
             if block is not twin_block:
-                self.watch.fail("two policies built alike gave different orders", block or twin_block)
+                told = f" (one was told of blocks by {self._several[0]}_all() and the like)" if self._several else ""
+                self.watch.fail(f"two policies built alike gave different orders{told}", block or twin_block)
             if block is None:
                 return
             yield block
@@ -89,11 +95,19 @@ class Watched(EvictionPolicy):
             fail(f"{hook}() yielded a block twice in one call", block)
 
     def _both(self, hook: str, argument: Block | int) -> None:
-        for policy in self._pair:
-            before = fields(argument) if isinstance(argument, Block) else argument
-            self.watch.guarded(hook, getattr(policy, hook), argument, about=argument)
-            if isinstance(argument, Block) and fields(argument) != before:
-                self.watch.fail(f"{hook}() changed a block", argument)
+        """Tell both; the twin as of several blocks at once, where the policy has a hook of its own for that."""
+        first, twin = self._pair
+        self._tell(first, hook, argument, argument)
+        if hook in self._several:
+            self._tell(twin, f"{hook}_all", [argument], argument)
+        else:
+            self._tell(twin, hook, argument, argument)
+
+    def _tell(self, policy: EvictionPolicy, hook: str, what: object, argument: Block | int) -> None:
+        before = fields(argument) if isinstance(argument, Block) else argument
+        self.watch.guarded(hook, getattr(policy, hook), what, about=argument)
+        if isinstance(argument, Block) and fields(argument) != before:
+            self.watch.fail(f"{hook}() changed a block", argument)
 
 
 class Timeline:

@@ -44,10 +44,21 @@ def check_plan(plan: object, name: str, layer: LayerView) -> None:
             if not math.isfinite(value) or value < -1e-6 * max(1.0, abs(line.slope) * context):
                 where = f"at a context of {context} and a prompt of {prompt}"
                 raise InputError(f"{name}, layer {layer.index}: {what}: {value:g} {where}, expected 0 or more")
+    for context, prompt in (*CONTEXTS, (layer.max_context, layer.max_context)):
+        _check_attended(plan, context, prompt, f"{name}, layer {layer.index}")
     for move in (*plan.moves, *plan.prompt_moves):
         _check_move(name, move)
     for work in (*plan.works, *plan.prompt_works, *plan.after_prompt):
         _check_work(name, work)
+
+
+def _check_attended(plan: LayerPlan, context: int, prompt: int, where: str) -> None:
+    """A step reads no more tokens than there are, and what HBM does not keep only where copies bring it."""
+    attended, kept = plan.attended.at(context, prompt), plan.kept.at(context, prompt)
+    most, what = (context, "of the context") if plan.moves else (min(context, kept), "that it keeps, without a move")
+    if attended > most * (1 + 1e-6):
+        found = f"{attended:g} tokens attended at a context of {context} and a prompt of {prompt}"
+        raise InputError(f"{where}: {found}, expected at most the {most:g} {what}")
 
 
 def _check_kinds(plan: LayerPlan, where: str) -> None:

@@ -32,6 +32,7 @@ class Tiers:
 
     def __init__(self, names: Sequence[str], time: Timeline, source: random.Random) -> None:
         self.tiers = tuple(names)
+        self._levels = {name: level for level, name in enumerate(names)}
         self.block_bytes = self.block_tokens = TOKENS
         self._time = time
         self._random = source
@@ -43,7 +44,7 @@ class Tiers:
         return self._time.now()
 
     def capacity(self, tier: str) -> int:
-        return CAPACITY * TOKENS << 2 * self.tiers.index(tier)
+        return CAPACITY * TOKENS << 2 * self._levels[tier]
 
     def free(self, tier: str) -> int:
         return self.capacity(tier) - len(self._held[tier]) * TOKENS
@@ -67,7 +68,7 @@ def check_prefetch(factory: Callable[[], PrefetchPolicy], *, seed: int, operatio
 
     Checked: `listens` and `stop` name what there is, `timeout_s` is a time; plans are made of fetches into tiers that
     exist, of keys that are not private, no key twice into the same tier, after a time that is finite and not negative;
-    nothing is raised; two policies built alike agree. Raises ContractError.
+    `reach` names a tier or is None; nothing is raised; two policies built alike agree. Raises ContractError.
     """
     for names in HIERARCHIES:
         _check(factory, names, seed, operations)
@@ -79,6 +80,9 @@ def _check(factory: Callable[[], PrefetchPolicy], names: Sequence[str], seed: in
     watch = Watch("prefetch", first, twin)
     _check_settings(watch, first)
     cache = Tiers(names, time, source)
+    reach = watch.guarded("reach", first.reach, cache, about=f"tiers {', '.join(names)}")
+    if reach is not None and reach not in names:
+        watch.fail(f"reach() names a tier that does not exist, expected one of {', '.join(names)}", repr(reach))
     prompts: dict[int, list[int]] = {}
     turns: dict[int, int] = {}
     running: list[Asked] = []

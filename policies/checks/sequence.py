@@ -60,7 +60,7 @@ def _plan(watch: Watch, policy: SequencePolicy, layer: LayerView, before: LayerP
         plan = policy.plan(layer, before)
     except InputError as error:
         return str(error)
-    except Exception as error:  # noqa: BLE001 - whatever a policy raises is reported as its mistake
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a policy raises is its mistake
         watch.fail(f"plan() raised {type(error).__name__}: {error}", about)
     try:
         check_plan(plan, "plan()", layer)

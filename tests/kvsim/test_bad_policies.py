@@ -1,5 +1,6 @@
 """A user's policy that misbehaves: exit code 2 and one line with its name, what it did, with which block, and when."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -135,6 +136,7 @@ OTHERS = [
     ("prefetch", "return []", "stop = 'never'", "policies.prefetch: .* stop is 'never', expected one of best_effort"),
     ("prefetch", "return []", "stop = 'timeout'; timeout_s = '1 s'", "timeout_s is '1 s', expected seconds"),
     ("prefetch", "return []", "stop = 'timeout'; timeout_s = 0", "timeout_s is 0, expected seconds, more than 0"),
+    ("prefetch", "return [Fetch(request.keys, 'dram', 0.0, '1 s')]", "", "waited for '1 s', expected seconds or None"),
     ("prefetch", "return []", "listens = 3", "listens is 3, expected a tuple of Trigger"),
 ]
 
@@ -176,6 +178,44 @@ def test_a_policy_that_plans(
     assert re.search(said, line), line
     assert f"{family} policy Mine" in line
     assert settings or re.search(r", at [\d.]+ s$", line.strip()), line
+
+
+def test_the_reach_of_a_prefetch_policy(kvsim: Kvsim, folder: Path) -> None:
+    """Asked when a replica is built, before there is a time."""
+    for body, said in (
+        ("return 'tape'", r"reach\(\) returned 'tape', expected None or one of hbm, dram, ssd"),
+        ("1 / 0", ""),
+    ):
+        source = PLANS.format(**PREFETCH, settings="pass", body="return []")
+        (folder / "tight.yaml").write_text(SCENARIO)
+        (folder / "mine.py").write_text(f"{source}\n    def reach(self, cache):\n        {body}\n")
+        answer = kvsim("run", "tight.yaml", "--set", "policies.prefetch=mine.py:Mine", "--out", "run")
+        assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1), answer
+        assert answer.err.startswith("error: policies.prefetch: prefetch policy Mine ")
+        assert re.search(said or r"failed in reach\(\): ZeroDivisionError: .* \(mine.py, line", answer.err)
+        assert not (folder / "run").exists()
+
+
+def test_a_hook_of_its_own_for_several_blocks_is_called(line_of: Callable[[str, str], str]) -> None:
+    source = EVICTION
+    for key, text in RIGHT.items():
+        source = source.replace(key, text)
+    line = line_of("eviction", f"{source}\n    def touch_all(self, blocks):\n        [1 / 0 for _ in blocks]\n")
+    assert re.search(rf"failed in touch_all\(\d+ blocks from {A_BLOCK}\): ZeroDivisionError", line), line
+    line = line_of("eviction", f"{source}\n    def insert_all(self, blocks):\n        blocks[0].size = 1\n")
+    assert re.search(rf"insert_all\(\) changed {A_BLOCK}, which is for reading", line), line
+
+
+def test_what_a_policy_prints_is_no_part_of_the_document(kvsim: Kvsim, folder: Path) -> None:
+    source = EVICTION
+    for key, text in (RIGHT | {"INSERT": "print('hello')"}).items():
+        source = source.replace(key, text)
+    (folder / "tight.yaml").write_text(SCENARIO)
+    (folder / "mine.py").write_text(source)
+    answer = kvsim("run", "tight.yaml", "--set", "policies.eviction=mine.py:Mine", "--no-report", "--json")
+    assert answer.code == 0
+    assert json.loads(answer.out)["requests"]["finished"] > 30
+    assert "hello" in answer.err
 
 
 def test_what_is_right_runs(kvsim: Kvsim, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count, islice
 from typing import Any, ClassVar
 
@@ -190,6 +190,18 @@ class ForgetsTheExpired(LRU):
         self._order.pop(block.key, None)
 
 
+class ChokesOnSeveral(LRU):
+    def insert_all(self, blocks: Iterable[Block]) -> None:
+        raise ValueError("one at a time")
+
+
+class ForgetsSeveral(LRU):
+    """Says something else of several blocks than of each."""
+
+    def release_all(self, blocks: Iterable[Block]) -> None:
+        pass
+
+
 BROKEN = {
     DropsWhatItOffers: "a block that was offered and not removed is not offered again|raised KeyError",
     OffersTwice: "yielded a block twice in one call",
@@ -207,6 +219,8 @@ BROKEN = {
     YieldsKeys: "yielded something that is not a block",
     ExpiresTwice: "expired() yielded a block twice in one call",
     ExpiresTheDead: "expired() yielded a block that is not resident|yielded another object",
+    ChokesOnSeveral: "insert_all() raised ValueError",
+    ForgetsSeveral: "one was told of blocks by  and the like",
     ForgetsTheExpired: "victims() ended without offering|not offered again|raised KeyError",
 }
 
@@ -221,6 +235,12 @@ def test_broken_policies_are_caught(broken: type[EvictionPolicy], seed: int) -> 
     assert any(rule in text for rule in BROKEN[broken].split("|")), text
     assert ", operation " in text
     assert "Block(key=" in text or broken in (ChokesOnResidentMiss, YieldsKeys)  # there the key itself is shown
+
+
+def test_seed_and_number_of_operations_may_be_left_out() -> None:
+    check_policy(LRU)
+    with pytest.raises(ContractError, match="different orders"):
+        check_policy(Unseeded)
 
 
 def test_the_same_seed_finds_the_same_place() -> None:

@@ -216,6 +216,16 @@ class WaitsForNoTime(Fetches):
     stop = "timeout"
 
 
+class ReachesNowhere(Fetches):
+    def reach(self, cache: CacheView) -> str | None:
+        return "tape"
+
+
+class ReachRaises(Fetches):
+    def reach(self, cache: CacheView) -> str | None:
+        raise SystemExit(cache.tiers[9])
+
+
 class ListensToEvents(Fetches):
     listens: Any = (Event.FILLED,)
 
@@ -293,6 +303,8 @@ BROKEN: dict[type, str] = {
     StopsSomehow: "stop is not one of best_effort, wait_complete, timeout, join ('patience', ",
     WaitsForever: "timeout_s is not a time in seconds (inf, ",
     WaitsForNoTime: "timeout_s is not a time in seconds (0.0, ",
+    ReachesNowhere: "reach() names a tier that does not exist, expected one of hbm, dram, ssd ('tape', ",
+    ReachRaises: "reach() raised IndexError",
     ListensToEvents: "listens names something that is not a Trigger",
     RoutesPastTheLast: "choose() did not return the index of a replica, 0 to 0 (1, ",
     RoutesBackwards: "choose() did not return the index of a replica, 0 to 0 (-1, ",

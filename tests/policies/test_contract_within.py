@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hw_profiles.errors import InputError
-from hw_profiles.lines import CONTEXT, upto
+from hw_profiles.lines import CONTEXT, constant, upto
 from policies.contract import ContractError, check_policy
 from policies.sequence.plan import FULL, LayerPlan, LayerView, Move, SequencePolicy, Work
 from policies.tables import SEQUENCE_FAMILIES
@@ -41,17 +41,23 @@ class Forgets(Keeps):
 
     def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
         self._asked += 1
-        return replace(before, kept=upto(self._asked))
+        return replace(before, kept=upto(self._asked), attended=upto(self._asked))
 
 
 class ByChance(Keeps):
     def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
-        return replace(before, kept=upto(random.randrange(1, 10_000)))
+        budget = upto(random.randrange(1, 10_000))
+        return replace(before, kept=budget, attended=budget)
 
 
 class Raises(Keeps):
     def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
         raise KeyError(layer.index)
+
+
+class Exits(Keeps):
+    def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
+        raise SystemExit(0)
 
 
 class CannotBeCombined(Keeps):
@@ -82,6 +88,16 @@ BROKEN = {
     "no form": (returns(replace(FULL, form=0.5)), "form, found '0.5', expected a Form"),
     "bytes that are none": (returns(replace(FULL, fixed_extra=float("nan"))), "fixed_extra, found 'nan'"),
     "no bandwidth": (returns(replace(FULL, attention_share=0.0)), "attention_share, found '0.0'"),
+    "more than there is": (returns(replace(FULL, attended=constant(1e9))), "1e+09 tokens attended at a context of 1"),
+    "what was dropped": (
+        returns(replace(FULL, kept=upto(10))),
+        "expected at most the 10 that it keeps, without a move",
+    ),
+    "what was dropped, copied": (
+        returns(replace(FULL, kept=upto(10), attended=CONTEXT * 2.0, moves=(Move("h2d"),))),
+        "expected at most the 1 of the context",
+    ),
+    "a way out": (Exits, "plan() raised SystemExit"),
     "a memory of its own": (Forgets, "does not follow from its arguments alone"),
     "chance": (ByChance, "does not follow from its arguments alone"),
     "an error": (Raises, "plan() raised KeyError"),
