@@ -9,7 +9,7 @@ from hw_profiles.errors import InputError
 from policies.tables import EVICTION_BOUNDS
 from reports.documents import as_written, read_document
 from reports.figures.base import CYCLE, DASHES
-from reports.load import RunData, load_run, section
+from reports.load import RunData, Table, load_run, section
 from sim.whatif.compare import Comparison, Difference, Row
 
 FILE = "compare.json"
@@ -20,6 +20,7 @@ SCHEMA = "kvsim-compare/1"
 class Variant:
     """One of what is compared: its first run, and how many runs (seeds) its metrics are the mean of.
 
+    since_s  requests sent after this time are compared, s; None: all
     name     its label, with "(bound)" for a policy that knows the future: nobody can deploy it
     """
 
@@ -28,6 +29,13 @@ class Variant:
     seeds: int
     bound: bool
     place: int
+    since_s: float | None = None
+
+    @property
+    def judged(self) -> Table:
+        """The finished requests that are compared: all, or those sent after `since_s`."""
+        found = self.run.finished
+        return found if self.since_s is None else found.where(found["arrival_s"] > self.since_s)
 
     @property
     def line(self) -> dict[str, Any]:
@@ -75,7 +83,7 @@ def load_comparison(folder: Path) -> Compared:
             f"{label} (bound)" if knows_the_future(r) else label for label, r in zip(found.labels, runs, strict=True)
         ]
     variants = [
-        Variant(name, run, many, knows_the_future(run), place)
+        Variant(name, run, many, knows_the_future(run), place, found.since_s)
         for place, (name, run, many) in enumerate(zip(names, runs, seeds, strict=True))
     ]
     return Compared(found, tuple(variants))
@@ -90,7 +98,7 @@ def _comparison(document: Mapping[str, Any], summaries: Sequence[Mapping[str, An
         found = (metric["differences"][label] for label in labels[1:])
         rows.append(Row(about, values, tuple(None if one is None else _difference(one) for one in found)))
     methods = tuple(str(document["methods"][label]) for label in labels[1:])
-    return Comparison(labels, tuple(rows), methods, tuple(summaries))
+    return Comparison(labels, tuple(rows), methods, tuple(summaries), _number(document.get("since_s")))
 
 
 def _difference(found: Mapping[str, Any]) -> Difference:
@@ -100,6 +108,14 @@ def _difference(found: Mapping[str, Any]) -> Difference:
 
 def _number(value: Any) -> float | None:
     return None if value is None else float(value)
+
+
+WHOLE = " Of whole runs, the part before the snapshot included."
+
+
+def of_whole_runs(variants: Sequence[Variant]) -> str:
+    """What to say beside numbers of whole runs, where others are of a part: empty where all are of whole runs."""
+    return WHOLE if any(one.since_s is not None for one in variants) else ""
 
 
 def knows_the_future(run: RunData) -> bool:

@@ -2,13 +2,13 @@
 
 from reports.compare_data import Compared
 from reports.compare_tables import changed_table, tiers_table, verdict_table, within_tables
-from reports.compare_text import COLUMNS_NOTE, cells, headline, method_lines
+from reports.compare_text import COLUMNS_NOTE, cells, headline, method_lines, window_line
 from reports.document import Section, document
 from reports.figures.compared import distributions, goodput_figure, link_choice, parts_choice, sources
 from reports.figures.differences import differences
 from reports.provenance import times_of
 from reports.tables import TextTable
-from reports.text import number
+from reports.text import number, seconds
 from sim.whatif.compare import Comparison
 
 BOUND = (
@@ -42,6 +42,7 @@ def render(compared: Compared) -> str:
             ("hardware", ", ".join(dict.fromkeys(str(each["hardware"]["profile"]) for each in found.summaries))),
             ("hardware times", times_of(found.summaries)),
             *((("seeds", number(seeds)),) if seeds > 1 else ()),
+            *((("judged", f"after {seconds(found.since_s)}"),) if found.since_s is not None else ()),
             ("kvsim", str(first["version"])),
         ],
         headline=headline(found),
@@ -71,4 +72,5 @@ def metric_table(found: Comparison) -> TextTable:
         heads += [label, "Difference [90 %]"]
     terms = [(str(row.metric["label"]), str(row.metric["definition"])) for row in found.rows]
     rows = [cells(found, row) for row in found.rows]
-    return TextTable("values", "Every metric", COLUMNS_NOTE, heads, rows, range(2, len(heads)), terms)
+    read = " ".join([*window_line(found), COLUMNS_NOTE])
+    return TextTable("values", "Every metric", read, heads, rows, range(2, len(heads)), terms)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reports.compare_data import Variant, changed
+from reports.compare_data import Variant, changed, of_whole_runs
 from reports.load import section
 from reports.tables import TextTable, definition
 from reports.text import NO_VALUE, binary_bytes, is_number, number, percent, seconds, slo_label, tier_label
@@ -33,7 +33,9 @@ def verdict_table(variants: Sequence[Variant]) -> TextTable:
         "Throughput, req/s",
         "Rejected",
     )
-    read = "Values with their limits; ✕ marks those that are missed. Of several seeds: the first one."
+    read = "Values with their limits; ✕ marks those that are missed. Of several seeds: the first one." + of_whole_runs(
+        variants
+    )
     return TextTable("verdicts", "Verdict by variant", read, columns, rows, range(2, len(columns)))
 
 
@@ -78,7 +80,7 @@ def tiers_table(variants: Sequence[Variant]) -> TextTable:
             if any(found_bytes):
                 rows.append((f"{tier_label(tier)}: {label}", *(binary_bytes(size) for size in found_bytes)))
     columns = ("Field", *(one.name for one in variants))
-    read = "Bytes of KV over the run, summed over all tiers of a name."
+    read = "Bytes of KV over the run, summed over all tiers of a name." + of_whole_runs(variants)
     return TextTable("tiers", "Tiers", read, columns, rows, range(1, len(columns)), list(terms.items()))
 
 

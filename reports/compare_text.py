@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reports.text import NBSP, NO_VALUE, metric_value, number, percent
+from reports.text import NBSP, NO_VALUE, metric_value, number, percent, seconds
 from sim.whatif.compare import LESS, MORE, NO_INTERVAL, SAME, UNSURE, Comparison, Difference, Row
 
 COLUMNS_NOTE = (
@@ -38,11 +38,22 @@ def difference_text(found: Difference | None, unit: str) -> str:
     return f"{mark}{text} [{_signed(found.low, unit)}, {_signed(found.high, unit)}]"
 
 
+def window_line(found: Comparison) -> list[str]:
+    """What is judged, where that is not the whole of the runs."""
+    if found.since_s is None:
+        return []
+    return [
+        f"Judged: requests sent after the snapshot at {seconds(found.since_s)}, of all variants; until then they are "
+        "one run."
+    ]
+
+
 def method_lines(found: Comparison) -> list[str]:
-    """How the intervals were made; once if it is the same for all."""
+    """What is judged, and how the intervals were made; once if it is the same for all."""
     if len(set(found.methods)) == 1:
-        return [f"Intervals: {found.methods[0]}."]
-    return [f"Intervals of {label}: {text}." for label, text in zip(found.labels[1:], found.methods, strict=True)]
+        return [*window_line(found), f"Intervals: {found.methods[0]}."]
+    texts = zip(found.labels[1:], found.methods, strict=True)
+    return [*window_line(found), *(f"Intervals of {label}: {text}." for label, text in texts)]
 
 
 def headline(found: Comparison) -> list[str]:

@@ -41,6 +41,9 @@ def compare(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Write compare.json, compare.html and every run here.")
     ] = None,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Judge whole runs, also those that all go on from a snapshot.")
+    ] = False,
     workers: Workers = None,
     strict: Strict = False,
     as_json: AsJson = False,
@@ -54,7 +57,7 @@ def compare(
         raise InputError("", where="--seeds", found=seeds, allowed="a whole number >= 1")
     scenarios = _scenarios(sources, vary or [], settings or [])
     groups, folders = _run(scenarios, seeds, out, workers=workers, strict=strict, as_json=as_json)
-    found = compare_runs(groups)
+    found = compare_runs(groups, whole=whole)
     document = found.document()
     for entry, runs, folder in zip(document["variants"], groups, folders, strict=True):
         entry["run"] = None if out is None or folder is None else os.path.relpath(folder, out)
@@ -126,6 +129,7 @@ def _run(
     as_json: bool,
 ) -> tuple[list[list[Run]], list[Path | None]]:
     """Run the scenarios, read the rest: for each one run, or a run for each seed; and where the first of each is."""
+    from sim.snapshot import SUFFIX
     from sim.whatif.pool import worker_count
     from sim.whatif.runs import Job, load_run, run_jobs
 
@@ -133,7 +137,11 @@ def _run(
     scenarios = [source for _, source in found if not isinstance(source, Path)]
     drawn = [s.spec.trace.drawn for s in scenarios]
     generated = all(drawn) and all(s.spec.trace.generate or s.spec.trace.clients for s in scenarios)
-    many = seeds if seeds is not None else SEEDS if scenarios and generated and not folders else 1
+    goes_on = [s for s in scenarios if s.spec.warm_start is not None and s.spec.warm_start.path.endswith(SUFFIX)]
+    many = seeds if seeds is not None else SEEDS if scenarios and generated and not folders and not goes_on else 1
+    if goes_on and many > 1:
+        text = "a run that goes on from a snapshot has the snapshot's seed"
+        raise InputError(text, where="--seeds", found=many, allowed="1")
     if folders and many > 1:
         raise InputError("a run directory has one seed", where="--seeds", found=many, allowed="1, or scenarios only")
     if many > 1 and not any(drawn):

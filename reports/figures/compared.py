@@ -8,7 +8,7 @@ import numpy as np
 
 from reports import bins as b
 from reports.bins import time_bins
-from reports.compare_data import Variant
+from reports.compare_data import Variant, of_whole_runs
 from reports.figures.base import CYCLE as TIER_CYCLE
 from reports.figures.base import (
     GREY,
@@ -54,7 +54,7 @@ def cdfs(variants: Sequence[Variant], metric: str) -> Figure:
     label = METRIC_LABELS[metric]
     key, title = f"cdf-{metric}", f"{label}: {WORDS[metric]}"
     read = f"A point (x, y): y % of requests have {label} of x or less. The curve further left is better."
-    curves = [(one, *b.cdf(one.run.finished[f"{metric}_s"])) for one in variants]
+    curves = [(one, *b.cdf(one.judged[f"{metric}_s"])) for one in variants]
     curves = [(one, np.maximum(x, 1e-6), share) for one, x, share in curves if len(x)]
     if not curves:
         return Figure(key, title, read, empty=f"No request has {label}.")
@@ -111,8 +111,8 @@ def cdfs(variants: Sequence[Variant], metric: str) -> Figure:
         "annotations": notes,
     }
     said = "; ".join(
-        f"{one.name} {seconds(b.percentile(one.run.finished[f'{metric}_s'], 50))} and "
-        f"{seconds(b.percentile(one.run.finished[f'{metric}_s'], 99))}"
+        f"{one.name} {seconds(b.percentile(one.judged[f'{metric}_s'], 50))} and "
+        f"{seconds(b.percentile(one.judged[f'{metric}_s'], 99))}"
         for one, _, _ in curves
     )
     return Figure(key, title, read, f"Median and p99: {said}.", data, layout)
@@ -121,6 +121,7 @@ def cdfs(variants: Sequence[Variant], metric: str) -> Figure:
 def parts_choice(variants: Sequence[Variant]) -> Choice:
     """What TTFT and E2E are made of, of all requests and of the slowest."""
     read = "Mean time of requests by what they were doing; the parts of a bar add up to the mean. " + FIRST_SEED
+    read += of_whole_runs(variants)
     spans, groups = ("ttft", "e2e"), (("all", "all requests"), ("slowest", "slowest 1 %"))
     figures: Picks = {
         (i, j): parts(variants, span, group, read)
@@ -174,7 +175,7 @@ def goodput_figure(variants: Sequence[Variant]) -> Figure:
     slo = all(one.run.slo_targets for one in variants)
     title = "Goodput through the run" if slo else "Finished requests through the run"
     what = "meet every bound of the SLO" if slo else "finish (no SLO is set)"
-    read = f"Requests per second that {what} ({axis.every}). {FIRST_SEED}"
+    read = f"Requests per second that {what} ({axis.every}). {FIRST_SEED}{of_whole_runs(variants)}"
     data = []
     for one in variants:
         done = one.run.finished["finish_s"]
@@ -196,11 +197,13 @@ def sources(variants: Sequence[Variant]) -> Figure:
     read = f"Share of the prompt tokens of finished requests that each tier had; the rest was computed. {FIRST_SEED}"
     tiers = list(dict.fromkeys(tier for one in variants for tier in one.run.tiers))
     rows: dict[str, list[float]] = {tier: [] for tier in tiers}
+    reused = []
     for one in variants:
-        prefix = section(one.run.summary, "prefix")
-        asked, hits = float(prefix.get("input_tokens") or 0), section(prefix, "hit_tokens")
+        asked = float(one.judged["input_tokens"].sum())
         for tier in tiers:
-            rows[tier].append(100 * float(hits.get(tier) or 0) / asked if asked else 0.0)
+            hits = one.judged.numbers.get(f"hit_{tier}_tokens")
+            rows[tier].append(0.0 if hits is None or not asked else 100 * float(hits.sum()) / asked)
+        reused.append(sum(found[-1] for found in rows.values()) / 100)
     if not any(any(found) for found in rows.values()):
         return Figure("sources", "Where reused tokens were", read, empty="No variant reused a prompt token.")
     data: list[dict[str, Any]] = [
@@ -215,7 +218,7 @@ def sources(variants: Sequence[Variant]) -> Figure:
         }
         for place, (tier, found) in enumerate(rows.items())
     ]
-    told = "; ".join(f"{one.name} {percent(section(one.run.summary, 'prefix').get('hit_ratio'))}" for one in variants)
+    told = "; ".join(f"{one.name} {percent(share)}" for one, share in zip(variants, reused, strict=True))
     layout = _bars("prompt tokens reused (%)", len(variants))
     return Figure("sources", "Where reused tokens were", read, f"Reused: {told}.", data, layout)
 
@@ -226,7 +229,7 @@ def link_choice(variants: Sequence[Variant]) -> Choice | None:
     names = [n for n in names if any("queue_p99_ms" in _link(one, n) for one in variants)]
     if not names:
         return None
-    read = f"Links of the variants; of several links of a name, all together. {FIRST_SEED}"
+    read = f"Links of the variants; of several links of a name, all together. {FIRST_SEED}{of_whole_runs(variants)}"
     of = (
         ("bytes", "bytes moved", "GiB", 2**30),
         ("utilization", "utilisation", "%", 0.01),

@@ -22,6 +22,7 @@ from sim.whatif.blocks import (
 from sim.whatif.interval import CONFIDENCE, RESAMPLES, percentile_interval, seeds_interval
 from sim.whatif.runs import LATENCIES, Run
 from sim.whatif.statistics import resampled
+from sim.whatif.window import requests_after, snapshot_s
 
 SAME, LESS, MORE, UNSURE, NO_INTERVAL = "same", "less", "more", "cannot be told apart", "no interval"
 
@@ -50,18 +51,24 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs side by side. `methods` says how the intervals of each later variant were made."""
+    """Runs side by side. `methods` says how the intervals of each later variant were made.
+
+    since_s  what is judged is of the requests sent after this time, s, when all runs went on from a snapshot; None: of
+             whole runs
+    """
 
     labels: tuple[str, ...]
     rows: tuple[Row, ...]
     methods: tuple[str, ...]
     summaries: tuple[Mapping[str, Any], ...]
+    since_s: float | None = None
 
     def document(self) -> dict[str, Any]:
         """All of it as one JSON document (schema kvsim-compare/1)."""
         return {
             "schema": "kvsim-compare/1",
             "confidence": CONFIDENCE,
+            "since_s": self.since_s,
             "variants": [
                 {"label": label, "config_sha256": summary["config_sha256"]}
                 for label, summary in zip(self.labels, self.summaries, strict=True)
@@ -81,14 +88,19 @@ class Comparison:
         }
 
 
-def compare(groups: Sequence[Sequence[Run]]) -> Comparison:
+def compare(groups: Sequence[Sequence[Run]], *, whole: bool = False) -> Comparison:
     """Compare the first group of runs with each later one: a group is one variant, a run for each seed.
 
     With one run each, runs of the same requests are paired and their windows resampled together; with several, the
-    differences of each seed are. Raises InputError for fewer than two groups.
+    differences of each seed are. Runs that all begin with a snapshot are judged by the requests sent after it, unless
+    `whole`. Raises InputError for fewer than two groups.
     """
     if len(groups) < 2:
         raise InputError("nothing to compare", found=len(groups), allowed="two runs or more")
+    summaries = tuple(runs[0].summary for runs in groups)
+    since_s = None if whole else snapshot_s(groups)
+    if since_s is not None:
+        groups = [[requests_after(run, since_s) for run in runs] for runs in groups]
     metrics = list({m["key"]: m for runs in groups for m in runs[0].summary["metrics"]}.values())
     values = [{m["key"]: _mean(_values(runs, m["key"])) for m in metrics} for runs in groups]
     columns = [_against(groups[0], runs) for runs in groups[1:]]
@@ -102,8 +114,7 @@ def compare(groups: Sequence[Sequence[Run]]) -> Comparison:
         )
         rows.append(Row(metric, shown, found))
     labels = tuple(runs[0].label for runs in groups)
-    summaries = tuple(runs[0].summary for runs in groups)
-    return Comparison(labels, tuple(rows), tuple(method for _, method in columns), summaries)
+    return Comparison(labels, tuple(rows), tuple(method for _, method in columns), summaries, since_s)
 
 
 Intervals = dict[str, tuple[float, float] | None]
