@@ -77,7 +77,8 @@ class Watched(EvictionPolicy):
         while True:
             block, twin_block = (guarded(hook, next, scan, None, about="no block") for scan in scans)
             if block is not twin_block:
-                told = f" (one was told of blocks by {self._several[0]}_all() and the like)" if self._several else ""
+                hooks = ", ".join(f"{name}_all" for name in self._several)
+                told = f" (the second was told by {hooks})" if hooks else ""
                 self.watch.fail(f"two policies built alike gave different orders{told}", block or twin_block)
             if block is None:
                 return
