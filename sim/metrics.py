@@ -2,72 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-Summary = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One headline number: where it is found in the summary, and what it means."""
-
-    key: str
-    label: str
-    unit: str
-    better: str
-    """"lower", "higher" or "" where neither is better."""
-    definition: str
-    value: Callable[[Summary], float | None]
-    shown: Callable[[Summary], bool] = lambda _: True
-    """False for runs that do not have what it measures."""
-
-
-_STATISTICS = {
-    "mean": ("mean", "Mean of"),
-    "p50": ("P50", "Median of"),
-    "p95": ("P95", "95th percentile of"),
-    "p99": ("P99", "99th percentile of"),
-}
-
-
-def _latency(name: str, label: str, statistic: str, definition: str) -> Metric:
-    shown, over = _STATISTICS[statistic]
-    return Metric(
-        f"{name}_{statistic}_ms",
-        f"{label}, {shown}",
-        "ms",
-        "lower",
-        f"{over} {definition}",
-        lambda s: s[f"{name}_ms"][statistic],
-    )
-
-
-def _reused(tier: str, label: str, how: str) -> Metric:
-    """Share of the prompt tokens that came from one tier."""
-    return Metric(
-        f"hit_{tier}",
-        f"Reused from {label}",
-        "%",
-        "higher",
-        f"Prompt tokens {how} / prompt tokens.",
-        lambda s: _percent(_share(s["prefix"]["hit_tokens"].get(tier), s["prefix"]["input_tokens"])),
-        lambda s: tier in s["tiers"],
-    )
-
-
-def _time_share(key: str, label: str, better: str, definition: str, parts: tuple[str, ...]) -> Metric:
-    """Share of the replica-seconds that the parts of `summary["time"]` make up."""
-    return Metric(
-        key,
-        label,
-        "%",
-        better,
-        definition,
-        lambda s: _percent(_share(sum(s["time"][part] for part in parts), sum(s["time"].values()))),
-    )
-
+from sim.metric import STATISTICS, Metric, Summary, latency, never_loaded, percent, reused, share_of, time_share
 
 _TTFT = "time to first token: first token - arrival, per finished request; queue + load + prefill."
 _TPOT = "time per output token: (E2E - TTFT) / (output tokens - 1), one value per request of two or more tokens."
@@ -79,15 +16,15 @@ _E2E = "end-to-end time: last token - arrival, per finished request."
 _QUEUE = "the waiting part of TTFT: from arrival until the first prefill chunk starts, less the load time."
 
 METRICS: tuple[Metric, ...] = (
-    _latency("ttft", "TTFT", "mean", _TTFT),
-    _latency("ttft", "TTFT", "p50", _TTFT),
-    _latency("ttft", "TTFT", "p99", _TTFT),
-    _latency("tpot", "TPOT", "mean", _TPOT),
-    _latency("tpot", "TPOT", "p95", _TPOT),
-    _latency("itl", "ITL", "p99", _ITL),
-    _latency("e2e", "E2E", "mean", _E2E),
-    _latency("e2e", "E2E", "p99", _E2E),
-    _latency("queue", "Queue", "p99", _QUEUE),
+    latency("ttft", "TTFT", "mean", _TTFT),
+    latency("ttft", "TTFT", "p50", _TTFT),
+    latency("ttft", "TTFT", "p99", _TTFT),
+    latency("tpot", "TPOT", "mean", _TPOT),
+    latency("tpot", "TPOT", "p95", _TPOT),
+    latency("itl", "ITL", "p99", _ITL),
+    latency("e2e", "E2E", "mean", _E2E),
+    latency("e2e", "E2E", "p99", _E2E),
+    latency("queue", "Queue", "p99", _QUEUE),
     Metric(
         "requests_per_s",
         "Throughput",
@@ -118,14 +55,14 @@ METRICS: tuple[Metric, ...] = (
         "%",
         "higher",
         "Prompt tokens reused from any tier instead of being computed / prompt tokens of finished requests.",
-        lambda s: _percent(s["prefix"]["hit_ratio"]),
+        lambda s: percent(s["prefix"]["hit_ratio"]),
     ),
-    _reused("hbm", "HBM", "found in the GPU's own cache"),
-    _reused("dram", "DRAM", "loaded from host memory"),
-    _reused("cxl", "CXL memory", "loaded from memory behind CXL"),
-    _reused("c2c", "C2C memory", "loaded from memory behind NVLink-C2C"),
-    _reused("ssd", "SSD", "loaded from the SSD tier"),
-    _reused("remote", "remote", "loaded from the remote tier"),
+    reused("hbm", "HBM", "found in the GPU's own cache"),
+    reused("dram", "DRAM", "loaded from host memory"),
+    reused("cxl", "CXL memory", "loaded from memory behind CXL"),
+    reused("c2c", "C2C memory", "loaded from memory behind NVLink-C2C"),
+    reused("ssd", "SSD", "loaded from the SSD tier"),
+    reused("remote", "remote", "loaded from the remote tier"),
     Metric(
         "stored_never_loaded",
         "Stored, never loaded",
@@ -134,7 +71,7 @@ METRICS: tuple[Metric, ...] = (
         "Bytes stored in the tiers behind HBM that no request had loaded, and no prefetch fetched, when they were "
         "evicted or the run ended / "
         "bytes stored there.",
-        lambda s: _percent(_never_loaded(s)),
+        lambda s: percent(never_loaded(s)),
         lambda s: len(s["tiers"]) > 1,
     ),
     Metric(
@@ -143,7 +80,7 @@ METRICS: tuple[Metric, ...] = (
         "%",
         "lower",
         "Rows of decode steps whose request had ended, in static batches / all rows.",
-        lambda s: _percent(s["batches"]["padding_share"]),
+        lambda s: percent(s["batches"]["padding_share"]),
         lambda s: "batches" in s,
     ),
     Metric(
@@ -162,21 +99,21 @@ METRICS: tuple[Metric, ...] = (
         "Tokens that ran through prefill again because a preemption had dropped them.",
         lambda s: s["prefix"]["recomputed_tokens"],
     ),
-    _time_share(
+    time_share(
         "compute_share",
         "GPU busy",
         "",
         "Time in steps, less their waits for layers / replica-seconds from the start to the last finish.",
         ("compute_s", "interference_s"),
     ),
-    _time_share(
+    time_share(
         "interference_share",
         "Slowed by copies",
         "lower",
         "What copies beside them added to steps, a part of GPU busy / replica-seconds.",
         ("interference_s",),
     ),
-    _time_share(
+    time_share(
         "kv_wait_share",
         "Waiting for KV",
         "lower",
@@ -186,10 +123,10 @@ METRICS: tuple[Metric, ...] = (
     *(
         Metric(
             f"later_ttft_{statistic}_ms",
-            f"TTFT after the snapshot, {_STATISTICS[statistic][0]}",
+            f"TTFT after the snapshot, {STATISTICS[statistic][0]}",
             "ms",
             "lower",
-            f"{_STATISTICS[statistic][1]} time to first token of requests sent after the snapshot.",
+            f"{STATISTICS[statistic][1]} time to first token of requests sent after the snapshot.",
             lambda s, statistic=statistic: s["from_snapshot"]["ttft_ms"][statistic],  # type: ignore[misc]
             lambda s: "from_snapshot" in s,
         )
@@ -201,7 +138,7 @@ METRICS: tuple[Metric, ...] = (
         "%",
         "higher",
         "Reused / prompt tokens of requests sent after the snapshot.",
-        lambda s: _percent(s["from_snapshot"]["hit_ratio"]),
+        lambda s: percent(s["from_snapshot"]["hit_ratio"]),
         lambda s: "from_snapshot" in s,
     ),
     Metric(
@@ -219,7 +156,7 @@ METRICS: tuple[Metric, ...] = (
         "%",
         "lower",
         "Drafted tokens that were wrong, or came after one that was / drafted tokens.",
-        lambda s: _percent(s["speculation"]["wasted_share"]),
+        lambda s: percent(s["speculation"]["wasted_share"]),
         lambda s: "speculation" in s,
     ),
     Metric(
@@ -265,7 +202,7 @@ METRICS: tuple[Metric, ...] = (
         "%",
         "higher",
         "Prefetched bytes that a request then reused, or that were fetched on / prefetched bytes; the rest is waste.",
-        lambda s: _percent(_share(s["prefetch"]["used_bytes"], s["prefetch"]["fetched_bytes"])),
+        lambda s: percent(share_of(s["prefetch"]["used_bytes"], s["prefetch"]["fetched_bytes"])),
         lambda s: "prefetch" in s,
     ),
     Metric(
@@ -274,7 +211,7 @@ METRICS: tuple[Metric, ...] = (
         "%",
         "lower",
         "Prefetched bytes still on their way when a request first came for them / prefetched bytes.",
-        lambda s: _percent(_share(s["prefetch"]["late_bytes"], s["prefetch"]["fetched_bytes"])),
+        lambda s: percent(share_of(s["prefetch"]["late_bytes"], s["prefetch"]["fetched_bytes"])),
         lambda s: "prefetch" in s,
     ),
 )
@@ -294,16 +231,3 @@ def rows(summary: Summary) -> list[dict[str, Any]]:
         for m in METRICS
         if m.shown(summary)
     ]
-
-
-def _percent(share: float | None) -> float | None:
-    return None if share is None else 100 * share
-
-
-def _share(part: float | None, whole: float) -> float | None:
-    return None if part is None or not whole else part / whole
-
-
-def _never_loaded(summary: Summary) -> float | None:
-    lower = [tier for name, tier in summary["tiers"].items() if name != "hbm"]
-    return _share(sum(t["never_loaded_bytes"] for t in lower), sum(t["stored_bytes"] for t in lower))

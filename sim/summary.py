@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -14,14 +13,10 @@ from sim.assumptions import assumptions
 from sim.attribution_summary import attribution
 from sim.caveats import caveats
 from sim.cluster import Cluster
-from sim.disaggregation_spec import KV_LINK
 from sim.disaggregation_summary import disaggregation
 from sim.fields import definitions
 from sim.fleet.summary import fleet_summary, replica_time
 from sim.front_reuse import index_summary, response_summary
-from sim.hierarchy.link import CopyEngine
-from sim.hierarchy.tier import Tier
-from sim.link_inputs import GPU_LINKS, own_links
 from sim.lost_reuse import computed_again
 from sim.provenance import profile_summary
 from sim.quantiles import latency_ms, pick
@@ -30,6 +25,7 @@ from sim.rounds_summary import by_round
 from sim.snapshot_summary import since
 from sim.speculation_summary import speculation
 from sim.tables import numbers
+from sim.tier_summary import link_sums, prefetch_sums, tier_sums
 from sim.turns import by_turn
 from sim.within_summary import add_to_links, within
 
@@ -67,8 +63,8 @@ def summarize(
             "output_tokens_per_s": _rate(int(columns["output_tokens"][finished].sum()), duration),
         },
         "prefix": _prefix(cluster, columns, served, again),
-        "tiers": {tier.name: _tier(by_name[tier.name]) for tier in spec.tiers},
-        "links": _links(cluster, duration),
+        "tiers": {tier.name: tier_sums(by_name[tier.name]) for tier in spec.tiers},
+        "links": link_sums(cluster, duration),
         "time": _time(cluster, span),
         "replica_time": replica_time(cluster, steps, span),
         "queue": queue_lengths(requests, cluster.preemptions, span),
@@ -89,7 +85,7 @@ def summarize(
         summary["disaggregation"] = pools
     prefetch = spec.policies.prefetch
     if prefetch is not None and prefetch.name != "none":
-        summary["prefetch"] = _prefetch(prefetch.name, summary["tiers"].values())
+        summary["prefetch"] = prefetch_sums(prefetch.name, summary["tiers"].values())
     if cluster.front.responses is not None:
         summary["response_cache"] = response_summary(cluster.front.responses, columns, finished)
     if cluster.front.index is not None:
@@ -190,79 +186,6 @@ def _prefix(
         "recomputed_tokens": int(columns["recomputed_tokens"].sum()),
         **({"turns": turns} if turns else {}),
     }
-
-
-def _tier(tiers: list[Tier]) -> dict[str, Any]:
-    """Sums over the tiers of one name (one per replica, per node, or one for the cluster)."""
-    counters = [tier.counters for tier in tiers]
-    left = sum(b.size for tier in tiers for b in tier.blocks.values() if not (b.uses or b.sent))
-    return {
-        "count": len(tiers),
-        "capacity_bytes": sum(tier.capacity for tier in tiers),
-        "peak_bytes": sum(c.peak_bytes for c in counters),
-        "stored_bytes": sum(c.stored_bytes for c in counters),
-        "loaded_bytes": sum(c.loaded_bytes for c in counters),
-        "evicted_blocks": sum(c.evicted_blocks for c in counters),
-        "evicted_bytes": sum(c.evicted_bytes for c in counters),
-        "replaced_bytes": sum(c.replaced_bytes for c in counters),
-        "never_loaded_bytes": sum(c.never_loaded_bytes for c in counters) + left,
-        "moved_bytes": sum(c.moved_bytes for c in counters),
-        "passed_bytes": sum(c.passed_bytes for c in counters),
-        "expired_blocks": sum(c.expired_blocks for c in counters),
-        "refused_bytes": sum(c.refused_bytes for c in counters),
-        "prefetched_bytes": sum(c.prefetched_bytes for c in counters),
-        "prefetch_used_bytes": sum(c.prefetch_used_bytes for c in counters),
-        "prefetch_late_bytes": sum(c.prefetch_late_bytes for c in counters),
-    }
-
-
-def _prefetch(policy: str, tiers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Sums over tiers of what prefetches brought; 0 for a policy that brought nothing."""
-    fetched, used, late = (
-        sum(tier[key] for tier in tiers) for key in ("prefetched_bytes", "prefetch_used_bytes", "prefetch_late_bytes")
-    )
-    wasted = fetched - used
-    return {
-        "policy": policy,
-        "fetched_bytes": fetched,
-        "used_bytes": used,
-        "wasted_bytes": wasted,
-        "late_bytes": late,
-    }
-
-
-def _links(cluster: Cluster, duration: float) -> dict[str, Any]:
-    transfers = cluster.recorder.transfers
-    waited = transfers.numbers("start_s") - transfers.numbers("queued_s")
-    result = {}
-    for name in _link_order(cluster):
-        links: list[CopyEngine] = [link for link in cluster.links if link.name == name]
-        busy = sum(link.busy_s for link in links)
-        queue = waited[transfers.among("link", name)]
-        result[name] = {
-            "count": len(links),
-            "bytes": sum(link.bytes for link in links),
-            "busy_s": busy,
-            "utilization": busy / (duration * len(links)) if duration else 0.0,
-            "queue_p99_ms": float(np.percentile(queue, 99)) * 1e3 if len(queue) else 0.0,
-            "transfers": len(queue),
-        }
-    for name in dict.fromkeys(name for name, _ in cluster.topology.ways.resources):
-        shared = [r for (kind, _), r in cluster.topology.ways.resources.items() if kind == name]
-        moved, capacity = sum(r.bytes for r in shared), sum(r.capacity for r in shared)
-        result[name] = {
-            "count": len(shared),
-            "bytes": moved,
-            "capacity_bytes_per_s": capacity,
-            "utilization": moved / (capacity * duration) if duration else 0.0,
-        }
-    return result
-
-
-def _link_order(cluster: Cluster) -> list[str]:
-    """Names of the links in use, the GPU's own first, then by tier; toward the GPU before away from it."""
-    used = {link.name for link in cluster.links}
-    return [name for name in (*GPU_LINKS, *own_links(cluster.scenario.spec), KV_LINK) if name in used]
 
 
 def _time(cluster: Cluster, end: float) -> dict[str, float]:

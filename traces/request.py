@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from hw_profiles.errors import InputError
+from traces.rules import check
 from traces.sending import Sending
 
 Floats = npt.NDArray[np.float64]
@@ -66,8 +66,6 @@ COLUMNS = {
     "barriers": np.int64,
     "models": np.int64,
 }
-OPTIONAL = ("session_ids", "turns", "after", "delay_s", "priorities", "barriers", "models")
-"""Columns that a trace may lack; `after` and `delay_s` come together."""
 
 
 def relinked(after: Ints, delay_s: Floats, rows: npt.NDArray[np.intp]) -> tuple[Ints, Floats]:
@@ -267,45 +265,5 @@ class Trace:
 
     def validate(self) -> Trace:
         """Returns the trace itself; raises InputError naming the first request that breaks a rule above."""
-        n = len(self)
-        if n == 0:
-            raise InputError("the trace holds no request", where=self.source)
-        if not (len(self.input_tokens) == len(self.output_tokens) == n and len(self.hash_offsets) == n + 1):
-            raise InputError("columns differ in length", where=self.source)
-        for column in OPTIONAL:
-            if getattr(self, column) is not None and len(getattr(self, column)) != n:
-                raise InputError(f"{column} differ in length from the other columns", where=self.source)
-        if (self.after is None) != (self.delay_s is None) or (self.closed_loop and self.after is None):
-            raise InputError("after and delay_s come together, and a closed loop needs them", where=self.source)
-        counts = np.diff(self.hash_offsets)
-        per_block = self.block_tokens
-        wanted = -(-self.input_tokens // per_block) if per_block > 0 else np.zeros(n, np.int64)
-        spans = self.hash_offsets[0] == 0 and self.hash_offsets[-1] == len(self.hash_ids)
-        if per_block < 0 or not spans:
-            text = "hash_offsets do not span hash_ids, or block_tokens is negative"
-            raise InputError(text, where=self.source)
-        rules = (
-            (np.isfinite(self.arrival_s) & (self.arrival_s >= 0), "arrival_s must be finite and >= 0"),
-            (np.diff(self.arrival_s, prepend=-np.inf) >= 0, "arrivals must ascend"),
-            (self.input_tokens >= 1, "input_tokens must be >= 1"),
-            (self.output_tokens >= 1, "output_tokens must be >= 1"),
-            (counts == wanted, f"hash ids must number input_tokens / {per_block}, rounded up"),
-            *self._link_rules(),
-        )
-        for ok, rule in rules:
-            if not ok.all():
-                raise InputError(f"request {int(np.argmin(ok))}: {rule}", where=self.source)
+        check(self)
         return self
-
-    def _link_rules(self) -> Iterator[tuple[npt.NDArray[np.bool_], str]]:
-        if self.after is None or self.delay_s is None:
-            return
-        yield (self.after >= -1) & (self.after < np.arange(len(self))), "after must be an earlier request, or -1"
-        linked = self.after >= 0
-        known = np.isfinite(self.delay_s) & (self.delay_s >= 0)
-        yield np.where(linked, known | np.isnan(self.delay_s), np.isnan(self.delay_s)), "delay_s must be >= 0 or NaN"
-        if self.closed_loop:
-            if self.barriers is not None:
-                rising = ~linked | (self.barriers > self.barriers[self.after])
-                yield (self.barriers >= 0) & rising, "a request must be of a later round than the one it waits for"
-            yield known | ~linked, "a closed loop needs the delay_s of every request with after"
