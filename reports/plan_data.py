@@ -122,6 +122,8 @@ class PlanData:
     searches: tuple[Searched, ...]
     best: Searched | None
     price_sources: tuple[str, ...]
+    worth: tuple[Mapping[str, Any], ...]
+    """Steps in the capacity of a tier, as `sim.whatif.worth.Worth` has them."""
 
 
 def load_plan(folder: Path) -> PlanData:
@@ -151,7 +153,8 @@ def _data(document: Mapping[str, Any]) -> PlanData:
         ("kvsim", str(document["version"])),
     )
     best = next((one for one in searches if one.label == document["cheapest"]), None)
-    return PlanData(str(asked["find"]), facts, searches, best, tuple(map(str, document["price_sources"])))
+    prices = tuple(map(str, document["price_sources"]))
+    return PlanData(str(asked["find"]), facts, searches, best, prices, tuple(map(_step, document["worth"])))
 
 
 def _searched(plan: Mapping[str, Any]) -> Searched:
@@ -197,6 +200,11 @@ def _tried(point: Mapping[str, Any]) -> Tried:
         rejected=texts["rejected"],
         gpus=None if point["gpus"] is None else int(point["gpus"]),
     )
+
+
+def _step(step: Mapping[str, Any]) -> Mapping[str, Any]:
+    texts = {key: str(step[key]) for key in ("tier", "less", "more", "beside", "currency")}
+    return {**texts, **{key: _number(step[key]) for key in ("saves", "gib", "pays_below", "price")}}
 
 
 def _bill(cost: Mapping[str, Any]) -> Bill:

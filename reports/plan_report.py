@@ -7,6 +7,7 @@ from reports.figures.plan_cost import cost_figure
 from reports.figures.plan_search import search_choice
 from reports.figures.plan_seeds import seeds_choice
 from reports.plan_data import ATTAINMENT, Bill, PlanData, Searched, Tried, target_label
+from reports.plan_worth import worth_tables
 from reports.tables import TextTable
 from reports.text import NBSP, NO_VALUE, number, percent, seconds
 from sim.whatif.grids import gpus_beside
@@ -42,12 +43,12 @@ def sections(data: PlanData) -> list[Section]:
     """Every section with figures and tables, in the order of the page: recommendation, evidence, assumptions."""
     seeds, cost = seeds_choice(data), cost_figure(data)
     first = [table for table in (bill_table(data), beside_table(data), variants_table(data)) if table]
-    told = data.best or data.searches[0]
+    told, worths = data.best or data.searches[0], worth_tables(data)
     return [
         Section("recommendation", "Recommendation", [], first, notes_of(data)),
         Section("evidence", "Evidence", [search_choice(data)]),
         *([Section("over-seeds", "Is it luck?", [seeds], seed_tables(data))] if seeds else []),
-        *([Section("money", "What more money buys", [cost])] if cost else []),
+        *([Section("money", "What more money buys", [cost] if cost else [], worths)] if cost or worths else []),
         Section("runs", "Every run", [], [run_table(one) for one in data.searches]),
         Section(
             "assumptions",

@@ -88,7 +88,7 @@ def plan(
     if seeds is not None:
         with count_bar(not as_json, "runs of other seeds") as progress:
             plans = with_seeds(plans, jobs, seeds, workers=worker_count(workers), progress=progress)
-    document = plan_document(plans, [variant.scenario for variant in variants], find, table)
+    document = plan_document(plans, variants, find, table)
     if out is not None:
         from hw_profiles.files import write_atomic
         from reports.kinds import write_report
@@ -98,14 +98,16 @@ def plan(
     if as_json:
         _print.document(document)
     else:
-        _show(plans, document["price_sources"])
+        _show(plans, [f"worth: {one['text']}" for one in document["worth"]])
+        for source in document["price_sources"]:
+            _print.line(f"price: {source}")
     if out is not None:
         (_print.note if as_json else _print.line)(f"report: {out / 'plan.html'}")
     if all(found.answer is None for found in plans):
         raise typer.Exit(NO)
 
 
-def _show(plans: list[Plan], prices: Sequence[str]) -> None:
+def _show(plans: list[Plan], worth: Sequence[str]) -> None:
     """One variant: every run of the search. Several: the answer of each, the cheapest per token last."""
     from sim.whatif.grids import gpus_beside
 
@@ -134,8 +136,8 @@ def _show(plans: list[Plan], prices: Sequence[str]) -> None:
         if found.seeds:
             held = ", ".join(f"{one.shown} in {sum(one.met)}" for one in found.seeds)
             _print.line(f"{name}of {len(found.seeds[0].met)} seeds the SLO is met by {held}")
-    for source in prices:
-        _print.line(f"price: {source}")
+    for text in worth:
+        _print.line(text)
 
 
 def _table(rows: list[tuple[str, Point | None, bool]], what: str) -> tuple[list[Any], list[tuple[str, ...]]]:

@@ -12,13 +12,16 @@ from sim.scenario import Scenario
 from sim.whatif.plan import Plan
 from sim.whatif.points import Point
 from sim.whatif.prices import Cost, Prices
+from sim.whatif.variants import Variant
+from sim.whatif.worth import worth
 
 SCHEMA = "kvsim-plan/1"
 FILE = "plan.json"
 
 
-def plan_document(plans: Sequence[Plan], scenarios: Sequence[Scenario], find: str, prices: Prices) -> dict[str, Any]:
-    """The plans of the variants `scenarios` as one document: asked, plans, cheapest by the token, frontier, prices."""
+def plan_document(plans: Sequence[Plan], variants: Sequence[Variant], find: str, prices: Prices) -> dict[str, Any]:
+    """The plans of the variants as one document: asked, plans, cheapest by the token, frontier, worth, prices."""
+    scenarios = [variant.scenario for variant in variants]
     best, spec = cheapest(plans), scenarios[0].spec
     return {
         "schema": SCHEMA,
@@ -39,6 +42,9 @@ def plan_document(plans: Sequence[Plan], scenarios: Sequence[Scenario], find: st
         "frontier": [
             {"label": plan.label, "shown": point.shown, "met": point.met, "cost": asdict(cost), "of_limit": ratio}
             for plan, point, cost, ratio in frontier(plans)
+        ],
+        "worth": [
+            {**asdict(one), "text": one.text} for one in worth(plans, [found.settings for found in variants], prices)
         ],
         "price_sources": price_sources(plans, scenarios, prices),
     }

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from sim.whatif.grids import Search
 from sim.whatif.points import Point
 
+MOST = 0.8
+"""Share of the slowest first tokens that their own prompts take, from which a shorter queue cannot help."""
+
 
 def notes(search: Search, answer: Point | None, points: Sequence[Point]) -> tuple[str, ...]:
     """One sentence each; points: every run of the search, in the order of its values."""
@@ -53,6 +56,16 @@ def _infeasible(points: Sequence[Point]) -> str:
     return f"no value tried meets the SLO; {at} {_binds(nearest)}"
 
 
+def _alone(point: Point) -> str:
+    """What no queue is to blame for."""
+    if not point.worst[0].startswith("ttft") or point.computing is None or point.computing < MOST:
+        return ""
+    return (
+        f"; {100 * point.computing:.3g} % of the first-token time of the slowest 1 % computes their own prompts: more "
+        "of this does not shorten that, a higher hardware.tp, a faster GPU or fewer bits (engine.weights_dtype) may"
+    )
+
+
 def _binds(point: Point) -> str:
     refused = "" if point.rejected is None else f"; {point.rejected}, and those miss every limit"
     key, ratio = point.worst
@@ -68,7 +81,7 @@ def _binds(point: Point) -> str:
     target = point.targets[key]
     if ratio > 1 and target["value_ms"] is not None:
         value, limit = target["value_ms"] / 1e3, target["target_ms"] / 1e3
-        return f"{key} binds: {value:.4g} s against {limit:.4g} s, {ratio:.3g} times the limit{refused}"
+        return f"{key} binds: {value:.4g} s against {limit:.4g} s, {ratio:.3g} times the limit{refused}{_alone(point)}"
     if point.rejected is not None:
         return f"rejected requests bind: {point.rejected}; they miss every limit, whatever the rest comes to"
     return f"no request has a {key}"

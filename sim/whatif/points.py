@@ -24,6 +24,7 @@ class Point:
                  Then there are no values, but a cost per hour
     rejected     how many requests are rejected, and why, if any are; `lost` is "rejected" if that decided
     failed       why there was no run: the model does not fit, for example
+    computing    of the first-token time of the slowest 1 % of requests, the share that computes their own prompts
     gpus         GPUs of all replicas; None where nothing ran
     assumptions, warnings    those of the run's summary; none for a run that ended early
     """
@@ -40,6 +41,7 @@ class Point:
     rejected: str | None = None
     failed: str | None = None
     gpus: int | None = None
+    computing: float | None = None
     assumptions: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -133,9 +135,15 @@ def run_point(asked: PointJob) -> Point:
         attainment=attained,
         rejected=refused,
         gpus=int(summary["hardware"]["gpus"]),
+        computing=_computing(summary),
         assumptions=tuple(summary["assumptions"]),
         warnings=tuple(summary["warnings"]),
     )
+
+
+def _computing(summary: Mapping[str, Any]) -> float | None:
+    slowest = summary["attribution"].get("ttft_ms", {}).get("slowest")
+    return slowest["parts"]["prefill"] / slowest["mean"] if slowest and slowest["mean"] else None
 
 
 def _priced(summary: Mapping[str, Any], gpus_per_node: int, prices: Prices) -> Cost | None:

@@ -51,6 +51,7 @@ class Cost:
 
     energy       of GPUs that draw their power limit all the time, the most that they can
     watts        that power; None where the profile does not say. j_per_token: the same per output token
+    gib          GiB of each tier behind HBM, all instances
     unpriced     tiers with a capacity and no price, which are not in the total
     """
 
@@ -64,6 +65,7 @@ class Cost:
     watts: float | None
     j_per_token: float | None
     unpriced: tuple[str, ...]
+    gib: Mapping[str, float]
 
 
 def load_prices(path: Path | None = None) -> Prices:
@@ -99,7 +101,7 @@ def cost(summary: Mapping[str, Any], gpus_per_node: int, prices: Prices) -> Cost
     unpriced = tuple(name for name, size in sizes.items() if size and name not in prices.tiers)
     per_mtok = total / (tokens_per_s * 3600) * 1e6 if tokens_per_s else None
     j_per_token = watts / tokens_per_s if watts is not None and tokens_per_s else None
-    return Cost(prices.currency, gpu, host, memory, energy, total, per_mtok, watts, j_per_token, unpriced)
+    return Cost(prices.currency, gpu, host, memory, energy, total, per_mtok, watts, j_per_token, unpriced, sizes)
 
 
 def _read(document: Mapping[str, Any], where: str) -> Prices:

@@ -42,7 +42,7 @@ def saved(folder: Path, *, seeds: int = 0, attainment: float | None = None, **ch
     jobs = [PlanJob(Job.of(v.label, v.scenario), "replicas", (1, 2, 3, 4), prices, attainment) for v in variants]
     plans = run_plans(jobs, workers=1)
     plans = with_seeds(plans, jobs, seeds, workers=1) if seeds else plans
-    document = plan_document(plans, [v.scenario for v in variants], "replicas", prices)
+    document = plan_document(plans, variants, "replicas", prices)
     folder.mkdir(exist_ok=True)
     text = json.dumps(document, default=list).replace("Infinity", "null")
     (folder / "plan.json").write_text(text)

@@ -9,6 +9,8 @@ from sim.whatif.plan import PlanJob, least, parse_slo, run_plan, run_plans, with
 from sim.whatif.plan_document import cheapest, frontier, price_sources
 from sim.whatif.prices import Prices, cost, load_prices
 from sim.whatif.runs import Job
+from sim.whatif.variants import expand
+from sim.whatif.worth import worth
 
 PRICES = Prices("USD", {"h100-sxm": 2.0}, 0.5, {"dram": 0.01}, 0)
 SCENARIO = Scenario.from_dict(
@@ -239,3 +241,23 @@ def test_wrong_prices(tmp_path, text, words):
 def test_wrong_targets(text):
     with pytest.raises(InputError, match="--slo"):
         parse_slo(text)
+
+
+def test_memory_pays_below_the_price_at_which_both_answers_cost_the_same():
+    slo, sizes = "ttft_p95=800ms", ["0 B", "64 GiB"]
+    variants = expand(with_slo(SCENARIO, slo), [("tiers.dram.capacity", sizes)])
+    jobs = [PlanJob(Job.of(v.label, v.scenario), "replicas", (4, 5, 6, 7), PRICES) for v in variants]
+    plans, settings = run_plans(jobs, workers=1), [v.settings for v in variants]
+    (found,) = worth(plans, settings, PRICES)
+    less, more = (plan.answer.cost for plan in plans)
+    assert less.gpu > more.gpu
+    assert found.gib == more.gib["dram"] - less.gib["dram"] > 0
+    for share, pays in ((0.9, True), (1.1, False)):
+        prices = Prices("USD", PRICES.gpu, PRICES.host, {"dram": share * found.pays_below}, 0)
+        dear, cheap = (
+            run_plan(PlanJob(job.job, "replicas", (int(plan.answer.shown),), prices)).answer.cost.total
+            for job, plan in zip(jobs, plans, strict=True)
+        )
+        assert (cheap < dear) is pays
+    assert worth([plans[0], plans[0]], settings, PRICES)[0].pays_below is None
+    assert worth(plans, [{}, {}], PRICES) == []

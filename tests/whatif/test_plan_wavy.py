@@ -10,7 +10,7 @@ from sim.whatif.prices import Cost, Prices
 from sim.whatif.runs import Job
 
 PRICES = Prices("USD", {"h100-sxm": 2.0}, 0, {}, 0)
-COST = Cost("USD", 2.0, 0, 0, 0, 2.0, 1.0, None, None, ())
+COST = Cost("USD", 2.0, 0, 0, 0, 2.0, 1.0, None, None, (), {})
 QUICK = {
     "schema": "kvsim-scenario/1",
     "trace": {"name": "quickstart", "limit": 30},
@@ -92,3 +92,10 @@ def test_a_run_that_misses_for_what_it_rejects_is_not_on_the_frontier():
     assert not last.met
     assert last.worst[1] < 1
     assert frontier([found]) == []
+
+
+@pytest.mark.parametrize(("rate", "told"), [(0.01, True), (100.0, False)])
+def test_where_prompts_take_longer_than_the_limit_alone_the_answer_says_so(rate, told):
+    changes = [("trace.rate_scale", rate), ("slo", {"ttft_p99": "1 ms"}), ("trace.limit", 20)]
+    found = run_plan(PlanJob(Job.of("it", SCENARIO.set_all(changes)), "replicas", (1, 2), PRICES))
+    assert ("computes their own prompts" in found.notes[0]) is told
