@@ -20,7 +20,16 @@ FIELDS = (
     "uses",
     "waiters",
 )
-"""Attributes of a block."""
+"""Attributes of a block that say what it is; `run` is an eviction policy's own."""
+
+
+class Run:
+    """Blocks that follow each other in the order of an eviction policy, the coldest first (policies.eviction.runs)."""
+
+    __slots__ = ("blocks",)
+
+    def __init__(self, blocks: list[Block]) -> None:
+        self.blocks = blocks
 
 
 class Block:
@@ -43,9 +52,10 @@ class Block:
     members  in a tier of larger blocks: the hashes that it spans, in order, of which `key` is the last; else None
     pageable bytes of it in host memory that is not page-locked
     turn     turn of its conversation (0 for the first) in the request that used it last, -1 where the trace has none
+    run      where the eviction policy of its tier keeps it, if that keeps runs
     """
 
-    __slots__ = FIELDS
+    __slots__ = (*FIELDS, "run")
 
     def __init__(
         self, key: int, start: int, tokens: int, size: int, ready: int, parent: int | None = None, turn: int = -1
@@ -65,6 +75,7 @@ class Block:
         self.members: tuple[int, ...] | None = None
         self.pageable = 0
         self.waiters: list[object] | None = None
+        self.run: Run | None = None
 
     @property
     def private(self) -> bool:

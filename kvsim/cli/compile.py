@@ -19,7 +19,8 @@ from kvsim import _compiled, _own
 
 FOLDERS = ("sim/cost", "sim/engine", "sim/hierarchy")
 SINGLE = (
-    *("hw_profiles/curve.py", "hw_profiles/decode_curve.py", "policies/block.py", "sim/arrivals.py"),
+    *("hw_profiles/curve.py", "hw_profiles/decode_curve.py", "policies/block.py"),
+    *("policies/eviction/runs.py", "sim/arrivals.py"),
     *("sim/cache/instant.py", "sim/columns.py", "sim/invariants.py", "sim/recorder.py"),
     "sim/served.py",
 )

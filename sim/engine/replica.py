@@ -89,7 +89,7 @@ class Replica:
         """The step in progress is over but for layers that wait for their part of a prefix."""
         self._interference = watch(cost.interference, links, self._copy_started)
         for low in self.cache.lower:
-            low.tier.listeners.append(Listener((batch.waiting, batch.loaded, self._stalled), self._wake))
+            low.tier.listen(Listener((batch.waiting, batch.loaded, self._stalled), self._wake))
         self._here = batch.cache.mover.here
         self._here.arriving = lambda: self.book(clock.now)
         self._here.woken = self._wake

@@ -136,7 +136,7 @@ class ReplicaCache:
             self._note_late(seq, found)
         if behind:
             ensure(self._here.make_room(size), f"{hbm.label}: no room for a load that was admitted")
-            seq.held = [self._load_target(seq, i, f) if f.level else f.block for i, f in enumerate(found)]
+            seq.held = self._load_targets(seq, found)
         else:
             seq.held = here.copy()
         for block in here:
@@ -146,10 +146,10 @@ class ReplicaCache:
         seq.covered = hit * self.token_bytes
         self.covered += seq.covered
         self._count_hits(seq, found, hit)
-        for level in range(1, len(self._tiers)) if behind else ():
-            items = self._loads(found, seq.held, level)
-            if items:
-                self.mover.load(seq, level, items)
+        if behind:
+            loads = self._loads(found, seq.held)
+            for level in sorted(loads):
+                self.mover.load(seq, level, loads[level])
         if self._here.offload.hears_hit:
             self._here.hit(here)
         return True
@@ -199,28 +199,51 @@ class ReplicaCache:
             f.block.pins = 0
         return fits
 
-    def _loads(self, found: list[Found], targets: list[Block], level: int) -> list[Load]:
-        """The loads from a tier, each with the HBM blocks that it fills."""
-        loads = [Load(block, [], size) for block, size in self._lookup.moved(found, level)]
-        filled = {load.source.key: load.targets for load in loads}
-        for (at, block, _), target in zip(found, targets, strict=True):
-            if at == level:
-                filled[block.key].append(target)
+    def _loads(self, found: list[Found], targets: list[Block]) -> dict[int, list[Load]]:
+        """The loads from each tier behind HBM that has some, with the HBM blocks that they fill."""
+        loads: dict[int, list[Load]] = {}
+        sources: dict[int, Block] = {}
+        for (level, block, tokens), target in zip(found, targets, strict=True):
+            if not level:
+                continue
+            if sources.get(level) is block:
+                loads[level][-1].targets.append(target)
+                continue
+            sources[level] = block
+            load = Load(block, [target], self._lookup.size_of(level, block, tokens))
+            if level in loads:
+                loads[level].append(load)
+            else:
+                loads[level] = [load]
         return loads
 
-    def _load_target(self, seq: Seq, index: int, found: Found) -> Block:
-        """An HBM block for what is about to be loaded of a prompt's block, pinned; nothing of it has arrived."""
-        key = seq.keys[index]
-        shorter = self.hbm.blocks.get(key)
-        if shorter is not None:
-            self.hbm.drop(shorter)
-            self.hbm.counters.replaced_bytes += shorter.size
-        size, parent = found.tokens * self.token_bytes, seq.keys[index - 1] if index else None
-        block = Block(key, index * self.hash_tokens, found.tokens, size, 0, parent, seq.turn)
-        block.pins = 1
-        self.hbm.insert(block)
-        self.hbm.counters.stored_bytes += block.size
-        return block
+    def _load_targets(self, seq: Seq, found: list[Found]) -> list[Block]:
+        """HBM blocks for the prompt's blocks that were found: for those that are about to be loaded new ones, pinned,
+        of which nothing has arrived."""
+        hbm, present, keys, token_bytes = self.hbm, self.hbm.blocks, seq.keys, self.token_bytes
+        targets: list[Block] = []
+        new: list[Block] = []
+        size = 0
+        for place, (level, block, tokens) in enumerate(found):
+            if level:
+                key = keys[place]
+                shorter = present.get(key)
+                if shorter is not None:
+                    hbm.entered(new, size)
+                    new, size = [], 0
+                    hbm.drop(shorter)
+                    hbm.counters.replaced_bytes += shorter.size
+                parent = keys[place - 1] if place else None
+                block = present[key] = Block(
+                    key, place * self.hash_tokens, tokens, tokens * token_bytes, 0, parent, seq.turn
+                )
+                block.pins = 1
+                size += block.size
+                hbm.counters.stored_bytes += block.size
+                new.append(block)
+            targets.append(block)
+        hbm.entered(new, size)
+        return targets
 
     def newly_pinned(self, seq: Seq, found: list[Found]) -> int:
         """Bytes of HBM that cannot be evicted any more once the sequence uses the blocks found there."""
@@ -468,7 +491,8 @@ class ReplicaCache:
             # else another sequence has computed the same block meanwhile: our copy stays private, as in vLLM
             parent = key
         hbm.reserved -= size
-        hbm.insert_all(new, size)
+        if new:
+            hbm.entered(new, size)
         seq.published = upto
         seq.covered += size + grown
         self.covered += size + grown

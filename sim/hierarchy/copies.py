@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress
 
 from policies.base import AdmissionPolicy, Block
@@ -107,9 +107,10 @@ def lacking(
     evicted: blocks that are just leaving the source.
     """
     held, grain, spans, larger = target.blocks, target.block_tokens, target.span > 1, target.span > source.span
-    whole_blocks = admission is None and not (spans or larger or source.block_tokens % grain)
-    if whole_blocks and held.keys().isdisjoint([block.key for block in blocks]):
-        return _all_of(blocks, token_bytes)
+    if admission is None and not (spans or larger or source.block_tokens % grain):
+        whole = _all_of(blocks, held, token_bytes)
+        if whole is not None:
+            return whole
     wanted: list[Block] = []
     copies: list[Block] = []
     starts: list[int] = []
@@ -120,18 +121,18 @@ def lacking(
         key, tokens = block.key, block.tokens
         copy, end = held.get(key), tokens - tokens % grain
         if copy is None:
-            whole = block
+            made = block
             if larger:
                 found = joined(block, grain, source, evicted)
                 if found is None:
                     continue
-                (whole, rest), end = found, grain
+                (made, rest), end = found, grain
             if (admission is not None and not admission.admit(block)) or not end:
                 continue
-            copy = Block(key, whole.start, end, end * token_bytes, 0, whole.parent, block.turn)
+            copy = Block(key, made.start, end, end * token_bytes, 0, made.parent, block.turn)
             copy.pins = 1
             if spans:
-                copy.members = whole.members
+                copy.members = made.members
             starts.append(0)
         elif copy.tokens < end and copy.waiters is None:  # what is being fetched does not grow meanwhile
             starts.append(copy.tokens)
@@ -146,13 +147,15 @@ def lacking(
     return Copies(wanted, copies, starts, ends, rests)
 
 
-def _all_of(blocks: Sequence[Block], token_bytes: int) -> Copies:
-    """New copies of whole blocks, which is what most stores are."""
+def _all_of(blocks: Sequence[Block], held: Mapping[int, Block], token_bytes: int) -> Copies | None:
+    """New copies of whole blocks, which is what most stores are; None if one of them is held already."""
     copies: list[Block] = []
     ends: list[int] = []
     for block in blocks:
-        tokens = block.tokens
-        copy = Block(block.key, block.start, tokens, tokens * token_bytes, 0, block.parent, block.turn)
+        key, tokens = block.key, block.tokens
+        if key in held:
+            return None
+        copy = Block(key, block.start, tokens, tokens * token_bytes, 0, block.parent, block.turn)
         copy.pins = 1
         copies.append(copy)
         ends.append(tokens)

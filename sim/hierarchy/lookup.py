@@ -147,12 +147,17 @@ class Lookup:
     def moved(self, found: list[Found], level: int) -> Iterator[tuple[Block, int]]:
         """The blocks of a tier that were found, each once, and the bytes that it moves for them: whole blocks of its
         own."""
-        tier, last = self._tiers[level], None
-        grain = tier.block_tokens
+        last = None
         for at, block, tokens in found:
             if at == level and block is not last:
                 last = block
-                yield block, block.size if tier.span > 1 else -(-tokens // grain) * grain * self._token_bytes
+                yield block, self.size_of(level, block, tokens)
+
+    def size_of(self, level: int, block: Block, tokens: int) -> int:
+        """Bytes that a tier moves for so many tokens of a block there."""
+        tier = self._tiers[level]
+        grain = tier.block_tokens
+        return block.size if tier.span > 1 else -(-tokens // grain) * grain * self._token_bytes
 
     def _nearest_alike(
         self, key: int, _keys: Sequence[int], start: int, want: int, _full: int, most: int | None, waits: bool

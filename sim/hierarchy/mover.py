@@ -71,21 +71,26 @@ class Mover:
         way to its tier is waited for, not fetched again.
         """
         place = self._sources[level - 1].place
-        for source, targets, size in loads:
+        ready: list[Load] = []
+        coming: list[Load] = []
+        for load in loads:
+            source, targets, size = load
             seq.pending += len(targets)
-            place.tier.used_ahead(source)
+            if source.ahead:
+                place.tier.used_ahead(source)
             source.uses += 1
             place.tier.counters.loaded_bytes += size
             for block in targets:
                 block.waiters = [seq]
-        ready = [load for load in loads if load.source.waiters is None]
+            (ready if source.waiters is None else coming).append(load)
         if ready:
             self._fetch(level, ready)
-        for load in loads:
-            if load.source.waiters is not None:
-                self.loads += 1
-                load.source.waiters.append(partial(self.here.when_free, self._sending(level, [load], [()])))
-        place.hit([load.source for load in loads])
+        for load in coming:
+            self.loads += 1
+            assert load.source.waiters is not None
+            load.source.waiters.append(partial(self.here.when_free, self._sending(level, [load], [()])))
+        if place.offload.hears_hit:
+            place.hit([load.source for load in loads])
 
     def _fetch(self, level: int, loads: Sequence[Load]) -> None:
         stop = self._sources[level - 1].stop
@@ -142,8 +147,7 @@ class Mover:
             nonlocal left
             left -= 1
             if not left:
-                for block in reversed(kept):
-                    target.unpin(block)
+                target.unpin_all(reversed(kept))
                 done()
 
         for level, sources in wanted.items():
@@ -194,12 +198,14 @@ class Mover:
 
         def arrived() -> None:
             self.loads -= 1
+            place.give_up([source for source, _ in reversed(pairs)])
+            came: list[Block] = []
             for source, copies in reversed(pairs):
-                place.give_up([source])
-                target.tier.counters.passed_bytes += source.size - sum(copy.size for copy in copies)
+                target.tier.counters.passed_bytes += source.size - sum([copy.size for copy in copies])
                 for copy in copies:
                     target.received(copy)
-                target.tier.unpin_all(reversed(copies))
+                came += reversed(copies)
+            target.tier.unpin_all(came)
             target.filled([copy for _, copies in pairs for copy in copies])
             done(len(pairs) == len(sources))
             self.here.woken()
@@ -235,11 +241,11 @@ class Mover:
         def arrived() -> None:
             self.here.arriving()
             self.loads -= 1
-            for source, copies in reversed(pairs):
-                place.give_up([source])
-                for block in reversed(copies):
-                    self._ready(block, level)
-                    hbm.unpin(block)
+            place.give_up([source for source, _ in reversed(pairs)])
+            came = [block for _, copies in reversed(pairs) for block in reversed(copies)]
+            for block in came:
+                self._ready(block, level)
+            hbm.unpin_all(came)
             done(len(pairs) == len(sources))
             self.here.woken()
 
@@ -282,10 +288,10 @@ class Mover:
         place, _, stop, _ = self._sources[level - 1]
         self.here.arriving()
         self.loads -= 1
-        for load, kept in zip(reversed(loads), reversed(copies), strict=True):
-            place.give_up([load.source])
-            if stop is not None:
-                stop.tier.unpin_all(reversed(kept))
+        place.give_up([load.source for load in reversed(loads)])
+        if stop is not None:
+            stop.tier.unpin_all([copy for kept in reversed(copies) for copy in reversed(kept)])
+        for load in reversed(loads):
             for block in reversed(load.targets):
                 self._ready(block, level)
         if stop is not None:

@@ -204,6 +204,8 @@ class Place:
 
     def _tell_others(self, tier: Tier) -> None:
         """Wake the replicas that share the tier: what their queues wait for may have come or gone."""
+        if not any(tier.queues):
+            return
         for (waiting, loaded, stalled), wake in tier.listeners:
             if (waiting or loaded or stalled) and wake != self.woken:
                 wake()
@@ -239,9 +241,12 @@ class Place:
     def give_up(self, blocks: Iterable[Block]) -> None:
         """Blocks that were pinned to be loaded have arrived nearer to the GPU; an exclusive tier keeps none of them."""
         tier = self.tier
+        if self.inclusive:
+            tier.unpin_all(blocks)
+            return
         for block in blocks:
             tier.unpin(block)
-            if not self.inclusive and not block.pins and tier.blocks.get(block.key) is block:
+            if not block.pins and tier.blocks.get(block.key) is block:
                 tier.drop(block)
                 tier.counters.moved_bytes += block.size
 

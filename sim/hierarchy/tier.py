@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from hw_profiles.errors import InputError
 from policies.base import Block, EvictionPolicy
+from policies.eviction.lru_in_runs import in_runs
 from sim.hierarchy.counters import TierCounters
 from sim.hierarchy.tallies import Tallies
 from sim.hierarchy.victims import coldest, leaves
@@ -57,7 +58,7 @@ class Tier:
         self.capacity = capacity
         self.full = capacity
         """Its capacity when none of it is lent (sim.fleet.lending)."""
-        self.policy = policy
+        self.policy = in_runs(policy)
         self.blocks: dict[int, Block] = {}
         self.used = 0
         self.reserved = 0
@@ -65,6 +66,8 @@ class Tier:
         self.counters = TierCounters()
         self.listeners: list[Listener] = []
         """Replicas whose next decision may depend on copies that have come or gone."""
+        self.queues: list[Sized] = []
+        """Those of the listeners."""
         self.leaf_only = leaf_only
         self._listen()
 
@@ -80,10 +83,14 @@ class Tier:
         coldest first, those that it does not offer (in use) last."""
         order = {block.key: block for block in self.policy.victims()}
         order.update((key, block) for key, block in self.blocks.items() if key not in order)
-        self.policy = policy
+        self.policy = in_runs(policy)
         self._listen()
-        for block in order.values():
-            policy.insert(block)
+        self.policy.insert_all(list(order.values()))
+
+    def listen(self, listener: Listener) -> None:
+        """Another replica is to be woken."""
+        self.listeners.append(listener)
+        self.queues += listener.queues
 
     @property
     def free(self) -> int:
@@ -204,6 +211,10 @@ class Tier:
         held = self.blocks
         for block in blocks:
             held[block.key] = block
+        self.entered(blocks, size)
+
+    def entered(self, blocks: Sequence[Block], size: int) -> None:
+        """Keep the books of blocks that `insert_all` would add and that are in `blocks` already."""
         self.policy.insert_all(blocks)
         if self._tallies.kept:
             for block in blocks:
