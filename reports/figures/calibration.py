@@ -1,4 +1,4 @@
-"""Measured kernel times, what a profile says of them, and what is left: one figure of each kind per kernel."""
+"""Measured kernel times, what a profile says of them, and what is left: one figure per profile and of all."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 from calibration.compare import Measured
 from calibration.fitting import score
 from calibration.points import Points
-from reports.figures.base import BLUE, CYCLE, INK, ORANGE, Figure, hover, plot_text, values, y_axis
+from reports.figures.base import BLUE, CYCLE, INK, ORANGE, Choice, Figure, hover, plot_text, values, y_axis
 from reports.load import Floats
 from reports.text import NBSP
 
@@ -23,11 +23,21 @@ X_AXES: Mapping[str, tuple[str, str]] = {
     "allreduce": ("bytes", "bytes"),
 }
 """What a kind of kernel is drawn over."""
+READ = "A point is a measured size of the kernel; above zero the profile is too slow. Held out: no fit has seen it."
 
 
-def fit_figures(measured: list[Measured]) -> list[Figure]:
-    """Predicted over measured time of each kernel, fitted and held-out points apart, by what it is drawn over."""
-    return [_residuals(i, each) for i, each in enumerate(measured)]
+def fit_choices(measured: list[Measured]) -> list[Choice]:
+    """A figure for each profile, of the kernel that the reader picks: predicted over measured time, fitted and held-out
+    points apart, by what the kernel is drawn over."""
+    found = []
+    for number, profile in enumerate(dict.fromkeys(each.profile for each in measured)):
+        own = [each for each in measured if each.profile == profile]
+        figures: dict[tuple[int, ...], Figure] = {
+            (i,): _residuals(f"kernel-{number}-{i}", each) for i, each in enumerate(own)
+        }
+        menus = [("Kernel", [each.points.name for each in own])]
+        found.append(Choice(f"kernels-{number}", f"{profile}: errors by kernel", READ, menus, figures))
+    return found
 
 
 def scatter_figure(measured: list[Measured]) -> Figure:
@@ -52,7 +62,7 @@ def scatter_figure(measured: list[Measured]) -> Figure:
     return Figure("held-out", "Predicted and measured", read, "", [*data, {**line, "line": {"color": INK}}], layout)
 
 
-def _residuals(number: int, each: Measured) -> Figure:
+def _residuals(label: str, each: Measured) -> Figure:
     key, title = X_AXES[each.points.kind]
     data: list[dict[str, Any]] = []
     errors = {}
@@ -71,9 +81,9 @@ def _residuals(number: int, each: Measured) -> Figure:
             {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 0, "y1": 0, "line": {"color": INK, "width": 1}}
         ],
     }
-    finding = "Mean error " + ", ".join(f"{100 * error:.1f}{NBSP}% {name}" for name, error in errors.items()) + "."
-    read = f"{each.points.family}: {each.points.what}. Above zero the profile is too slow."
-    return Figure(f"kernel-{number}", f"{each.profile}: {each.points.name}", read, finding, data, layout)
+    said = ", ".join(f"{100 * error:.1f}{NBSP}% {name}" for name, error in errors.items())
+    finding = f"Mean error {said}. {each.points.family}: {each.points.what}."
+    return Figure(label, f"{each.profile}: {each.points.name}", READ, finding, data, layout)
 
 
 def _thin(points: Points, most: int) -> Points:

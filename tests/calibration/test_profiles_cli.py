@@ -1,5 +1,6 @@
 """`kvsim calibrate show` and `check`."""
 
+import html
 import json
 import os
 import re
@@ -36,14 +37,36 @@ def test_show_draws_the_points_behind_a_fit(tmp_path: Path, capsys) -> None:
     assert run(["calibrate", "show", "rtx-4090", "--out", str(tmp_path)]) == 0
     assert capsys.readouterr().out.endswith(f"report: {tmp_path / 'profiles.html'}\n")
     page = (tmp_path / "profiles.html").read_text()
-    for text in ("rtx-4090: prefill_attn", "held out", "fitted", "predicted above measured (%)", "kernels.decode_attn"):
+    assert page.count('<div class="chart"') == 2  # of all kernels, and of the one that is picked: not one for each
+    for text in (
+        "rtx-4090: errors by kernel",
+        "fitted to public measurements",
+        "held out",
+        "fitted",
+        "predicted above measured (%)",
+        "kernels.decode_attn",
+    ):
         assert text in page, text
     assert "no measurements at hand" not in page
 
 
-def test_show_without_tables_says_so(tmp_path: Path, capsys) -> None:
-    assert run(["calibrate", "show", "h200", "--out", str(tmp_path)]) == 0
+def test_show_without_tables_says_so(tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("KVSIM_DATA", str(tmp_path / "none"))
+    monkeypatch.delenv("KVSIM_TRACES", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("calibration.data.__file__", str(tmp_path / "a" / "b" / "c.py"))
+    assert run(["calibrate", "show", "h100-sxm", "--out", str(tmp_path)]) == 0
     assert "no measurements at hand: set KVSIM_DATA" in (tmp_path / "profiles.html").read_text()
+
+
+def test_a_page_of_estimates_says_that_nobody_measured_them(tmp_path: Path, capsys) -> None:
+    assert run(["calibrate", "show", "h200", "mi300x", "--out", str(tmp_path)]) == 0
+    page = html.unescape((tmp_path / "profiles.html").read_text())
+    assert "none of their kernels was measured" in page
+    row = re.search(r'<tr><th scope="row">mi300x</th>(.*?)</tr>', page, re.DOTALL)
+    assert row is not None
+    for text in ("estimated from datasheets", "kernels of h100-sxm", "none was measured"):
+        assert text in row[1]
 
 
 @pytest.mark.parametrize("name", ["h100-sxm", "b200-sglang", "mi300x"])
