@@ -81,9 +81,10 @@ class Seeds:
 
 @dataclass(frozen=True)
 class Searched:
-    """The search of one variant."""
+    """The search of one variant; `variant`: its settings by name."""
 
     label: str
+    variant: str
     what: str
     path: str
     answer: Tried | None
@@ -164,6 +165,7 @@ def _searched(plan: Mapping[str, Any]) -> Searched:
     texts: dict[str, Sequence[str]] = {key: tuple(map(str, plan[key])) for key in ("notes", "assumptions", "warnings")}
     return Searched(
         label=str(plan["label"]),
+        variant=str(plan["variant"]),
         what=str(plan["what"]),
         path=str(plan["path"]),
         answer=found,

@@ -66,7 +66,7 @@ def headline(data: PlanData) -> list[str]:
     if data.best is None or data.best.answer is None:
         return ["Nothing that was tried meets the SLO", *(text for one in data.searches for text in _named(data, one))]
     best, answer = data.best, data.best.answer
-    variant = f" with {best.label}" if len(data.searches) > 1 else ""
+    variant = f" with {best.variant}" if len(data.searches) > 1 else ""
     price = "" if answer.bill is None else f", for {money(answer.bill)}"
     said = [f"{capital(best.what)}: {answer.shown}{gpus_beside(best.path, answer.shown, answer.gpus)}{variant}{price}"]
     limits = ", ".join(_within(answer, key) for key in answer.limits)

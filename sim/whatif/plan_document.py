@@ -12,7 +12,7 @@ from sim.scenario import Scenario
 from sim.whatif.plan import Plan
 from sim.whatif.points import Point
 from sim.whatif.prices import Cost, Prices
-from sim.whatif.variants import Variant
+from sim.whatif.variants import Variant, short_paths, value_label
 from sim.whatif.worth import worth
 
 SCHEMA = "kvsim-plan/1"
@@ -37,7 +37,9 @@ def plan_document(plans: Sequence[Plan], variants: Sequence[Variant], find: str,
             "rate_scale": spec.trace.rate_scale,
             "seed": spec.seed,
         },
-        "plans": [found.document() for found in plans],
+        "plans": [
+            {**found.document(), "variant": _named(variant)} for found, variant in zip(plans, variants, strict=True)
+        ],
         "cheapest": None if best is None else best.label,
         "frontier": [
             {"label": plan.label, "shown": point.shown, "met": point.met, "cost": asdict(cost), "of_limit": ratio}
@@ -48,6 +50,12 @@ def plan_document(plans: Sequence[Plan], variants: Sequence[Variant], find: str,
         ],
         "price_sources": price_sources(plans, scenarios, prices),
     }
+
+
+def _named(variant: Variant) -> str:
+    """What a variant has that others have not, with the names of the settings: `dram.capacity=1 TiB`."""
+    names = short_paths(list(variant.settings))
+    return ", ".join(f"{names[path]}={value_label(value)}" for path, value in variant.settings.items())
 
 
 def price_sources(plans: Sequence[Plan], scenarios: Sequence[Scenario], prices: Prices) -> tuple[str, ...]:

@@ -64,7 +64,7 @@ def test_the_recommendation_is_the_cheapest_answer_with_its_neighbours(data, fol
     assert data.best.label == document["cheapest"]
     answer = data.best.answer
     first, second, *others = headline(data)
-    assert first.startswith(f"Fewest replicas: {answer.shown} with {data.best.label}, for ")
+    assert first.startswith(f"Fewest replicas: {answer.shown} with dram.capacity={data.best.label}, for ")
     assert f"{answer.bill.total:.4g}" in first
     assert "TTFT p99 binds" in second or "TPOT p95 binds" in second
     below = data.best.beside(-1)
