@@ -74,7 +74,11 @@ class Recorder:
         self._gaps: list[float] = []
         self._gap_weights: list[int] = []
         self._ends: list[np.ndarray] = []
+        """Ends of steps that follow one another, stride by stride; those of short strides in one list for all."""
         self._end_weights: list[int] = []
+        self._few_ends: list[float] = []
+        self._few_lengths: list[int] = []
+        self._few_weights: list[int] = []
         self._held = 0
         """Gaps that are not in their bins yet: many at a time are sorted sooner."""
         self._itl_sum = 0.0
@@ -91,11 +95,16 @@ class Recorder:
         if self._held > _MOST_HELD:
             self._sort_gaps()
 
-    def gaps(self, ends: np.ndarray, weight: int) -> None:
-        """`weight` gaps between each two of the ascending times `ends`: float64[n], n >= 2."""
-        self._ends.append(ends)
-        self._end_weights.append(weight)
-        self._itl_sum += (ends.item(-1) - ends.item(0)) * weight
+    def gaps(self, ends: list[float] | np.ndarray, weight: int) -> None:
+        """`weight` gaps between each two of the ascending times `ends`: n >= 2 of them."""
+        if isinstance(ends, list):
+            self._few_ends += ends
+            self._few_lengths.append(len(ends))
+            self._few_weights.append(weight)
+        else:
+            self._ends.append(ends)
+            self._end_weights.append(weight)
+        self._itl_sum += float(ends[-1] - ends[0]) * weight
         self._held += len(ends)
         if self._held > _MOST_HELD:
             self._sort_gaps()
@@ -104,16 +113,18 @@ class Recorder:
         """Put the gaps that are held into their bins."""
         if self._gaps:
             self._count(np.array(self._gaps), np.array(self._gap_weights, dtype=np.float64))
+        if self._few_lengths:
+            self._ends.append(np.array(self._few_ends))
         if self._ends:
-            lengths = [len(ends) for ends in self._ends]
-            weights = np.repeat(np.array(self._end_weights, dtype=np.float64), lengths)
+            lengths = [*map(len, self._ends[: len(self._end_weights)]), *self._few_lengths]
+            weights = np.repeat(np.array(self._end_weights + self._few_weights, dtype=np.float64), lengths)
             between = np.cumsum(lengths)[:-1] - 1  # from the end of one stride to the start of another
             gaps = np.diff(np.concatenate(self._ends))
             gaps[between] = weights[between] = 0
             self._itl_max = max(self._itl_max, float(gaps.max()))
             self._count(gaps, weights[:-1])
-        for held in (self._gaps, self._gap_weights, self._ends, self._end_weights):
-            held.clear()
+        self._gaps, self._gap_weights, self._ends, self._end_weights = [], [], [], []
+        self._few_ends, self._few_lengths, self._few_weights = [], [], []
         self._held = 0
 
     def _count(self, gaps: np.ndarray, weights: np.ndarray) -> None:

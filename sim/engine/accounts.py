@@ -55,7 +55,7 @@ class Accounts:
             for wait in waits:
                 recorder.gap(first + wait, 1)
             if ends is not None:
-                recorder.gaps(ends, seqs)
+                recorder.gaps(ends.values(), seqs)
         own = stride.own_s(now)
         if self._cost.extrapolated(stride.decode_seqs, stride.context, stride.shapes):
             self.extrapolated_s += own

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 
 from sim.cost.bound import Bound
 from sim.cost.interference import Interference
-from sim.cost.layer import Floats
 from sim.cost.stage import Attended
 from sim.cost.step import StepCost
 from sim.cost.times import StepTimes, at, total
 from sim.engine.batch import Chunk
-
-_accumulate: Final = np.add.accumulate
+from sim.engine.ends import Ends, ends_of
 
 
 class Stride:
@@ -23,8 +19,7 @@ class Stride:
     start         when the first step starts, s
     stall         seconds that the first step waited for evicted blocks to be copied away
     steps         how many
-    ends          end of each step, s: float64[steps], as far as somebody has asked (`end_of`), and of the steps after
-                  those what they take; None for one step, which is most of them and needs no array
+    ends          when each step ends, s; None for one step, which many of them are, and which needs no sums
     decode_seqs   sequences that decode
     decode_rows   their tokens in the first step
     context       tokens that these attend in the first step
@@ -42,7 +37,6 @@ class Stride:
 
     __slots__ = (
         "_end",
-        "_summed",
         "booked",
         "charged",
         "chunks",
@@ -82,15 +76,14 @@ class Stride:
         self.start = start
         self.stall = stall
         self.steps = steps
-        self.ends: Floats | None = None
-        self._summed = 1
-        """So many of `ends` are ends."""
-        self._end = start + at(seconds, 0)
+        self.ends: Ends | None = None
+        self._end = 0.0
         """End of the only step."""
-        if steps > 1:
+        if steps == 1:
+            self._end = start + at(seconds, 0)
+        else:
             assert isinstance(seconds, np.ndarray)
-            ends = self.ends = seconds.copy()
-            ends[0] = self._end
+            self.ends = ends_of(start, seconds)
         self.decode_seqs = self.decode_rows = decode_seqs
         self.context = context
         self.windowed = windowed
@@ -106,30 +99,12 @@ class Stride:
 
     def end_of(self, step: int) -> float:
         """End of the step after `step` others, s."""
-        ends = self.ends
-        if ends is None:
-            return self._end
-        summed = self._summed
-        if step > summed:
-            self._sum_up(ends)
-        elif step == summed:
-            end: float = ends.item(step - 1) + ends.item(step)
-            ends[step] = end
-            self._summed = summed + 1
-            return end
-        known: float = ends.item(step)
-        return known
+        return self._end if self.ends is None else self.ends.at(step)
 
     @property
     def end(self) -> float:
         """End of the last step, s."""
-        return self._end if self.ends is None else self.end_of(self.steps - 1)
-
-    def _sum_up(self, ends: Floats) -> None:
-        """Find the ends of all steps."""
-        rest = ends if self._summed == 1 else ends[self._summed - 1 :]
-        _accumulate(rest, 0, None, rest)
-        self._summed = self.steps
+        return self._end if self.ends is None else self.ends.at(self.steps - 1)
 
     def own_s(self, end: float) -> float:
         """Seconds of its steps, which end at `end`, as they would have been without copies of any kind."""
@@ -143,16 +118,7 @@ class Stride:
 
     def begun(self, now: float) -> int:
         """Steps that have begun by `now`, the one in progress included."""
-        ends = self.ends
-        if ends is None:
-            return 1
-        summed = self._summed
-        if summed < self.steps:
-            if ends.item(summed - 1) < now:
-                self._sum_up(ends)
-            else:
-                ends = ends[:summed]
-        return min(int(ends.searchsorted(now)) + 1, self.steps)
+        return 1 if self.ends is None else self.ends.begun(now)
 
     def slow_down(self, interference: Interference, cost: StepCost, now: float, steps: int) -> bool:
         """Charge the last of the first `steps` steps, which would end `now`, for the copies that ran during it, once.
@@ -171,7 +137,10 @@ class Stride:
         if slowed <= 0:
             return False
         self.slowed += slowed
-        self._postpone(before, slowed)
+        if self.ends is None:
+            self._end += slowed
+        else:
+            self.ends.postpone(before, slowed)
         return True
 
     def _bound(self, cost: StepCost, before: int, arithmetic: bool) -> Bound:
@@ -181,19 +150,6 @@ class Stride:
         if windowed and before:
             windowed = tuple([Attended(now + growing * before, growing) for now, growing in windowed])
         return cost.bound(self.tokens, self.rows, seqs, context, self.shapes, windowed, arithmetic=arithmetic)
-
-    def _postpone(self, before: int, seconds: float) -> None:
-        """Let the step after `before` others end later; the ends of those after it are the same sums from there on."""
-        ends = self.ends
-        if ends is None:
-            self._end += seconds
-            return
-        ends[before] = self.end_of(before) + seconds
-        if self._summed > before + 1:
-            own = self.times.seconds
-            assert isinstance(own, np.ndarray)
-            ends[before + 1 :] = own[before + 1 : self.steps]
-            self._summed = before + 1
 
     def wait_for_layers(self, end: float) -> None:
         """Let the only step end later, since layers waited for their part of a prefix."""
@@ -205,14 +161,12 @@ class Stride:
         ends = self.ends
         if ends is None:
             return False
-        steps = self.begun(now)
+        steps = ends.begun(now)
         if steps == self.steps:
             return False
         if steps == 1:
-            self._end = ends.item(0)
-            self.ends = None
+            self._end, self.ends = ends.at(0), None
         else:
-            self.ends = ends[:steps]
-            self._summed = min(self._summed, steps)
+            ends.cut(steps)
         self.steps = steps
         return True
