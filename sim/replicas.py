@@ -11,9 +11,10 @@ from sim.cost.planned import PlannedStep
 from sim.cost.speculation import SpeculativeStep
 from sim.cost.step import StepCost
 from sim.disaggregation_spec import PoolEngineSpec
-from sim.engine.batch import Batch, EngineLimits
+from sim.engine.batch import Batch
 from sim.engine.chosen import ChosenBatch
 from sim.engine.inflight import InFlightBatch
+from sim.engine.limits import EngineLimits
 from sim.engine.prefill_first import PrefillFirstBatch
 from sim.engine.speculative import SpeculativeGroup
 from sim.engine.static import StaticBatch

@@ -7,8 +7,10 @@ from statistics import NormalDist
 
 from hw_profiles.errors import InputError
 from policies.scheduling.base import Scheduler, place_of
-from sim.engine.batch import Batch, Chunk, EngineLimits
+from sim.engine.batch import Batch
 from sim.engine.forecast import NEVER, Forecast, Held
+from sim.engine.limits import EngineLimits
+from sim.engine.members import Chunk
 from sim.engine.queue import Ranked, Waiting
 from sim.engine.queue_view import Asked, View
 from sim.engine.sequence import Sequence

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from sim.cost.stage import MAX_STRIDE, Attended
 from sim.cost.step import StepCost
-from sim.engine.batch import Batch, Chunk
+from sim.engine.batch import Batch
 from sim.engine.decoding import DecodeGroup
+from sim.engine.members import Chunk
 from sim.engine.stride import Stride
 
 

@@ -15,7 +15,9 @@ SOURCE: sgl-project/sglang, python/sglang/srt/managers:
 
 from __future__ import annotations
 
-from sim.engine.batch import Batch, Chunk, EngineLimits
+from sim.engine.batch import Batch
+from sim.engine.limits import EngineLimits
+from sim.engine.members import Chunk
 from sim.engine.queue import Requeued, Waiting
 from sim.engine.sequence import Sequence
 from sim.hierarchy.cache import ReplicaCache

@@ -10,7 +10,8 @@ from sim.cost.stage import Attended
 from sim.cost.step import StepCost
 from sim.cost.times import StepTimes, at
 from sim.cost.verify import VerifyLoad, no_load
-from sim.engine.batch import Batch, Chunk
+from sim.engine.batch import Batch
+from sim.engine.members import Chunk
 from sim.engine.planning import stride_length
 from sim.engine.speculative import SpeculativeGroup
 from sim.engine.stride import Stride

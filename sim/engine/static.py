@@ -8,7 +8,9 @@ finished requests cannot return their place, and are computed on); transformers 
 
 from __future__ import annotations
 
-from sim.engine.batch import Batch, Chunk, EngineLimits
+from sim.engine.batch import Batch
+from sim.engine.limits import EngineLimits
+from sim.engine.members import Chunk
 from sim.engine.sequence import Sequence
 from sim.hierarchy.cache import ReplicaCache
 from sim.hierarchy.lookup import NOTHING_FOUND

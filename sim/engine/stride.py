@@ -9,8 +9,8 @@ from sim.cost.interference import Interference
 from sim.cost.stage import Attended
 from sim.cost.step import StepCost
 from sim.cost.times import StepTimes, at, total
-from sim.engine.batch import Chunk
 from sim.engine.ends import Ends, ends_of
+from sim.engine.members import Chunk
 
 
 class Stride:
