@@ -114,8 +114,12 @@ def byte_flow(run: RunData) -> Figure:
 
 def never_loaded(run: RunData) -> Figure:
     """Of what each tier stored, the part that was loaded and the part that never was."""
-    key, title = "never-loaded", "Stored, and of use"
-    read = "Bytes that came into each tier, over the run. In vain: no request reused them and no prefetch fetched them."
+    key, title = "never-loaded", "Stored, and reused later"
+    read = (
+        "Bytes that came into each tier, over the run. Never loaded: no later request reused them and no prefetch "
+        "fetched them. Behind HBM such bytes were stored in vain; in HBM they served the request that computed or "
+        "loaded them."
+    )
     tiers = section(run.summary, "tiers")
     names = [name for name in run.tiers if _bytes(tiers, name, "stored_bytes") > 0]
     if not names:
@@ -124,7 +128,7 @@ def never_loaded(run: RunData) -> Figure:
     vain = np.array([_bytes(tiers, name, "never_loaded_bytes") for name in names])
     divisor, unit = binary_unit(float(stored.max()))
     shares = [percent(share) for share in vain / stored]
-    parts = (("of use", np.maximum(stored - vain, 0.0), GREEN), ("never loaded", vain, VERMILLION))
+    parts = (("reused later", np.maximum(stored - vain, 0.0), GREEN), ("never loaded", vain, VERMILLION))
     data = [
         {
             "type": "bar",

@@ -56,6 +56,10 @@ def latency_figures(run: RunData, axis: TimeAxis) -> list[Figure]:
     ]
 
 
+ENOUGH = 100
+"""Requests of a bin from which on its 99th percentile is not simply its slowest request."""
+
+
 def distribution(run: RunData, metric: str, words: str, color: str) -> Figure:
     """Cumulative distribution of one latency on a log axis, with the scenario's SLO targets on it."""
     label = METRIC_LABELS[metric]
@@ -178,12 +182,19 @@ def log_axis(title: str, low: float, high: float) -> dict[str, Any]:
 def ttft_over_time(run: RunData, axis: TimeAxis) -> Figure:
     """Median and p99 TTFT of the requests that arrived in each bin."""
     key, title = "ttft-time", "TTFT through the run"
-    read = f"Median and p99 TTFT of the requests that arrived in each bin ({axis.every})."
+    each = run.finished.rows / axis.bins.count
+    few = each < ENOUGH
+    tail = "slowest" if few else "p99"
+    read = f"Median and {tail} TTFT of the requests that arrived in each bin ({axis.every})."
     if not run.finished.rows:
         return Figure(key, title, read, empty=NOTHING)
+    if few:
+        read += (
+            f" A bin has about {each:.0f} requests, too few for a p99 of its own; targets on percentiles are the run's."
+        )
     p50, p99 = b.percentiles(axis.bins, run.finished["arrival_s"], run.finished["ttft_s"], (50.0, 99.0))
     data = [
-        line("p99", p99, axis, VERMILLION, "s", connectgaps=True),
+        line(tail, p99, axis, VERMILLION, "s", connectgaps=True),
         line("median", p50, axis, BLUE, "s", connectgaps=True),
     ]
     layout = time_layout(axis, "TTFT (s)")
@@ -194,5 +205,6 @@ def ttft_over_time(run: RunData, axis: TimeAxis) -> Figure:
             layout.setdefault("annotations", []).append(note)
     peak = int(np.nanargmax(p99))
     when = (axis.bins.width * (peak + 0.5)) / axis.divisor
-    finding = f"The worst bin is around {when:.3g} {axis.unit} with a p99 of {seconds(float(p99[peak]))}."
+    what = "its slowest request takes" if few else "its p99 is"
+    finding = f"The worst bin is around {when:.3g} {axis.unit}: {what} {seconds(float(p99[peak]))}."
     return Figure(key, title, read, finding, data, layout)

@@ -186,3 +186,22 @@ def test_priorities_have_a_table_where_there_are_some(run):
 
 def test_a_summary_without_replica_time_has_no_bars(run):
     assert replica_time(replace(run, summary={})).empty
+
+
+def test_the_tail_of_a_bin_is_called_what_it_is(run, axis):
+    """The 99th percentile of a few requests is their slowest; of hundreds it is not."""
+
+    def shown(every):
+        figure = next(f for f in latency_figures(run, every) if f.key == "ttft-time")
+        return [line["name"] for line in figure.data], figure.finding
+
+    assert run.finished.rows / axis.bins.count < 100
+    names, finding = shown(axis)
+    assert names == ["slowest", "median"]
+    assert "slowest request" in finding
+    times = run.finished["arrival_s"]
+    few = time_axis(replace(time_bins(run.start_s, run.end_s, 1), count=max(1, run.finished.rows // 150)))
+    assert len(times) / few.bins.count >= 100
+    names, finding = shown(few)
+    assert names == ["p99", "median"]
+    assert "p99 is" in finding
