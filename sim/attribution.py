@@ -51,6 +51,7 @@ def attribute(requests: pa.Table, steps: pa.Table, lost: Sequence[Preemption]) -
     for phase in PHASES:
         losses.add(phase, losses.restart - losses.start, parts[phase, "preempted"])
         losses.add(phase, losses.recompute, parts[phase, "recompute"])
+    waits = {part: column for part, column in WAITS.items() if numbers(steps, column).any()}  # the others add zeros
     for index, rows in _rows_by_replica(numbers(steps, "replica")).items():
         line = _Timeline(steps, rows)
         mine, theirs = np.flatnonzero(served & (replica == index)), np.flatnonzero(served & (decoder == index))
@@ -58,7 +59,7 @@ def attribute(requests: pa.Table, steps: pa.Table, lost: Sequence[Preemption]) -
         entered, end = line.entering(first[theirs], begun[theirs]), line.ended(finish[theirs])
         here = losses.on(index)
         gone, back, over = line.ended(here.start), line.deciding(here.restart), line.ended(here.end)
-        for part, column in WAITS.items():
+        for part, column in waits.items():
             total = _running(line.column(column))
             for phase, who, low, high in (("prefill", mine, begin, middle), ("decode", theirs, entered, end)):
                 parts[phase, part][who] += total[high] - total[low]

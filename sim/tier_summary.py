@@ -17,7 +17,7 @@ from sim.link_inputs import GPU_LINKS, own_links
 def tier_sums(tiers: list[Tier]) -> dict[str, Any]:
     """Sums over the tiers of one name (one per replica, per node, or one for the cluster)."""
     counters = [tier.counters for tier in tiers]
-    left = sum(b.size for tier in tiers for b in tier.blocks.values() if not (b.uses or b.sent))
+    left = sum(tier.unused for tier in tiers)
     return {
         "count": len(tiers),
         "capacity_bytes": sum(tier.capacity for tier in tiers),

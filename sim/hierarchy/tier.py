@@ -98,6 +98,11 @@ class Tier:
         return self.capacity - self.used - self.reserved
 
     @property
+    def unused(self) -> int:
+        """Bytes of blocks that nobody has used since they came."""
+        return sum([block.size for block in self.blocks.values() if not (block.uses or block.sent)])
+
+    @property
     def available(self) -> int:
         """Bytes that could be had by evicting every unpinned block."""
         return self.capacity - self.pinned - self.reserved
