@@ -14,7 +14,9 @@ class QueueAware(LRU):
     request is last in the queue.
 
     The scheduler knows who runs next, so a block that the queue asks for is not given up for one that nobody waits for.
-    With an empty queue it is `lru`. In a tier that several replicas share, the queues of all of them count.
+    The queue is in the scheduler's order: by arrival, by priority, or by the ranks of a policy under
+    `policies.scheduling`; where SGLang reorders by cached prefix, anew at each step, it is by arrival. With an empty
+    queue it is `lru`. In a tier that several replicas share, the queues of all of them count.
 
     Source: scheduler-aware eviction of CachedAttention (B. Gao et al., USENIX ATC 2024, section 3.3.2), which exempts
     the conversations of its look-ahead window and, if that is all there is, evicts from the window's tail. Here the

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable
 from operator import attrgetter
@@ -41,6 +41,14 @@ class Waiting(deque[Sequence]):
     def put_back(self, seq: Sequence) -> None:
         """A request that gave way."""
         self.appendleft(seq)
+
+    def order(self, seq: Sequence) -> tuple[float, int]:
+        """What requests wait in the order of, lower ones first."""
+        return 0.0, seq.queued
+
+    def behind_head(self, order: tuple[float, int]) -> float:
+        """How far behind the head of the queue a request of that order is."""
+        return float(max(0, order[1] - self[0].queued))
 
     @staticmethod
     def victim(running: dict[int, Sequence]) -> Sequence:
@@ -99,6 +107,14 @@ class Ranked(Waiting):
     def put_back(self, seq: Sequence) -> None:
         """A request that gave way has the place of its key."""
         insort(self, seq, key=self._key)
+
+    def order(self, seq: Sequence) -> tuple[float, int]:
+        """Its key."""
+        return self._key(seq)
+
+    def behind_head(self, order: tuple[float, int]) -> float:
+        """Requests that wait ahead of one of that key."""
+        return float(bisect_left(self, order, key=self._key))
 
 
 QUEUES: dict[Scheduling, type[Waiting]] = {"fcfs": Waiting, "priority": ByPriority, "static": Waiting}

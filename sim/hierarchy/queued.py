@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from heapq import heappop, heappush
 
+from sim.engine.queue import Waiting
 from sim.engine.sequence import Sequence as Seq
+
+Order = tuple[float, int]
+"""What a queue is in the order of (`Waiting.order`)."""
 
 
 class QueueIndex:
-    """The requests in the queue of one replica, by the blocks of their prompts.
+    """The requests in the queue of one replica, by the blocks of their prompts, in the order of the queue: that of
+    arrival, of priorities, or of a scheduling policy's ranks.
 
     Nothing is kept until somebody asks for a place; from then on O(log n) per block of a request that comes or goes.
     """
 
     def __init__(self) -> None:
-        self._waiting: Callable[[], Sequence[Seq]] = tuple
+        self._waiting: Callable[[], Waiting] | None = None
         self._tell: Callable[[QueueIndex], None] | None = None
         self._kept = False
-        self._here: set[int] = set()
-        self._by_key: dict[int, list[tuple[int, int]]] = {}
-        """Place in the queue and number of the requests that wait with a key, and of some that no longer do."""
+        self._here: dict[int, Order] = {}
+        self._by_key: dict[int, list[tuple[Order, int]]] = {}
+        """Order and number of the requests that wait with a key, and of some that no longer do, or not there."""
 
-    def watch(self, waiting: Callable[[], Sequence[Seq]], tell: Callable[[QueueIndex], None]) -> None:
+    def watch(self, waiting: Callable[[], Waiting], tell: Callable[[QueueIndex], None]) -> None:
         """`waiting` gives the queue in question; `tell` is called once, with this, when it is to say who comes."""
         self._waiting, self._tell = waiting, tell
         if self._kept:
@@ -35,24 +40,29 @@ class QueueIndex:
             self._kept = True
             if self._tell is not None:
                 self._tell(self)
-            for seq in self._waiting():
+            for seq in () if self._waiting is None else self._waiting():
                 self.came(seq)
+        if self._waiting is None:
+            return math.inf
         entries = self._by_key.get(key)
+        while entries and self._here.get(entries[0][1]) != entries[0][0]:
+            heappop(entries)
         waiting = self._waiting()
         if not entries or not waiting:
             return math.inf
-        return float(max(0, entries[0][0] - waiting[0].queued))
+        return waiting.behind_head(entries[0][0])
 
     def came(self, seq: Seq) -> None:
         """A request waits (again)."""
-        self._here.add(seq.index)
+        assert self._waiting is not None
+        order = self._here[seq.index] = self._waiting().order(seq)
         for key in seq.keys:
-            heappush(self._by_key.setdefault(key, []), (seq.queued, seq.index))
+            heappush(self._by_key.setdefault(key, []), (order, seq.index))
 
     def went(self, seq: Seq) -> None:
         """A request waits no longer."""
         here = self._here
-        here.discard(seq.index)
+        here.pop(seq.index, None)
         for key in seq.keys:
             entries = self._by_key.get(key)
             while entries and entries[0][1] not in here:
