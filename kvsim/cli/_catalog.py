@@ -25,16 +25,21 @@ class Kind(NamedTuple):
     entries: Callable[[], list[Entry]]
 
 
-def first_line(thing: object) -> str:
-    """The first line of a docstring."""
-    return (inspect.getdoc(thing) or "").partition("\n")[0]
+def beginning(thing: object) -> str:
+    """The first line of a docstring, and those after it until one ends with a sentence."""
+    lines: list[str] = []
+    for line in (inspect.getdoc(thing) or "").partition("\n\n")[0].splitlines():
+        lines.append(line)
+        if line.endswith("."):
+            break
+    return " ".join(lines)
 
 
 def _policies() -> list[Entry]:
     from policies.tables import NAMED
 
     return [
-        Entry(name, family, first_line(cls), f"{cls.__module__.replace('.', '/')}.py")
+        Entry(name, family, beginning(cls), f"{cls.__module__.replace('.', '/')}.py")
         for family, table in NAMED.items()
         for name, cls in table.items()
     ]

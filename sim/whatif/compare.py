@@ -25,13 +25,16 @@ from sim.whatif.statistics import resampled
 from sim.whatif.window import requests_after, snapshot_s
 
 SAME, LESS, MORE, UNSURE, NO_INTERVAL = "same", "less", "more", "cannot be told apart", "no interval"
+ROUNDING = 1e-12
+"""Share of a value below which a difference is that of sums in another order."""
 
 
 @dataclass(frozen=True)
 class Difference:
     """A metric of one variant less that of the first; `low` and `high` are the interval, None where there is none.
 
-    verdict: same (exactly), less or more (the interval excludes 0), cannot be told apart (it holds 0), no interval.
+    verdict: same (but for rounding), less or more (the interval excludes 0), cannot be told apart (it holds 0), no
+    interval.
     """
 
     value: float
@@ -192,6 +195,8 @@ def _difference(first: float | None, value: float | None, interval: tuple[float,
     if first is None or value is None:
         return None
     change = value - first
+    if abs(change) <= ROUNDING * abs(first):
+        change = 0.0
     if interval is None:
         return Difference(change, None, None, SAME if change == 0 else NO_INTERVAL)
     low, high = interval

@@ -54,6 +54,11 @@ def test_every_name_is_listed_with_a_line_and_shown(kind: str, kvsim: Kvsim) -> 
         assert (document["kind"], document["name"]) == (kind, row["name"])
 
 
+def test_what_a_policy_does_is_said_to_the_end(kvsim: Kvsim) -> None:
+    rows = json.loads(kvsim("list", "policies", "--json").out)
+    assert [row["name"] for row in rows if not row["what"].endswith(".")] == []
+
+
 def test_the_tree_has_every_system(kvsim: Kvsim) -> None:
     tree = json.loads(kvsim("list", "policies", "--tree", "--json").out)
     leaves = {name for branch in tree.values() for names in branch.values() for name in names}

@@ -81,6 +81,20 @@ def test_a_run_against_itself_is_the_same():
     assert (difference.value, difference.low, difference.high, difference.verdict) == (0, 0, 0, "same")
 
 
+def test_what_rounding_leaves_is_no_difference():
+    a, _ = poisson_queue(np.random.default_rng(5), n=20)
+    row = {"key": "gpu_busy", "label": "GPU busy", "unit": "%", "better": "none", "definition": ".", "value": 95.9}
+    b, c = (
+        Run(label, {**a.summary, "metrics": [*a.summary["metrics"], {**row, "value": value}]}, a.columns)
+        for label, value in (("b", 95.9 + 1.4e-14), ("c", 95.9 + 1e-9))
+    )
+    a.summary["metrics"].append(row)
+    first, second = compare([[a], [b], [c]]).rows[1].differences
+    assert (first.value, first.verdict) == (0, "same")
+    assert second.value == pytest.approx(1e-9, rel=1e-3)
+    assert second.verdict == "no interval"
+
+
 @pytest.mark.usefixtures("quick")
 def test_unlike_services_with_the_same_mean_are_mostly_not_told_apart():
     rng = np.random.default_rng(6)

@@ -49,12 +49,13 @@ def test_it_fits_arkvales_matrix_as_well_as_published(setting):
 
 
 def test_where_recalls_are_many_the_recommended_setting_is_close():
-    """Cells of 0.1 or more per layer and step within about 50 %, their median error 11 %."""
+    """Cells of 0.1 or more per layer and step: median error 11 %, all but one (4 of 6 pages, 56 %) within 45 %."""
     many = [(k, c) for k, c in cells(FITTED + HELD_OUT) if recalls_at(k, c) >= 0.1]
-    errors = [abs(predicted("recommended", k, c) / recalls_at(k, c) - 1) for k, c in many]
-    assert len(many) >= 27
-    assert float(np.median(errors)) < 0.14
-    assert max(errors) < 0.58
+    errors = sorted(abs(predicted("recommended", k, c) / recalls_at(k, c) - 1) for k, c in many)
+    assert len(many) == 27
+    assert float(np.median(errors)) < 0.115
+    assert errors[-2] < 0.45
+    assert errors[-1] < 0.56
 
 
 @pytest.mark.parametrize("pages", [12, 48])
