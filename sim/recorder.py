@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 
 import numpy as np
 
@@ -76,7 +77,7 @@ class Recorder:
         self._ends: list[np.ndarray] = []
         """Ends of steps that follow one another, stride by stride; those of short strides in one list for all."""
         self._end_weights: list[int] = []
-        self._few_ends: list[float] = []
+        self._few_ends = array("d")
         self._few_lengths: list[int] = []
         self._few_weights: list[int] = []
         self._held = 0
@@ -98,7 +99,7 @@ class Recorder:
     def gaps(self, ends: list[float] | np.ndarray, weight: int) -> None:
         """`weight` gaps between each two of the ascending times `ends`: n >= 2 of them."""
         if isinstance(ends, list):
-            self._few_ends += ends
+            self._few_ends.fromlist(ends)
             self._few_lengths.append(len(ends))
             self._few_weights.append(weight)
         else:
@@ -124,7 +125,7 @@ class Recorder:
             self._itl_max = max(self._itl_max, float(gaps.max()))
             self._count(gaps, weights[:-1])
         self._gaps, self._gap_weights, self._ends, self._end_weights = [], [], [], []
-        self._few_ends, self._few_lengths, self._few_weights = [], [], []
+        self._few_ends, self._few_lengths, self._few_weights = array("d"), [], []
         self._held = 0
 
     def _count(self, gaps: np.ndarray, weights: np.ndarray) -> None:

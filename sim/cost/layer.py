@@ -101,6 +101,8 @@ class LayerCost:
     ) -> None:
         self.count = count
         self.cadence = layer.cadence
+        self._period, self._passes = layer.cadence.period, layer.cadence.passes
+        self._skips_prompt = layer.cadence.skips_prompt
         self.decodes: float = count if layer.cadence.period == 1 else count / layer.cadence.period
         """Layers that run in a decode step, on average."""
         self.window = layer.window
@@ -246,7 +248,7 @@ class LayerCost:
 
         MLA expands the latents of the prefixes into heads first: one more product with a row per prefix token.
         """
-        if self.cadence.skips_prompt:
+        if self._skips_prompt:
             return 0.0
         tokens, flops, prefixes = self._prefill_work(chunks)
         seconds = self._prefill_by_work.get((tokens, flops))
@@ -256,21 +258,21 @@ class LayerCost:
             seconds = self._prefill_by_work[tokens, flops] = self._prefill.seconds(tokens, flops)
         if self._expand and prefixes:
             seconds += self._expand.work(prefixes).seconds
-        return seconds if self.cadence.passes == 1 else seconds * self.cadence.passes
+        return seconds if self._passes == 1 else seconds * self._passes
 
     def prefill_bound(self, chunks: Sequence[Chunk], *, arithmetic: bool = True) -> Bound:
         """What of that time waits for HBM, and what for arithmetic (0 if that does not matter)."""
-        if self.cadence.skips_prompt or (not arithmetic and self._expand is None):
+        if self._skips_prompt or (not arithmetic and self._expand is None):
             return NOTHING
         tokens, flops, prefixes = self._prefill_work(chunks)
         compute = self._prefill.seconds(tokens, flops) - self._prefill.t0
         expand = self._expand.work(prefixes).bound if self._expand and prefixes else NOTHING
         bound = Bound(expand.hbm_s, max(0.0, compute) + expand.compute_s)
-        return bound if self.cadence.passes == 1 else bound.times(self.cadence.passes)
+        return bound if self._passes == 1 else bound.times(self._passes)
 
     def _prefill_work(self, chunks: Sequence[Chunk]) -> tuple[int, float, int]:
         """New tokens, FLOP and prefix tokens of all chunks."""
-        if self.cadence.period > 1:
+        if self._period > 1:
             chunks = [self.cadence.chunk(*chunk) for chunk in chunks]
         new = prefixes = 0
         seen = 0.0

@@ -166,7 +166,8 @@ class StageCost:
         if self._plain is not None:
             return self._plain.decodes * self._plain.decode(seqs, context, longest)
         seconds = 0.0
-        for kind, place in zip(self._kinds, self._places, strict=True):
+        for i, kind in enumerate(self._kinds):
+            place = self._places[i]
             seconds += kind.decodes * kind.decode(seqs, context if place is None else windowed[place].tokens, longest)
         return seconds
 
@@ -227,7 +228,8 @@ class StageCost:
         if self._prefetch:
             return self.prefill(chunks) + self.decode(seqs, context, tokens, windowed)
         seconds = 0.0
-        for kind, place in zip(self._kinds, self._places, strict=True):
+        for i, kind in enumerate(self._kinds):
+            place = self._places[i]
             attended = context if place is None else windowed[place].tokens
             prefill = kind.prefill(chunks)
             layer = kind.together(prefill, kind.decode(seqs, attended, longest), seqs, attended)

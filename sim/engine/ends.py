@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from itertools import accumulate
 from typing import Final
 
 import numpy as np
@@ -87,8 +86,10 @@ class FewEnds(Ends):
 
     def _sum_up(self) -> None:
         ends = self._ends
-        last = ends.pop()
-        ends.extend(accumulate(self._seconds[len(ends) + 1 :], initial=last))
+        end = ends[-1]
+        for seconds in self._seconds[len(ends) :]:
+            end += seconds
+            ends.append(end)
 
 
 class ManyEnds(Ends):
