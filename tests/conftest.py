@@ -1,8 +1,18 @@
 """Which ring a test is in: `fast` by default, `wide` for those that need minutes of tools and whole commands."""
 
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+PLAIN = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+"""A busy machine is no failure: no test is held to the seconds that one of its examples takes."""
+settings.register_profile("same", **PLAIN, derandomize=True)
+settings.register_profile("new", **PLAIN)
+settings.load_profile("same")
+"""`make test` tries the same examples every time, `make test-all` new ones (--hypothesis-profile new)."""
 
 WIDE = (
     "calibration/gpu",
@@ -53,3 +63,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if f"{place}::{item.name}".startswith(LONG):
             item.add_marker("slow")
     items.sort(key=lambda item: item in wide)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
+    """Modules and items live as long as the session: the search for garbage need not look at them again and again."""
+    result = yield
+    gc.collect()
+    gc.freeze()
+    return result

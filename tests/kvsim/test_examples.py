@@ -10,7 +10,7 @@ from traces.catalog import locate
 
 FILES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 EXAMPLES = {path.name: path for path in FILES if "schema: kvsim-scenario/1" in path.read_text()}
-FEW = 400
+FEW = 200
 """Requests (or clients, a tenth of that) that make a test of an example quick."""
 
 

@@ -1,6 +1,7 @@
 """Admission control in a run: what it does to goodput, and that it foresees what then happens."""
 
 import os
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ def conversation(scenario):
     if not folder or not (Path(folder) / "mooncake" / "conversation_trace.jsonl.gz").is_file():
         pytest.skip("KVSIM_TRACES has no mooncake/conversation_trace.jsonl.gz")
 
+    @cache
     def go(rate_scale, control=None, **options):
         trace = {"name": "mooncake-conversation", "spread_arrivals": "3 s", "limit": 700, "rate_scale": rate_scale}
         built = scenario(

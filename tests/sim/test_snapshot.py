@@ -69,17 +69,26 @@ SCENES = {
 }
 
 
-@pytest.fixture
-def snapshot(scenario, tmp_path):
-    """Runs a scenario, takes a snapshot just after a share of its requests; (scenario, result, file, time in s)."""
+@pytest.fixture(scope="module")
+def snapshot(scenario, tmp_path_factory):
+    """Runs a scenario, takes a snapshot just after a share of its requests; (scenario, result, file, time in s).
+
+    What was run once is not run again."""
+    wholes, taken = {}, {}
 
     def go(share, **keywords):
-        built = scenario(**keywords)
-        whole = simulate(built)
-        sent = rows(whole)["arrival_s"].sort_values().to_numpy()
-        at = float(sent[int(share * len(sent))]) + 0.005
-        simulate(built, save_snapshot_at=at).save(tmp_path / "first")
-        return built, whole, tmp_path / "first" / FILE, at
+        key = json.dumps(keywords)
+        if key not in wholes:
+            built = scenario(**keywords)
+            wholes[key] = built, simulate(built)
+        built, whole = wholes[key]
+        if (key, share) not in taken:
+            sent = rows(whole)["arrival_s"].sort_values().to_numpy()
+            at = float(sent[int(share * len(sent))]) + 0.005
+            folder = tmp_path_factory.mktemp("first")
+            simulate(built, save_snapshot_at=at).save(folder)
+            taken[key, share] = folder / FILE, at
+        return built, whole, *taken[key, share]
 
     return go
 

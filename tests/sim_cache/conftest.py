@@ -6,13 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import settings
 
 from traces.mooncake import read_mooncake
 from traces.request import Trace
-
-settings.register_profile("patient", deadline=None)  # a busy machine is no failure
-settings.load_profile("patient")
 
 CONVERSATION = "mooncake/conversation_trace.jsonl.gz"
 MakeTrace = Callable[..., Trace]

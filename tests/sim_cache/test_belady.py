@@ -4,7 +4,7 @@ from functools import cache
 from itertools import combinations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.tables import EVICTION
@@ -35,6 +35,7 @@ def test_it_is_the_optimum(flat, keys, capacity):
 
 
 @pytest.mark.parametrize("name", EVICTION)
+@settings(max_examples=40)
 @given(keys=sequences, capacity=st.integers(1, 8))
 def test_no_policy_has_more_block_hits_on_a_flat_sequence(flat, name, keys, capacity):
     accesses = accesses_of(flat(keys))
@@ -45,6 +46,7 @@ def test_no_policy_has_more_block_hits_on_a_flat_sequence(flat, name, keys, capa
 
 
 @pytest.mark.parametrize("name", EVICTION)
+@settings(max_examples=40)
 @given(prompts=st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=6), max_size=15), capacity=st.integers(1, 8))
 def test_no_policy_has_more_block_hits_on_prompts_either(make_trace, name, prompts, capacity):
     accesses = accesses_of(make_trace([(4 * len(ids), ids) for ids in prompts or [[0]]]))

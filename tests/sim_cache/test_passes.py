@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.base import EvictionPolicy
@@ -53,6 +53,7 @@ def prompts(draw):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_a_pass_equals_the_general_path(make_trace, name, data):
     rows = data.draw(prompts().filter(bool))
