@@ -23,6 +23,9 @@ test test-fast test-all bench: export KVSIM_TRACES := $(abspath $(SHARED_TRACES)
 endif
 endif
 
+# Rewritten tests and compiled modules are kept beside their sources: every process of the tests reads them again.
+test test-fast test-all: export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test test-fast test-all test-tools gpu-tools lint compile bench clean help
 
 help:
@@ -82,18 +85,20 @@ lint: $(VENV)/.installed-test
 	$(BIN)/mypy --strict $(PACKAGES)
 	$(BIN)/lint-imports
 
-# pytest comes last: its closing line is the result.
+# Ruff, mypy and the floors check while torch is installed. pytest comes last: its closing line is the result.
 KERNEL_TESTS := $(if $(filter yes,$(GPU_TOOLS)),$(GPU_VENV)/.tried)
 SWEEP_TESTS := $(if $(filter yes,$(SWEEP_TOOLS)),$(VENV)/.tried-sweep)
 
-test: lint $(KERNEL_TESTS) $(SWEEP_TESTS)
+test: $(VENV)/.installed-test $(SWEEP_TESTS)
+	@$(MAKE) --no-print-directory -j2 lint $(KERNEL_TESTS)
 	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_ARGS)
 
 test-fast: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m 'not slow and not wide' $(PYTEST_ARGS)
 
-test-all: lint $(KERNEL_TESTS) $(SWEEP_TESTS)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test-all: $(VENV)/.installed-test $(SWEEP_TESTS)
+	@$(MAKE) --no-print-directory -j2 lint $(KERNEL_TESTS)
+	$(BIN)/python -m pytest --hypothesis-profile new $(PYTEST_ARGS)
 
 test-tools:
 	@if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then \

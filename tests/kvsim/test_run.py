@@ -219,14 +219,28 @@ def test_an_unexpected_error_exits_3_and_shows_where(kvsim: Kvsim, monkeypatch: 
     assert "Traceback" in answer.err
 
 
+BEGINS = """\
+from pathlib import Path
+from policies.eviction.lru import LRU
+
+class Mine(LRU):
+    def insert(self, block):
+        super().insert(block)
+        Path("begun").touch()
+"""
+"""A policy that says when the first block is there: the run is under way, and far from its end."""
+
+
 def test_interrupting_exits_130_and_leaves_nothing(folder: Path) -> None:
-    scenario = (folder / "small.yaml").read_text().replace("requests: 60", "requests: 200000")
-    (folder / "long.yaml").write_text(scenario)
+    (folder / "mine.py").write_text(BEGINS)
+    long = (folder / "small.yaml").read_text().replace("requests: 60", "requests: 20000")
+    (folder / "long.yaml").write_text(long + "policies: {eviction: 'mine.py:Mine'}\n")
     command = [sys.executable, "-m", "kvsim", "run", "long.yaml", "--out", "one"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    time.sleep(1.5)  # past the imports, far from the end
+    while not (folder / "begun").exists() and process.poll() is None:
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "Traceback" not in err
     assert out == ""

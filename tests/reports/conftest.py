@@ -119,7 +119,7 @@ def open_page(browser: Any) -> Callable[..., None]:
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
         browser.get_log("browser")
         browser.get(page.as_uri())
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while browser.execute_script("return document.documentElement.dataset.figures") != "ready":
             assert time.monotonic() < deadline, browser.get_log("browser")
             time.sleep(0.05)

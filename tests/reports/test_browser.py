@@ -187,7 +187,7 @@ def test_figures_follow_the_theme(browser: Any, open_page: Any, page: Path) -> N
     light = browser.execute_script(ask)
     features = [{"name": "prefers-color-scheme", "value": "dark"}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while browser.execute_script(ask) == light:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -199,7 +199,7 @@ def test_a_resize_fits_the_figures_again(browser: Any, open_page: Any, page: Pat
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     fits = "p => p.querySelector('svg').clientWidth === p.clientWidth"
     ask = f"return [...document.querySelectorAll('.chart')].every({fits})"
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not browser.execute_script(ask):
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -225,7 +225,7 @@ def test_the_keyboard_reaches_links_and_tables(browser: Any, open_page: Any, pag
 def test_prints_everything_that_is_folded_on_the_width_of_a_sheet(browser: Any, open_page: Any, page: Path) -> None:
     open_page(page, 688)  # A4 less 14 mm on both sides, at 96 px per inch
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while browser.execute_script("return document.querySelectorAll('details:not([open])').length"):
         assert time.monotonic() < deadline
         time.sleep(0.05)

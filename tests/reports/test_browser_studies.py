@@ -195,7 +195,7 @@ def test_a_legend_hides_and_a_hover_tells(browser: Any, open_page: Any, pages: d
         "const t = document.querySelector('#cdf-ttft .legendtoggle');"
         "for (const e of ['mousedown', 'mouseup']) t.dispatchEvent(new MouseEvent(e, {bubbles: true}))"
     )
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     hidden = "return document.querySelector('#cdf-ttft .chart').data[0].visible"
     while browser.execute_script(hidden) != "legendonly":
         assert time.monotonic() < deadline
