@@ -15,7 +15,10 @@ SMALL = 0.005
 
 @dataclass(frozen=True)
 class Change:
-    """What one rerun did to one metric. `value` is None where it could not be run, and `problem` says why."""
+    """What one rerun did to one metric. `value` is None where it could not be run, and `problem` says why.
+
+    interval: of the ratio, 90 %; None where none is known.
+    """
 
     resource: str
     now: str
@@ -24,6 +27,12 @@ class Change:
     value: float | None
     ratio: float | None
     problem: str = ""
+    interval: tuple[float, float] | None = None
+
+    @property
+    def unsure(self) -> bool:
+        """Whether it cannot be told from no change."""
+        return self.interval is not None and self.interval[0] <= 1 <= self.interval[1] and self.ratio != 1
 
 
 def checked(study: Any, where: Path, config_sha256: Any) -> Mapping[str, Any]:
@@ -70,10 +79,20 @@ def changes(study: Mapping[str, Any], metric: Mapping[str, Any]) -> list[list[Ch
                     known,
                     ratio,
                     str(run.get("problem") or ""),
+                    _interval(run, str(metric["key"]), base),
                 )
             )
         rows.append(row)
     return sorted(rows, key=lambda row: -max((swing(change) for change in row), default=0.0))
+
+
+def _interval(run: Mapping[str, Any], key: str, base: Any) -> tuple[float, float] | None:
+    """The interval of the ratio that a rerun's interval of the difference gives."""
+    intervals = run.get("intervals")
+    ends = intervals.get(key) if isinstance(intervals, Mapping) else None
+    if not (isinstance(ends, list) and len(ends) == 2 and all(map(is_number, ends)) and is_number(base) and base > 0):
+        return None
+    return max(0.0, 1 + ends[0] / base), max(0.0, 1 + ends[1] / base)
 
 
 def swing(change: Change) -> float:
@@ -84,9 +103,9 @@ def swing(change: Change) -> float:
 
 
 def best(study: Mapping[str, Any], metric: Mapping[str, Any]) -> Change | None:
-    """The rerun that improves `metric` most; None where none does by more than SMALL."""
+    """The rerun that improves `metric` most; None where none does by more than SMALL, and surely."""
     lower = metric.get("better") == "lower"
-    found = [c for row in changes(study, metric) for c in row if c.ratio is not None]
+    found = [c for row in changes(study, metric) for c in row if c.ratio is not None and not c.unsure]
     if not found:
         return None
     top = min(found, key=lambda c: c.ratio or 0.0) if lower else max(found, key=lambda c: c.ratio or 0.0)
@@ -105,6 +124,12 @@ def change_text(ratio: float | None) -> str:
     return f"{'+' if ratio > 1 else '−'}{percent(abs(ratio - 1))}"
 
 
+def told(change: Change) -> str:
+    """`change_text`, with a ~ before what cannot be told from no change."""
+    text = change_text(change.ratio)
+    return f"~{NBSP}{text}" if change.unsure and text != change_text(1.0) else text
+
+
 def said(change: Change) -> str:
     """`2 x compute rate`, `HBM for KV 107 GiB instead of 53.5 GiB`."""
     if change.now == "as profiled":
@@ -119,10 +144,19 @@ def sentence(study: Mapping[str, Any], key: str) -> str:
         return ""
     top = best(study, metric)
     if top is None:
-        return f"Nothing that was tried improves {metric['label']} by more than {percent(SMALL)}."
+        sure = " beyond chance" if any(c.unsure for row in changes(study, metric) for c in row) else ""
+        return f"Nothing that was tried improves {metric['label']} by more than {percent(SMALL)}{sure}."
     before, after = (" ".join(metric_value(v, metric["unit"])).strip() for v in (metric["value"], top.value))
     some = f" (of the first {study['requests']:,} requests)" if study["requests"] < study["of"] else ""
-    return f"{_capital(said(top))} would take {metric['label']}{some} from {before} to {after}."
+    return f"{_capital(said(top))} would take {metric['label']}{some} from {before} to {after}{_between(top, metric)}."
+
+
+def _between(top: Change, metric: Mapping[str, Any]) -> str:
+    """The interval of what it would be."""
+    if top.interval is None:
+        return ""
+    ends = [" ".join(metric_value(end * metric["value"], metric["unit"])).strip() for end in top.interval]
+    return f" (90 %: {ends[0]} to {ends[1]})"
 
 
 def first_line(study: Mapping[str, Any]) -> str:
@@ -133,7 +167,14 @@ def first_line(study: Mapping[str, Any]) -> str:
 
 def scope(study: Mapping[str, Any]) -> str:
     """What the reruns were."""
-    text = "Each resource was halved and doubled, one at a time; seed, requests and everything else as in this run."
+    text = (
+        "Each resource was halved and doubled, one at a time; seed, requests and everything else as in this run. "
+        "~ marks what these requests cannot tell from no change (it lies within the 90 % interval)."
+    )
+    if not any(
+        run.get("intervals") and any(run["intervals"].values()) for r in study["resources"] for run in r["runs"]
+    ):
+        text = text.partition(" ~")[0] + " No intervals are known: small changes may be chance."
     if study["requests"] < study["of"]:
         text += (
             f" These runs take the first {study['requests']:,} of {study['of']:,} requests, the one that they are "

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from reports.explained import SMALL, Change, change_text, changes, said, scope, sentence, swing
-from reports.figures.base import BLUE, ORANGE, Figure, plot_text, values
+from reports.explained import SMALL, Change, changes, said, scope, sentence, swing, told
+from reports.figures.base import BLUE, INK, ORANGE, Figure, plot_text, values
 from reports.tables import TextTable
 from reports.text import is_number, metric_value, percent
 
@@ -32,7 +32,7 @@ def explain_table(study: Mapping[str, Any]) -> TextTable:
     rows = [("as it is", "", "", *(" ".join(metric_value(m["value"], m["unit"])).strip() for m in metrics))]
     for name in order:
         tried = "; ".join(c.to for c in by_metric[0][name])
-        texts = [[change_text(c.ratio) for c in found[name]] for found in by_metric]
+        texts = [[told(c) for c in found[name]] for found in by_metric]
         cells = [text[0] if len(set(text)) == 1 else "; ".join(text) for text in texts]
         rows.append((name, str(about[name]["value"]), tried, *cells))
     columns = ("Resource", "Now", "Changed to", *(str(m["label"]) for m in metrics))
@@ -50,7 +50,10 @@ def _figure(study: Mapping[str, Any], metric: Mapping[str, Any], number: int) ->
     label = str(metric["label"])
     key, title = f"tornado-{number}", f"What would move {label}"
     better = "left" if metric.get("better") == "lower" else "right"
-    read = f"{label} with one resource changed, over {label} as it is: {better} is better. What moves it most is first."
+    read = (
+        f"{label} with one resource changed, over {label} as it is: {better} is better. What moves it most is first. "
+        "Thin lines: 90 % intervals, where they are known."
+    )
     base = metric["value"]
     if not is_number(base) or base <= 0:
         return Figure(
@@ -66,7 +69,7 @@ def _figure(study: Mapping[str, Any], metric: Mapping[str, Any], number: int) ->
     still = [row[0].resource for row in every if row and row not in found]
     read += f" Not moved by {percent(SMALL)}: {'; '.join(still)}." if still else ""
     data = [bar for factor, name, color in LOOKS if (bar := _bars(found, metric, factor, name, color))]
-    reach = max((abs(x) for bar in data for x in bar["x"]), default=0.0)
+    reach = max((abs(x) for bar in data for x in (*bar["x"], *_tips(bar))), default=0.0)
     layout = {
         "barmode": "group",
         "bargap": 0.3,
@@ -96,12 +99,29 @@ def _bars(rows: list[list[Change]], metric: Mapping[str, Any], factor: float, na
         "name": name,
         "y": [plot_text(c.resource) for c in chosen],
         "x": values(np.array([octaves(c.ratio or 0.0) for c in chosen])),
-        "customdata": [
-            plot_text(f"{said(c)}: {text} ({change_text(c.ratio)})") for c, text in zip(chosen, texts, strict=True)
-        ],
+        "customdata": [plot_text(f"{said(c)}: {text} ({told(c)})") for c, text in zip(chosen, texts, strict=True)],
         "marker": {"color": color},
+        **_ends(chosen),
         "hovertemplate": "%{customdata}<extra></extra>",
     }
+
+
+def _tips(bar: Mapping[str, Any]) -> list[float]:
+    """Where the error bars end."""
+    lines = bar.get("error_x", {"array": (), "arrayminus": ()})
+    pairs = zip(bar["x"], lines["array"], lines["arrayminus"], strict=bool(lines["array"]))
+    return [end for x, more, less in pairs for end in (x + more, x - less)]
+
+
+def _ends(chosen: list[Change]) -> dict[str, Any]:
+    """Error bars: the 90 % intervals, as octaves on both sides of the bars' ends; nothing where none is known."""
+    if not any(c.interval for c in chosen):
+        return {}
+    sides = [(c.interval or (c.ratio or 0.0,) * 2, octaves(c.ratio or 0.0)) for c in chosen]
+    low = values(np.array([max(0.0, end - octaves(pair[0])) for pair, end in sides]))
+    high = values(np.array([max(0.0, octaves(pair[1]) - end) for pair, end in sides]))
+    bars = {"type": "data", "symmetric": False, "array": high, "arrayminus": low}
+    return {"error_x": {**bars, "color": INK, "thickness": 1, "width": 3}}
 
 
 def octaves(ratio: float) -> float:

@@ -18,8 +18,10 @@ from sim.metrics import METRICS
 from sim.result import Result
 from sim.run import simulate
 from sim.scenario import Scenario
+from sim.whatif.compare import compare
 from sim.whatif.pool import run_all
 from sim.whatif.resources import FACTORS, Resource, Step, resources
+from sim.whatif.runs import Run, kept
 from sim.whatif.shared import shared_trace
 
 SCHEMA = "kvsim-explain/1"
@@ -52,7 +54,9 @@ def explain(
 
     result     of `scenario`; a longer trace is cut to its first `requests` for all reruns, the unchanged one included
     progress   called with (reruns done, in all)
-    A change that the model does not fit, or the scenario does not take, has a `problem` in place of `metrics`.
+    Each rerun has `intervals` of its differences from the unchanged one (90 %, same requests, as `kvsim compare` has
+    them), by metric; None where there is none. A change that the model does not fit, or the scenario does not take, has
+    a `problem` in place of `metrics`.
     Raises InputError for `requests` < 1, or when the shortened trace cannot be run.
     """
     if requests < 1:
@@ -74,10 +78,10 @@ def explain(
             progress(finished, len(jobs))
 
     answers = run_all(rerun, jobs, workers=workers, done=tick)
-    own = answers.pop(0) if cut else {"metrics": shown_metrics(result.summary)}
+    own = answers.pop(0) if cut else _answer(result)
     if "problem" in own:
         raise InputError(f"the first {requests} requests cannot be run: {own['problem']}", where=scenario.where)
-    by_step = iter(answers)
+    by_step = iter([_judged(own["run"], answer) for answer in answers])
     return {
         "schema": SCHEMA,
         "version": installed_version(),
@@ -98,7 +102,8 @@ def save_explain(study: Mapping[str, Any], run_dir: Path) -> Path:
 
 
 def rerun(job: Job) -> dict[str, Any]:
-    """`metrics` of one rerun by key (None where a run has no such number), or the `problem` why it could not be."""
+    """`metrics` of one rerun by key (None where a run has no such number) and the `run` itself, or the `problem` why it
+    could not be."""
     try:
         scenario = Scenario.from_dict(job.document, where=job.where, base_dir=job.base_dir)
         step = job.step
@@ -106,9 +111,22 @@ def rerun(job: Job) -> dict[str, Any]:
             scenario = scenario.set_all(step.settings)
         change = partial(changed, step=step) if step is not None else None
         inputs = load_inputs(scenario, read=shared_trace, change=change)
-        return {"metrics": shown_metrics(simulate(scenario, inputs=inputs).summary)}
+        return _answer(simulate(scenario, inputs=inputs))
     except InputError as error:
         return {"problem": str(error)}
+
+
+def _answer(result: Result) -> dict[str, Any]:
+    return {"metrics": shown_metrics(result.summary), "run": kept("", result.summary, result.tables["requests"])}
+
+
+def _judged(own: Run, answer: Mapping[str, Any]) -> dict[str, Any]:
+    """An answer with the intervals of its differences from the unchanged run, in place of its run."""
+    if "run" not in answer:
+        return dict(answer)
+    found = {row.metric["key"]: row.differences[0] for row in compare([[own], [answer["run"]]], whole=True).rows}
+    pairs = {key: None if (d := found.get(key)) is None or d.low is None else [d.low, d.high] for key in SHOWN}
+    return {"metrics": answer["metrics"], "intervals": pairs}
 
 
 def changed(machine: Machine, step: Step) -> Machine:

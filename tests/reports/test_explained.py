@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hw_profiles.errors import InputError
-from reports.explained import best, change_text, changes, first_line, scope
+from reports.explained import best, change_text, changes, first_line, scope, sentence, told
 from reports.figures.tornado import MOST_OCTAVES, explain_table, octaves, tornado_figures
 from reports.limits import HOW, limits
 from reports.load import load_run
@@ -149,3 +149,25 @@ def test_a_study_that_is_not_of_this_run_is_refused_in_one_line(run_dir, make_st
         load_run(run_dir)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_what_cannot_be_told_from_no_change_is_marked_and_not_recommended(study):
+    for run in study["resources"][1]["runs"]:  # wheel: a factor of ten, and a quarter
+        run["intervals"] = {"ttft_p99_ms": [-350.0, 3900.0] if run["factor"] == 0.5 else [-320.0, 10.0]}
+    (metric,) = [m for m in study["metrics"] if m["key"] == "ttft_p99_ms"]
+    row = next(row for row in changes(study, metric) if row[0].resource == "wheel")
+    assert all(change.unsure for change in row)
+    assert [told(change).replace("\u00a0", " ") for change in row] == ["~ × 10", "~ −75 %"]
+    assert "lever" in sentence(study, "ttft_p99_ms")  # the wheel gains more, but not surely
+    figure = tornado_figures(study)[0]
+    ends = [bar["error_x"] for bar in figure.data if "error_x" in bar]
+    assert ends
+    assert all(min(*bar["array"], *bar["arrayminus"]) >= 0 for bar in ends)
+    assert "~ marks" in explain_table(study).read
+    assert figure.layout["xaxis"]["range"][1] >= math.log2(1 + 3900 / 400)  # its line ends within the figure
+
+
+def test_what_is_recommended_says_how_surely(study):
+    run = study["resources"][1]["runs"][1]
+    run["intervals"] = {"ttft_p99_ms": [-320.0, -280.0]}
+    assert sentence(study, "ttft_p99_ms").endswith("from 400 ms to 100 ms (90 %: 80 ms to 120 ms).")

@@ -167,3 +167,18 @@ def test_the_file_is_the_study(study, tmp_path):
 def test_processes_give_the_same(study):
     spec = scenario(**{"tiers.dram.capacity": "8 GiB", "engine.num_gpu_blocks": 4000})
     assert explain(study[0], spec, workers=2) == study[1]
+
+
+def test_changes_have_intervals_of_the_same_requests():
+    """HBM at half its rate is surely worse; what is said to be sure has an interval without 0."""
+    spec = Scenario.load(EXAMPLE).set("trace.limit", 400)
+    found = explain(spec.run(), spec)
+    (hbm,) = [resource for resource in found["resources"] if resource["key"] == "hbm_bandwidth"]
+    base = {metric["key"]: metric["value"] for metric in found["metrics"]}
+    for run, sign in zip(hbm["runs"], (1, -1), strict=True):
+        low, high = run["intervals"]["tpot_p95_ms"]
+        change = run["metrics"]["tpot_p95_ms"] - base["tpot_p95_ms"]
+        assert low <= change <= high
+        assert sign * low > 0
+        assert sign * high > 0
+    json.dumps(found, allow_nan=False)
