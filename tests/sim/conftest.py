@@ -16,6 +16,7 @@ from sim.attribution import PARTS, PHASES
 from sim.result import Result
 from sim.run import simulate
 from sim.scenario import Scenario
+from tests.sim.disaggregation_cases import INSTANT
 
 ROOT = Path(hw_profiles.__file__).parent
 UNITS = {
@@ -227,3 +228,29 @@ def beside(tmp_path: Path, scenario: Callable[..., Scenario]) -> Callable[..., S
         return Scenario.from_dict(base.document, where="mine.yaml", base_dir=tmp_path)
 
     return build
+
+
+@pytest.fixture
+def apart(run: Callable[..., Result], hand: Any) -> Callable[..., Result]:
+    """A run with `prefill` and `decode` instances over a link."""
+
+    def go(
+        rows: Sequence[Row] | None = None,
+        prefill: int = 1,
+        decode: int = 1,
+        *,
+        link: dict[str, Any] = INSTANT,
+        single_step: bool = False,
+        pools: dict[str, Any] | None = None,
+        hardware: dict[str, Any] | None = None,
+        **sections: Any,
+    ) -> Result:
+        return run(
+            rows,
+            hardware={"profile": str(hand.profile), "replicas": prefill + decode, **(hardware or {})},
+            disaggregation={"prefill": prefill, "decode": decode, "link": link, **(pools or {})},
+            single_step=single_step,
+            **sections,
+        )
+
+    return go

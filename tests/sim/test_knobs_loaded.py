@@ -322,7 +322,7 @@ ELSEWHERE = {
     "engine.framework": "test_framework.py",
     "engine.slot_tokens": "test_framework.py",
     "engine.offload_answers": "test_stores.py",
-    "engine.speculation": "test_speculation.py, option by option",
+    "engine.speculation": "test_speculation_drafters.py, option by option",
     "engine.host_kv_memory": "test_footprint.py, test_planned.py",
     "policies.architecture": "test_architecture.py",
     "policies.kv_format": "test_formats_and_retention.py",
