@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from inspect import isfunction
+from typing import Any
 
 import pyarrow as pa
 
@@ -78,25 +79,30 @@ def simulate(
         states: list[pa.Table] = []
         snapshots: list[Snapshot] = []
         if save_cache_state_at is not None:
-            cluster.clock.at(save_cache_state_at, lambda: states.append(state_now(cluster)), SNAPSHOT_LAST)
+            cluster.clock.at(save_cache_state_at, partial(_keep, states, state_now, cluster), SNAPSHOT_LAST)
         if save_snapshot_at is not None:
             if inputs.snapshot is not None:
                 raise InputError("no snapshot of a run that began with one", where=scenario.where, path="warm_start")
             sha = config_sha256(scenario, inputs)
-            cluster.clock.at(save_snapshot_at, lambda: snapshots.append(taken(cluster, sha)), SNAPSHOT_LAST)
+            cluster.clock.at(save_snapshot_at, partial(_keep, snapshots, taken, cluster, sha), SNAPSHOT_LAST)
         drain(cluster, check=check)
         if save_cache_state:
-            with failures_named(lambda: cluster.clock.now, scenario.where):
-                states.append(state_table((tier for tiers in cluster.tiers for tier in tiers), cluster.identity()))
+            states.append(state_at_end(cluster))
         result = result_of(cluster, inputs, started, bound=bound)
         if watch is None:  # who watches may keep it
             let_go(cluster)
+        del cluster
     return replace(result, cache_state=states[-1] if states else None, snapshot=snapshots[-1] if snapshots else None)
+
+
+def _keep(kept: list[Any], take: Callable[..., Any], *of: object) -> None:
+    kept.append(take(*of))
 
 
 @contextmanager
 def no_collections() -> Iterator[None]:
-    """No search for garbage cycles: a run allocates many small objects and makes no cycles worth finding."""
+    """No search for garbage cycles: a run allocates many small objects and makes no cycles worth finding. What is left
+    of its runtime objects afterwards, and their columns, is found at the end."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -104,6 +110,7 @@ def no_collections() -> Iterator[None]:
     finally:
         if collecting:
             gc.enable()
+            gc.collect(0)  # what came meanwhile
 
 
 def drain(cluster: Cluster, *, check: bool = False) -> None:
@@ -118,6 +125,8 @@ def let_go(cluster: Cluster) -> None:
     next search for garbage cycles would go through several times."""
     for tiers in cluster.tiers:
         for tier in tiers:
+            for block in tier.blocks.values():
+                block.run = None
             tier.blocks.clear()
             tier.policy = FIFO.__new__(FIFO)  # the old one, which may be a user's, is left as it is
 
@@ -193,6 +202,12 @@ def go_on(cluster: Cluster, scenario: Scenario, inputs: Inputs) -> None:
         take_over(cluster, scenario, inputs, changes(snapshot.base, scenario))
     except InputError as error:
         raise error.at(where=scenario.where) from None
+
+
+def state_at_end(cluster: Cluster) -> pa.Table:
+    """What the tiers hold when nothing is left to happen. Raises InputError for a policy that fails."""
+    with failures_named(lambda: cluster.clock.now, cluster.scenario.where):
+        return state_table((tier for tiers in cluster.tiers for tier in tiers), cluster.identity())
 
 
 def state_now(cluster: Cluster) -> pa.Table:
