@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from policies.base import Block
 from sim.engine.sequence import Sequence as Seq
+from sim.hierarchy.mover import Load
 from sim.hierarchy.offload import Costs
 from sim.hierarchy.tier import Tier
 
@@ -36,6 +37,19 @@ def _in_hbm(found: list[Found]) -> Prefix:
     """The prefix as far as HBM has it without a gap."""
     here = next((place for place, each in enumerate(found) if each.level), len(found))
     return Prefix(found[:here], sum(each.tokens for each in found[:here]), 0)
+
+
+def count_hits(seq: Seq, found: list[Found], hit: int) -> None:
+    """Count what is reused for the first time: after a preemption, only what the sequence did not have before."""
+    reached = seq.reached
+    if hit <= reached:
+        return
+    end, hits = 0, seq.hit_tokens
+    for level, _, tokens in found:
+        end += tokens
+        if end > reached:
+            hits[level] += min(tokens, end - reached)
+    seq.reached = hit
 
 
 _found: Callable[[tuple[int, Block, int]], Found] = partial(tuple.__new__, Found)  # sooner than Found(...)
@@ -158,6 +172,24 @@ class Lookup:
         tier = self._tiers[level]
         grain = tier.block_tokens
         return block.size if tier.span > 1 else -(-tokens // grain) * grain * self._token_bytes
+
+    def loads(self, found: list[Found], targets: list[Block]) -> dict[int, list[Load]]:
+        """The loads from each tier behind HBM that has some, with the HBM blocks that they fill."""
+        loads: dict[int, list[Load]] = {}
+        sources: dict[int, Block] = {}
+        for (level, block, tokens), target in zip(found, targets, strict=True):
+            if not level:
+                continue
+            if sources.get(level) is block:
+                loads[level][-1].targets.append(target)
+                continue
+            sources[level] = block
+            load = Load(block, [target], self.size_of(level, block, tokens))
+            if level in loads:
+                loads[level].append(load)
+            else:
+                loads[level] = [load]
+        return loads
 
     def _nearest_alike(
         self, key: int, _keys: Sequence[int], start: int, want: int, _full: int, most: int | None, waits: bool
