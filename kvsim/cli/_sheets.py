@@ -228,6 +228,14 @@ def of_metric(name: str) -> Sheet | None:
     return Sheet(f"{name}: metric", FACTS, [(key, str(value)) for key, value in data.items()], {"name": name, **data})
 
 
+def of_contract(name: str) -> Sheet | None:
+    """What a policy of one's own must do, by its family or the base class of that."""
+    from kvsim.cli._contracts import contract
+
+    found = contract(name)
+    return None if found is None else Sheet(found[0], FACTS, (), found[1])
+
+
 READERS: Mapping[str, Callable[[str], Sheet | None]] = MappingProxyType(
     {
         "systems": of_system,
@@ -237,6 +245,7 @@ READERS: Mapping[str, Callable[[str], Sheet | None]] = MappingProxyType(
         "models": of_model,
         "traces": of_trace,
         "metrics": of_metric,
+        "contracts": of_contract,
     }
 )
-"""One reader for each kind of `kvsim list`."""
+"""One reader for each kind of `kvsim list`, and for the contract of a family of policies."""

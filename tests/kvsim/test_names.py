@@ -15,6 +15,8 @@ import pytest
 
 import traces.catalog
 from kvsim.cli._catalog import KINDS
+from kvsim.cli._contracts import CONTRACTS
+from kvsim.cli._templates import TEMPLATES
 from traces.catalog import CATALOG
 
 Kvsim = Callable[..., Any]
@@ -57,6 +59,30 @@ def test_every_name_is_listed_with_a_line_and_shown(kind: str, kvsim: Kvsim) -> 
 def test_what_a_policy_does_is_said_to_the_end(kvsim: Kvsim) -> None:
     rows = json.loads(kvsim("list", "policies", "--json").out)
     assert [row["name"] for row in rows if not row["what"].endswith(".")] == []
+
+
+def test_the_contract_of_every_family_is_shown(kvsim: Kvsim) -> None:
+    assert set(CONTRACTS) == set(TEMPLATES)
+    for family in CONTRACTS:
+        answer = kvsim("show", family, "--kind", "contracts", "--json")
+        assert answer.code == 0, answer.err
+        found = json.loads(answer.out)
+        assert (found["name"], found["kind"]) == (family, "contracts")
+        assert f"({found['base']})" in TEMPLATES[family].policy
+        assert all(about["description"] for about in found["classes"].values())
+    shown = kvsim("show", "OffloadPolicy").out
+    assert shown == kvsim("show", "offload").out
+    for said in (
+        "offload: the contract of a policy of your own, a subclass of kvsim.OffloadPolicy\n",
+        "blocks: Sequence[Block], tier: TierView) -> Iterable[Move]\n        Copies to make now.",
+        "load_s(self, block: Block, tier: str) -> float\n        Seconds that it takes to load",
+        "    used: int\n        Bytes in use",
+        "FILLED = 'filled'\n        The engine computed the blocks in this step",
+    ):
+        assert said in shown
+    wrong = kvsim("show", "eviktion", "--kind", "contracts")
+    assert (wrong.code, wrong.err.count("\n")) == (2, 1)
+    assert "did you mean 'eviction'" in wrong.err
 
 
 def test_the_tree_has_every_system(kvsim: Kvsim) -> None:
