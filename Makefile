@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PACKAGES := kvsim reports calibration sim policies traces hw_profiles
-PYTEST_ARGS ?= -n auto --dist loadfile -q
+PYTEST_ARGS ?= -n auto --dist loadfile --no-loadscope-reorder -q
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
 # torch and Triton for the tests of the calibration kernels, which need no GPU; GPU_TOOLS=no leaves them out.

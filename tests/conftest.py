@@ -31,7 +31,8 @@ WIDE = (
     "whatif",
 )
 """Starts of paths below this one: kernels through the interpreter and compiler, browsers, Ray, killed processes,
-installations, tutorials from beginning to end. `make test` runs them behind the others."""
+installations, tutorials from beginning to end. `make test` begins with them: files that take long and come last would
+leave all workers but one without work (the workers take files in this order: `--no-loadscope-reorder`)."""
 
 
 LONG = (
@@ -50,7 +51,7 @@ LONG = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what lies in `WIDE` and put it behind all others; mark what is in `LONG` as slow."""
+    """Mark what lies in `WIDE` and put it before all others; mark what is in `LONG` as slow."""
     here = Path(__file__).parent
     wide = set()
     for item in items:
@@ -62,7 +63,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             wide.add(item)
         if f"{place}::{item.name}".startswith(LONG):
             item.add_marker("slow")
-    items.sort(key=lambda item: item in wide)
+    items.sort(key=lambda item: item not in wide)
 
 
 @pytest.hookimpl(wrapper=True)
