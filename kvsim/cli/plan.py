@@ -33,7 +33,8 @@ def plan(
         typer.Option(
             "--find",
             metavar="WHAT",
-            help="replicas, rate, gpu, the size of a tier: tiers.dram.capacity; disaggregation.prefill or .decode.",
+            help="replicas, rate, clients (of a closed loop), gpu, the size of a tier: tiers.dram.capacity; "
+            "disaggregation.prefill or .decode.",
         ),
     ],
     slo: Annotated[

@@ -14,13 +14,14 @@ from sim.scenario import Scenario
 from sim.whatif.prices import Prices
 
 PATHS = {"replicas": "hardware.replicas", "rate": "trace.rate_scale", "gpu": "hardware.profile"}
+CLIENTS = ("trace.clients.clients", "trace.closed_loop.clients")
 POOLS = ("disaggregation.prefill", "disaggregation.decode")
 REPLICAS = 64
 GIB = 2**30
 CAPACITIES = (0, *(GIB * size * 2**k for k in range(4, 14) for size in (1, 1.5)))
 """0 B, then 16 GiB to 12 TiB, two to an octave."""
 RATES = tuple(2 ** (k / 8) for k in range(40, -41, -1))
-"""Multiples of the trace's own rate, 9 % apart, from 32 down to 1/32."""
+"""Multiples of the trace's own rate, or of its clients, 9 % apart, from 32 down to 1/32."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +45,19 @@ class Search:
             "trace.rate_scale": "highest rate",
             "hardware.replicas": "fewest replicas",
             "hardware.profile": "cheapest GPU",
+            **dict.fromkeys(CLIENTS, "most clients"),
             **{path: f"fewest {path.rpartition('.')[2]} instances" for path in POOLS},
         }
         return names.get(self.path, f"least {self.path.removeprefix('tiers.')}")
 
 
 def search_of(find: str, scenario: Scenario, among: Sequence[Any] = (), prices: Prices | None = None) -> Search:
-    """The search for `find`: replicas, rate, gpu, tiers.<name>.capacity, or disaggregation.prefill or .decode; `among`
-    replaces the values that are tried.
+    """The search for `find`: replicas, rate, clients, gpu, tiers.<name>.capacity, or disaggregation.prefill or .decode;
+    `among` replaces the values that are tried.
 
     GPUs are hardware profiles, by the hour of one from the cheapest on, those of the price table if `among` has none.
-    Replicas of two pools keep the ratio that the scenario has; one pool's leave the other as it is.
+    Replicas of two pools keep the ratio that the scenario has; one pool's leave the other as it is. Clients are those
+    of a closed loop: more of them, as quick as they are, where a higher rate is the same ones in more of a hurry.
 
     Raises InputError for anything else.
     """
@@ -62,7 +65,12 @@ def search_of(find: str, scenario: Scenario, among: Sequence[Any] = (), prices: 
     sizes = {f"tiers.{tier.name}.capacity": tier for tier in scenario.spec.tiers[1:]}
     pools = scenario.spec.disaggregation
     sides = POOLS if pools is not None else ()
-    names = (*PATHS, *sizes, *sides)
+    users = _clients(scenario)
+    names = (*PATHS, *(["clients"] if users else []), *sizes, *sides)
+    if users and find in ("clients", users[0]):
+        heads = {_count(value) for value in among} or {max(1, round(users[1] * factor)) for factor in RATES}
+        most_first = tuple(sorted(heads, reverse=True))
+        return Search(find, users[0], most_first, tuple(map(str, most_first)), _nearest(most_first, users[1]))
     if path == "hardware.profile" and prices is not None:
         return _gpus(find, path, among, prices)
     if path not in ("hardware.replicas", "trace.rate_scale", *sizes, *sides):
@@ -86,6 +94,16 @@ def search_of(find: str, scenario: Scenario, among: Sequence[Any] = (), prices: 
     rates = tuple(sorted({_rate(value) for value in among} or set(RATES), reverse=True))
     shown = tuple(f"{value:.4g}x" for value in rates)
     return Search(find, path, rates, shown, _nearest(rates, scenario.spec.trace.rate_scale))
+
+
+def _clients(scenario: Scenario) -> tuple[str, int] | None:
+    """Where a closed loop says how many clients it has, and how many; None for any other load."""
+    trace = scenario.spec.trace
+    if trace.clients is not None:
+        return CLIENTS[0], trace.clients.clients
+    if trace.closed_loop is not None and trace.closed_loop.clients is not None:
+        return CLIENTS[1], trace.closed_loop.clients
+    return None
 
 
 def gpus_beside(path: str, shown: str, gpus: int | None) -> str:

@@ -26,6 +26,11 @@ def notes(search: Search, answer: Point | None, points: Sequence[Point]) -> tupl
             found.append(
                 f"{', '.join(again)} {verb} the SLO again: the margin is thin, so look at every value (--among)"
             )
+    if answer is not None and answer.held > 0:
+        found.append(
+            f"requests were held back {answer.held:.3g} s in the mean before they were sent (max_parallel, "
+            "request_rate), which is in no latency, so users waited longer than the SLO sees"
+        )
     if answer is not None and answer.cost is None:
         found.append("no cost: the price table has no price for this GPU; put one into a copy of it (--prices FILE)")
     unpriced = sorted({name for point in points if point.cost is not None for name in point.cost.unpriced})

@@ -25,6 +25,7 @@ class Point:
     rejected     how many requests are rejected, and why, if any are; `lost` is "rejected" if that decided
     failed       why there was no run: the model does not fit, for example
     computing    of the first-token time of the slowest 1 % of requests, the share that computes their own prompts
+    held         seconds that a request of a closed loop waited in the mean to be sent (max_parallel, request_rate)
     gpus         GPUs of all replicas; None where nothing ran
     assumptions, warnings    those of the run's summary; none for a run that ended early
     """
@@ -42,6 +43,7 @@ class Point:
     failed: str | None = None
     gpus: int | None = None
     computing: float | None = None
+    held: float = 0.0
     assumptions: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -136,6 +138,7 @@ def run_point(asked: PointJob) -> Point:
         rejected=refused,
         gpus=int(summary["hardware"]["gpus"]),
         computing=_computing(summary),
+        held=summary["trace"].get("sender_wait_s", 0.0) / max(1, summary["requests"]["arrived"]),
         assumptions=tuple(summary["assumptions"]),
         warnings=tuple(summary["warnings"]),
     )

@@ -91,6 +91,26 @@ def test_one_replica_and_no_capacity_are_not_the_end_of_a_range():
         assert not any("end of the range" in note for note in found.notes)
 
 
+def test_the_most_clients_are_those_of_an_exhaustive_search():
+    clients = {"clients": 8, "rounds": 2, "input_tokens": 4000, "output_tokens": 20, "think_time": "1 s"}
+    loop = SCENARIO.set("trace", {"clients": clients})
+    counts = (8, 16, 32, 64)
+    values = [loop.set("trace.clients.clients", n).run().summary["ttft_ms"]["p95"] for n in counts]
+    assert values == sorted(values)
+    limit = (values[1] + values[2]) / 2
+    scenario = with_slo(loop, f"ttft_p95={limit}ms")
+    found = run_plan(PlanJob(Job.of("it", scenario), "clients", counts, PRICES))
+    assert (found.what, found.answer.shown) == ("most clients", "16")
+    assert not any("held back" in note for note in found.notes)
+    capped = with_slo(loop.set("trace.clients.max_parallel", 4), f"ttft_p95={limit}ms")
+    found = run_plan(PlanJob(Job.of("it", capped), "clients", counts, PRICES))
+    assert found.answer.shown == "64"  # who waits at the client is in no latency
+    assert any("held back" in note for note in found.notes)
+    assert search_of("clients", loop).values[0] == 32 * 8
+    with pytest.raises(InputError, match="cannot be searched for"):
+        search_of("clients", SCENARIO)
+
+
 def test_a_fleet_is_searched_from_the_replicas_that_it_needs():
     fleet = {"scaling": "target_utilization", "min": 3}
     assert search_of("replicas", SCENARIO.set_all([("hardware.replicas", 4), ("fleet", fleet)])).values[0] == 3
