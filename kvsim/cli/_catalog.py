@@ -56,14 +56,20 @@ def _systems() -> list[Entry]:
 
 def _profiles() -> list[Entry]:
     from hw_profiles.loader import list_profiles, load_profile
+    from hw_profiles.units import format_bytes, format_rate
 
     entries = []
     for name in list_profiles():
         profile = load_profile(name)
-        values = profile.values()
-        sources = len({value.src_key for value in values})
-        entries.append(Entry(name, profile.kind, f"{len(values)} values", f"{sources} sources (`kvsim show {name}`)"))
+        attention = profile.entries["kernels.decode_attn.bandwidth"].source_text
+        size = f"{format_bytes(profile.hbm_bytes)} at {format_rate(profile.hbm_bandwidth)}"
+        entries.append(Entry(name, profile.kind, size, f"{_from(profile.kernels.family, attention)}"))
     return entries
+
+
+def _from(family: Mapping[str, str], source: str) -> str:
+    """Whose kernels a profile has: the engine and kernel that were timed, or what its source says."""
+    return family.get("decode_attn") or source.removeprefix("estimate: ").partition(" (")[0] + ", carried over"
 
 
 def _devices() -> list[Entry]:

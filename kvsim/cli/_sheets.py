@@ -164,9 +164,14 @@ def _is_device_file(name: str) -> bool:
 
 
 def _value_rows(values: Sequence[ProfileValue]) -> list[tuple[str, str, str, str]]:
-    """Path, text, interval and source of each value."""
+    """Path, text, interval and source of each value; a source that the value above has too is not said again."""
     interval = {value.path: "unknown" if value.rel is None else f"± {100 * value.rel:.3g} %" for value in values}
-    return [(value.path, value.text, interval[value.path], value.source_text) for value in values]
+    before = (None, *(value.source_text for value in values))
+    sources = [
+        "as above" if value.source_text == last else value.source_text
+        for value, last in zip(values, before, strict=False)
+    ]
+    return [(value.path, value.text, interval[value.path], said) for value, said in zip(values, sources, strict=True)]
 
 
 def of_model(name: str) -> Sheet | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kvsim.cli import _print
 
@@ -57,6 +58,7 @@ def validate_runs(path: Path | None, *, as_json: bool, show_all: bool, quiet: bo
         if not quiet:
             served = np.isfinite(latencies(result)["e2e"])
             _table(run, rows, int((judged & served).sum()))
+            _print.line(_compared(run, result.summary, learnt=given is None and bool(late.any())))
             _print.line(_host_time(host_time, given=given is not None, itself=not late.any()))
             if show_all and any(row.metric == "tpot_mean" for row in rows):
                 found = sensitivity(run, judged)
@@ -72,6 +74,20 @@ def validate_runs(path: Path | None, *, as_json: bool, show_all: bool, quiet: bo
     if host_time.doubt and (quiet or as_json):
         _print.note(f"{run.source}: host time per step {host_time.doubt}")
     return [*rows, *loads]
+
+
+def _compared(run: MeasuredRun, summary: Mapping[str, Any], *, learnt: bool) -> str:
+    """What stands in the columns: which requests, and what was simulated with which hardware times."""
+    from calibration.validate_runs import LEARN_S
+    from reports.provenance import trust_line
+
+    asked = [*run.engine.items(), *run.sections.items(), ("prefix_caching", run.prefix_caching)]
+    said = ", ".join(f"{key} {json.dumps(value)}" for key, value in asked)
+    which = f"those queued after the first {LEARN_S:.0f} s" if learnt else "all of them"
+    return (
+        f"measured: {run.source}, judged are {which}; simulated: the same requests, {run.model} on {run.profile}, "
+        f"{said}; error: simulated / measured - 1\n{trust_line(summary).removesuffix('.')}"
+    )
 
 
 def _host_time(found: Learnt, *, given: bool, itself: bool) -> str:

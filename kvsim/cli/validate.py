@@ -35,6 +35,9 @@ def validate(
 ) -> None:
     """Errors of predictions on measurements that no fit has seen; exit 1 when a target is missed."""
     own = Path(suite) if suite.endswith(".jsonl") else None
+    if suite.endswith(".json"):
+        text = "a benchmark's result is converted first: `kvsim trace convert RESULT --profile PROFILE`"
+        raise InputError(text, found=suite, allowed="a .jsonl file of a run")
     if suite not in SUITES and own is None:
         raise InputError("unknown suite", found=suite, allowed=(*SUITES, "a .jsonl file of a run"), near=SUITES)
     rows: list[Row | RunRow] = []

@@ -231,6 +231,9 @@ def test_the_host_time_of_the_head_is_used(tmp_path: Path, capsys: pytest.Captur
     kvsim(["validate", own.source])
     output = capsys.readouterr().out
     assert "host time per step: 50.0 ms, as the run gives it" in output
+    assert "judged are all of them; simulated: the same requests, " in output
+    assert "error: simulated / measured - 1" in output
+    assert "fitted to public measurements" in output
     assert "12 of 12 requests judged" in output
 
 

@@ -105,6 +105,14 @@ def test_a_profile_shows_every_value_with_unit_and_source(kvsim: Kvsim) -> None:
     assert by_path["capacity.sms"]["value_si"] == 132
     text = kvsim("show", "h100-sxm").out
     assert all(path in text for path in by_path)
+    assert len(text.splitlines()) < 4 * len(by_path)  # a source that several values have in turn is said once
+
+
+def test_the_list_of_profiles_says_whose_kernels_they_are(kvsim: Kvsim) -> None:
+    rows = {row["name"]: row for row in json.loads(kvsim("list", "profiles", "--json").out)}
+    assert "vllm_flash_attn" in rows["h100-sxm"]["source"]
+    assert "of h100-sxm" in rows["mi300x"]["source"]
+    assert "192 GiB" in rows["mi300x"]["what"]
 
 
 def test_a_model_shows_its_memory(kvsim: Kvsim) -> None:

@@ -47,3 +47,10 @@ def test_mistakes_are_one_line(kvsim, folder):
     assert not (folder / "bench.jsonl").exists()
     assert kvsim(*call).code == 0
     assert "already there" in kvsim(*call).err
+
+
+def test_a_result_that_is_not_converted_is_told_how(kvsim) -> None:
+    refused = kvsim("validate", "bench.json")
+    assert refused.code == 2
+    assert "kvsim trace convert RESULT --profile PROFILE" in refused.err
+    assert refused.err.count("\n") == 1
