@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         TierInfo,
         TierView,
         Trigger,
+        moves,
     )
     from policies.contract import ContractError, check_policy
     from policies.fleet.base import FleetWindow, ReplicaState, ReplicaStatus, Scaling, Start, Stop
@@ -115,6 +116,7 @@ __all__ = [
     "check_policy",
     "constant",
     "load",
+    "moves",
     "upto",
 ]
 
@@ -124,6 +126,7 @@ _HOMES: Mapping[str, str] = MappingProxyType(
         (
             *("AdmissionPolicy", "EvictionPolicy", "OffloadPolicy", "PrefetchPolicy"),
             *("Block", "CacheView", "Event", "Fetch", "Move", "RequestView", "TierInfo", "TierView", "Trigger"),
+            "moves",
         ),
         "policies.base",
     )

@@ -14,7 +14,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, SupportsFloat
 
 from hw_profiles.errors import InputError
-from policies.base import STOP_RULES, Block, Event, Fetch, Trigger
+from policies.base import STOP_RULES, Block, Event, Fetch, Moves, Trigger
 from policies.guard_eviction import eviction_hooks, read
 from policies.guard_offline import architecture_hooks, placement_hooks
 from policies.guard_reuse import reuse_hooks
@@ -87,12 +87,16 @@ def _offload(watch: _Watch, policy: Any) -> dict[str, Callable[..., Any]]:
     _check_listens(watch, policy, Event)
     method = policy.plan
 
-    def plan(event: Event, blocks: Sequence[Block], tier: Any) -> list[Any]:
+    def plan(event: Event, blocks: Sequence[Block], tier: Any) -> Sequence[Any]:
         before = [read(block) for block in blocks]
-        moves = watch.call("plan", _listed, method, event, blocks, tier, about=event.name)
+        moves = watch.call("plan", _moves, method, event, blocks, tier, about=event.name)
         for block, old in zip(blocks, before, strict=True):
             if read(block) != old:
                 raise watch.changed("plan", block)
+        if type(moves) is Moves:
+            if moves.blocks is blocks:
+                return moves
+            moves = list(moves)
         if not isinstance(moves, list):
             raise watch.broke(f"plan() must return moves, not {moves!r}")
         given = {id(block) for block in blocks}
@@ -261,6 +265,12 @@ def _is_time(value: object) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, SupportsFloat) and not math.isnan(float(value))
+
+
+def _moves(method: Callable[..., Any], *arguments: Any) -> Any:
+    """The plan as a list, or the moves of all blocks, which the engine takes whole."""
+    plan = method(*arguments)
+    return plan if type(plan) is Moves or not isinstance(plan, Iterable) else list(plan)
 
 
 def _listed(method: Callable[..., Any], *arguments: Any) -> Any:

@@ -37,6 +37,7 @@ class $cls(OffloadPolicy):
         # holds_below(block), recompute_s(block), load_s(block, "dram") and store_s.
         if tier.below is None:
             return []
+        # For all of them kvsim.moves(blocks, tier.below) says the same, and sooner.
         return [Move(block, tier.below) for block in blocks]
 '''
 

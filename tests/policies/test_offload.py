@@ -1,13 +1,16 @@
 """Offload policies: what each copies, at which event, in HBM and in a tier behind it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import kvsim
 from hw_profiles.errors import InputError
-from policies.base import Block, Event, Move, OffloadPolicy
+from policies.base import Block, Event, Move, Moves, OffloadPolicy
 from policies.build import build_policy, policy_options
+from policies.guard import guard
 from policies.offload.by_cost import ByCost
 from policies.tables import OFFLOAD
 
@@ -43,6 +46,35 @@ def block(key: int, *, uses: int = 0, start: int = 0, turn: int = -1) -> Block:
     found = Block(key, start, SIZE, SIZE, SIZE, turn=turn)
     found.uses = uses
     return found
+
+
+class All(OffloadPolicy):
+    """Copies away what it is given, or the first of it."""
+
+    def __init__(self, *, first: int | None = None) -> None:
+        self._first = first
+
+    def plan(self, event: Event, blocks: Sequence[Block], tier: Any) -> Moves:
+        return kvsim.moves(blocks[: self._first] if self._first else blocks, "dram")
+
+
+def test_moves_of_all_blocks_pass_the_guard_whole() -> None:
+    blocks = (block(1), block(2))
+    policy = guard("offload", All())
+    plan = policy.plan(Event.FILLED, blocks, View())
+    assert type(plan) is Moves
+    assert plan.blocks is blocks
+    some = guard("offload", All(first=1)).plan(Event.FILLED, blocks, View())
+    assert some == [Move(blocks[0], "dram")]
+
+
+def test_moves_of_others_do_not() -> None:
+    class Another(All):
+        def plan(self, event: Event, blocks: Sequence[Block], tier: Any) -> Moves:
+            return kvsim.moves((block(1),), "dram")
+
+    with pytest.raises(InputError, match=r"plan\(\) moves Block\(key=1, .* not one of the blocks that it was given"):
+        guard("offload", Another()).plan(Event.FILLED, (block(1),), View())
 
 
 @pytest.mark.parametrize(("name", "below"), [("hbm", "dram"), ("dram", "ssd"), ("ssd", None)])
