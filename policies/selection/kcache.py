@@ -35,7 +35,10 @@ class KCache(Selector):
     Source: KCache (arXiv 2404.18057), section 3.
     """
 
-    assumptions = ("kcache: rows of 256 bytes come over the link at its full rate unless `rate` says otherwise",)
+    assumptions = (
+        "kcache: rows of 256 bytes come over the link at its full rate unless `rate` says otherwise",
+        "kcache: scores read the keys at the rate of a copy in HBM, which attention itself may not reach",
+    )
 
     def __init__(
         self, *, selected: int = 128, full_layers: int = 0, via: str = "zero_copy", rate: float | str | None = None
