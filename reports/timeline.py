@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from hw_profiles.errors import InputError
 from hw_profiles.files import open_atomic
 from reports.load import Floats
 from reports.text import link_label, tier_label
@@ -32,6 +33,9 @@ NS = 1e9
 _MILESTONES = ("arrival", "admit", "load_done", "first_chunk", "first_token", "finish")
 """Times of a request that its spans begin and end with."""
 
+ENDS = ("steps", "transfers")
+"""Tables whose rows have an end of their own."""
+
 Columns = Mapping[str, Any]
 """Columns of a table by name: arrays of numbers, lists of text."""
 
@@ -49,20 +53,25 @@ class Timeline:
         return f"timeline: {self.path} ({self.note}); open it in https://ui.perfetto.dev"
 
 
-def write_timeline(run_dir: Path, out: Path | None = None, *, requests: int = REQUESTS) -> Timeline:
+def write_timeline(run_dir: Path, out: Path | None = None, *, requests: int = REQUESTS, since: float = 0.0) -> Timeline:
     """Write timeline.json into `out` (default `run_dir`) and say what it shows.
 
     The first `requests` requests in order of arrival, at most MOST_REQUESTS, and what replicas and links did until the
-    last of them had ended; less if that is more than MOST_SPANS. InputError for a folder that is no run directory or
-    cannot be written to.
+    last of them had ended; less if that is more than MOST_SPANS. With `since` (s), of what ends at that time or later.
+    InputError for a folder that is no run directory or cannot be written to, and where nothing ends after `since`.
     """
     result = Result.load(run_dir)
     tables = {name: _columns(table) for name, table in result.tables.items() if name != "samples"}
-    shown = _served(tables["requests"])[: min(requests, MOST_REQUESTS)]
-    until = _until(tables, shown)
+    if since > 0:
+        tables = {name: _later(columns, since) if name in ENDS else columns for name, columns in tables.items()}
+    served = _served(tables["requests"], since)
+    if since > 0 and not len(served):
+        raise InputError("no request ends then or later", where=run_dir, found=f"{since:g} s")
+    shown = served[: min(requests, MOST_REQUESTS)]
+    until = _until(tables, shown, len(served))
     if until is not None:
         shown = shown[tables["requests"]["arrival_s"][shown] <= until]
-    note = _note(tables, shown, until)
+    note = _note(len(served), shown, until, since)
     target = (run_dir if out is None else out) / "timeline.json"
     spans = chain(
         _replicas(tables["steps"], until),
@@ -83,29 +92,40 @@ def _columns(table: Any) -> Columns:
     return {name: table[name].to_pylist() if name in texts else table[name].to_numpy() for name in table.column_names}
 
 
-def _served(requests: Columns) -> np.ndarray:
-    """Rows of the finished requests in order of arrival."""
+def _later(columns: Columns, since: float) -> Columns:
+    """The rows that end at `since` or later."""
+    rows = np.flatnonzero(columns["end_s"] >= since)
+    return {
+        name: [column[row] for row in rows] if isinstance(column, list) else column[rows]
+        for name, column in columns.items()
+    }
+
+
+def _served(requests: Columns, since: float) -> np.ndarray:
+    """Rows of the requests that finish at `since` or later, in order of arrival."""
     rows = np.argsort(requests["arrival_s"], kind="stable")
-    kept: np.ndarray = rows[~np.isnan(requests["finish_s"][rows])]
+    kept: np.ndarray = rows[requests["finish_s"][rows] >= since]
     return kept
 
 
-def _until(tables: Mapping[str, Columns], shown: np.ndarray) -> float | None:
+def _until(tables: Mapping[str, Columns], shown: np.ndarray, served: int) -> float | None:
     """Until when replicas and links are shown, s; None for all of the run."""
     requests = tables["requests"]
     starts = np.sort(np.concatenate([tables["steps"]["start_s"], tables["transfers"]["start_s"]]))
     end = float(requests["finish_s"][shown].max(initial=0.0))
     if len(starts) > MOST_SPANS:
         end = min(end, float(starts[MOST_SPANS - 1]))
-    whole = len(shown) == int((~np.isnan(requests["finish_s"])).sum()) and len(starts) <= MOST_SPANS
+    whole = len(shown) == served and len(starts) <= MOST_SPANS
     return None if whole else end
 
 
-def _note(tables: Mapping[str, Columns], shown: np.ndarray, until: float | None) -> str:
-    finished = int((~np.isnan(tables["requests"]["finish_s"])).sum())
+def _note(served: int, shown: np.ndarray, until: float | None, since: float) -> str:
+    which, begin = (
+        (f"requests that end from {since:g} s on", f"from {since:g} s ") if since > 0 else ("finished requests", "")
+    )
     if until is None:
-        return f"all {finished:,} finished requests"
-    return f"the first {len(shown):,} of {finished:,} finished requests; replicas and links until {until:.6g} s"
+        return f"all {served:,} {which}"
+    return f"the first {len(shown):,} of {served:,} {which}; replicas and links {begin}until {until:.6g} s"
 
 
 def _span(group: int, track: int, name: str, start: float, end: float, args: Mapping[str, Any]) -> dict[str, Any]:

@@ -82,8 +82,8 @@ def validated(model: type[Spec], data: Mapping[str, Any], where: str | Path | No
         raise as_input_error(error, data, model).at(where=where) from None
 
 
-def draw_timeline(run_dir: Path, out: Path | None, requests: int | None) -> Drawn:
-    """Write the timeline of a run into `out`, or beside its tables."""
+def draw_timeline(run_dir: Path, out: Path | None, requests: int | None, since: float = 0.0) -> Drawn:
+    """Write the timeline of a run into `out`, or beside its tables; from `since` (s) on."""
     from reports.timeline import REQUESTS, write_timeline
 
-    return write_timeline(run_dir, out, requests=requests or REQUESTS)
+    return write_timeline(run_dir, out, requests=requests or REQUESTS, since=since)

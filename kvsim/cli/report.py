@@ -29,6 +29,12 @@ def report(
     ] = None,
     timeline: Timeline = False,
     timeline_requests: TimelineRequests = None,
+    timeline_from: Annotated[
+        str | None,
+        typer.Option(
+            "--timeline-from", metavar="TIME", help="The same of what ends at this time, such as 120s, or later."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the page of DIR again: report.html of a run; compare.html, sweep.html, plan.html or cache.html."""
@@ -38,8 +44,9 @@ def report(
 
     if tables is not None:
         check_form(tables)
+    since = 0.0 if timeline_from is None else _seconds(timeline_from)
     kind = kind_of(run_dir)
-    for option, given in (("--tables", tables), ("--timeline", timeline or timeline_requests)):
+    for option, given in (("--tables", tables), ("--timeline", timeline or timeline_requests or timeline_from)):
         if given and kind.name != RUN:
             raise InputError("is for the folder of a run", where=option, found=f"a {kind.name}: {run_dir}")
     written = write_report(run_dir, None if out is None else out / kind.page)
@@ -56,9 +63,19 @@ def report(
         files["png"] = drawn_files = [str(file) for file in write_pictures(run_dir, png, out)]
         for file in () if as_json else drawn_files:
             _print.line(file)
-    if timeline or timeline_requests is not None:
-        drawn = draw_timeline(run_dir, out, timeline_requests)
+    if timeline or timeline_requests is not None or timeline_from is not None:
+        drawn = draw_timeline(run_dir, out, timeline_requests, since)
         files["timeline"] = str(drawn.path)
         (_print.note if as_json else _print.line)(drawn.line)
     if as_json:
         _print.document(files)
+
+
+def _seconds(text: str) -> float:
+    from hw_profiles.errors import InputError
+    from hw_profiles.units import parse_seconds
+
+    try:
+        return parse_seconds(text)
+    except InputError as error:
+        raise error.at(where="--timeline-from") from None

@@ -5,6 +5,7 @@ import json
 import pytest
 
 import reports.timeline as module
+from hw_profiles.errors import InputError
 from reports.timeline import LINKS, REPLICAS, SERVED, write_timeline
 from sim.result import Result
 from sim.scenario import Scenario
@@ -124,3 +125,20 @@ def test_no_more_spans_than_fit(run_dir, frames, tmp_path, monkeypatch):
     shown = [span for span in spans if span["pid"] != SERVED and span["name"] != "waiting for stores"]
     assert len(shown) == 200
     assert "of 120 finished requests; replicas and links until" in drawn.note
+
+
+def test_a_window_begins_where_it_is_asked_to(run_dir, frames, tmp_path):
+    """What ends before is left out, what is under way stays whole; nothing after the last request shown has begun."""
+    requests, steps = frames["requests"], frames["steps"]
+    since = float(requests.finish_s.quantile(0.6))
+    drawn = write_timeline(run_dir, tmp_path, requests=3, since=since)
+    spans = spans_of(drawn.path)
+    chosen = requests[requests.finish_s >= since].sort_values("arrival_s")
+    assert {span["tid"] for span in spans if span["pid"] == SERVED} == set(chosen.request_id[:3])
+    until = chosen.finish_s[:3].max()
+    expected = steps[(steps.end_s >= since) & (steps.start_s <= until)]
+    shown = [span for span in spans if span["pid"] == REPLICAS and span["name"] != "waiting for stores"]
+    assert 0 < len(shown) == len(expected) < len(steps)
+    assert drawn.note.startswith(f"the first 3 of {len(chosen)} requests that end from {since:g} s on")
+    with pytest.raises(InputError, match="no request ends then or later"):
+        write_timeline(run_dir, tmp_path, since=1e9)
