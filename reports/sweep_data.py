@@ -60,6 +60,7 @@ class SweepRun:
     """One run: `values` and `numbers` by path of an axis (numbers in units of its scale), `measures` by key.
 
     number    its row of the table, from 1. name: what points of figures are called, the label if runs are not many
+    worst     the target of the SLO that is furthest beyond its limit and missed, its value and limit (s); None without
     """
 
     number: int
@@ -71,6 +72,7 @@ class SweepRun:
     error: str | None
     slo_met: bool | None
     rejected: int
+    worst: tuple[str, float, float] | None
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,17 @@ def _run(place: int, run: Mapping[str, Any], axes: Sequence[Axis], *, many: bool
         error=None if error is None else str(error),
         slo_met=None if met is None else bool(met),
         rejected=int(run["rejected"]),
+        worst=_worst(run["slo"]),
     )
+
+
+def _worst(slo: Mapping[str, Any]) -> tuple[str, float, float] | None:
+    found = [
+        (str(key), float(target["value_ms"]) / 1e3, float(target["target_ms"]) / 1e3)
+        for key, target in slo.items()
+        if target["value_ms"] is not None and not target["met"]
+    ]
+    return max(found, key=lambda one: one[1] / one[2], default=None)
 
 
 def axis_of(measure: Measure, found: Sequence[float]) -> tuple[float, dict[str, Any]]:

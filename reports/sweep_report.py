@@ -88,7 +88,7 @@ def headline(data: SweepData) -> list[str]:
         )
         said.append(f"{_role(data)}: {run.label} ({values})")
     elif data.search is not None or data.slo:
-        said.append("No run meets the SLO." if data.done else "No run ran.")
+        said.append(f"No run meets the SLO{_nearest(data)}." if data.done else "No run ran.")
     if data.slo and data.done:
         met = sum(run.slo_met is True for run in data.done)
         limits = ", ".join(f"{slo_label(key)} ≤ {seconds(limit / 1e3)}" for key, limit in data.slo.items())
@@ -127,15 +127,31 @@ def tiles(data: SweepData) -> list[tuple[str, str, str]]:
     return found[:6]
 
 
+def _nearest(data: SweepData) -> str:
+    """The run whose worst target is least beyond its limit; nothing where requests that were rejected decide."""
+    known = [(run, *run.worst) for run in data.done if run.worst is not None and not run.rejected]
+    if not known:
+        return ""
+    run, key, value, limit = min(known, key=lambda one: one[2] / one[3])
+    return f"; {run.label} comes nearest, with {slo_label(key)} at {seconds(value)} of {seconds(limit)}"
+
+
 def best_table(data: SweepData) -> TextTable:
     """The best run by each measure; of those that meet the SLO where there are any."""
-    runs = [run for run in data.done if run.slo_met is True] or data.done
+    met = [run for run in data.done if run.slo_met is True]
+    runs = met or data.done
     rows = []
     for one in [*(m for m in (data.measure(COST), data.measure(PER_MTOK)) if m), *data.metrics]:
         best = _best(runs, one, data, largest=one.better == "higher") if one.better else None
         if best is not None:
             rows.append((one.label, value_text(one, best.measures[one.key]), best.label))
-    among = "Among the runs that meet the SLO." if data.slo and runs is not data.done else "Among all runs."
+    among = (
+        "Among the runs that meet the SLO."
+        if met
+        else "Among all runs: none meets the SLO."
+        if data.slo
+        else "Among all runs."
+    )
     return TextTable("best-runs", "Best run by each measure", among, ("By", "Value", "Run"), rows, (1,))
 
 

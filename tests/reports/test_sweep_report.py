@@ -279,3 +279,14 @@ def test_a_sweep_that_was_killed_says_how_to_go_on(folder, tmp_path):
     (tmp_path / "rows").mkdir()
     with pytest.raises(InputError, match="--resume"):
         write_report(tmp_path)
+
+
+def test_where_none_meets_the_slo_the_nearest_is_named_and_the_best_are_of_all(tmp_path, monkeypatch):
+    strict = SCENARIO.replace("ttft_p99: 900ms", "ttft_p95: 1ms")  # p95 is no metric of the table
+    monkeypatch.setattr(f"{__name__}.SCENARIO", strict)
+    grid = "schema: kvsim-sweep/1\nscenario: small.yaml\nvary:\n  hardware.replicas: [1, 3]\n"
+    found = load_sweep_runs(made(tmp_path, grid))
+    worst = {run.label: run.worst for run in found.runs}
+    assert worst["replicas=3"][1] < worst["replicas=1"][1]
+    assert headline(found)[0].startswith("No run meets the SLO; replicas=3 comes nearest, with TTFT p95 at ")
+    assert best_table(found).read == "Among all runs: none meets the SLO."
