@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,7 @@ from policies.kv_format.zipcache import ZipCache
 from policies.retention.bct import BoundedCache
 from policies.selection.zipvl import ZipVL
 from policies.sequence.plan import FULL, LayerView
+from tests.policies.layer_cases import layer_of
 from traces.importance.synthetic import Synthetic
 
 LONGEST = 32_768
@@ -35,22 +37,8 @@ class Keys:
         return min(1.0, kept / min(1000, context))
 
 
-def layer(*, latent: bool = False, window: int | None = None, index: int = 3) -> LayerView:
-    return LayerView(
-        index=index,
-        layers=32,
-        hidden=4096,
-        heads=32,
-        kv_heads=1 if latent else 32,
-        head_dim=128,
-        token_bytes=1152 if latent else 16_384,
-        element_bytes=2,
-        latent=latent,
-        window=window,
-        max_context=LONGEST,
-        max_seqs=64,
-        importance=Keys(),  # type: ignore[arg-type]
-    )
+def layer(**changes: Any) -> LayerView:
+    return layer_of(Keys(), max_context=LONGEST, **changes)
 
 
 VIEW = layer()

@@ -21,6 +21,7 @@ from policies.retention.streaming_llm import StreamingLLM
 from policies.retention.xkv import XKV
 from policies.retention.zigzagkv import ZigZagKV
 from policies.sequence.plan import FULL, LayerView
+from tests.policies.layer_cases import layer_of
 
 LAYERS, HEADS, LONGEST = 16, 8, 32_768
 DIVIDED = [XKV, ZigZagKV, BaKlaVa, AudioKV]
@@ -37,21 +38,7 @@ class Even:
 
 
 def layer(index: int = 3) -> LayerView:
-    return LayerView(
-        index=index,
-        layers=LAYERS,
-        hidden=4096,
-        heads=32,
-        kv_heads=HEADS,
-        head_dim=128,
-        token_bytes=HEADS * 512,
-        element_bytes=2,
-        latent=False,
-        window=None,
-        max_context=LONGEST,
-        max_seqs=64,
-        importance=Even(),  # type: ignore[arg-type]
-    )
+    return layer_of(Even(), kv_heads=HEADS, index=index, layers=LAYERS, max_context=LONGEST)
 
 
 def memory(policy: DividedBudget, n: int, prompt: int) -> float:

@@ -10,35 +10,14 @@ from hw_profiles.errors import InputError
 from hw_profiles.lines import CONTEXT
 from policies.kv_format.cachemir import Cachemir
 from policies.kv_format.int4 import Int4
-from policies.sequence.plan import FULL, LayerView
+from policies.sequence.plan import FULL
+from tests.policies.layer_cases import layer_of
 
 WEIGHTS = 4096 * (4096 + 2 * 1024) + 4096 * 4096 + 3 * 4096 * 14_336
 """Of a layer of Llama-3-8B."""
 
 
-class NoImportance:
-    """It asks for none."""
-
-    name = "none"
-
-
-VIEW = LayerView(
-    index=3,
-    layers=32,
-    hidden=4096,
-    heads=32,
-    kv_heads=8,
-    head_dim=128,
-    token_bytes=4096,
-    element_bytes=2,
-    latent=False,
-    window=None,
-    max_context=8192,
-    max_seqs=1,
-    importance=NoImportance(),  # type: ignore[arg-type]
-    weight_bytes=2 * WEIGHTS,
-    ffn_width=14_336,
-)
+VIEW = layer_of(kv_heads=8, max_context=8192, max_seqs=1, weight_bytes=2 * WEIGHTS, ffn_width=14_336)
 
 
 def test_a_ciphertext_holds_as_many_tokens_as_fit_its_slots() -> None:

@@ -7,8 +7,9 @@ import pytest
 
 from hw_profiles.errors import InputError
 from hw_profiles.lines import CONTEXT, Line, constant
-from policies.sequence.plan import FULL, LayerPlan, LayerView, SequencePolicy
+from policies.sequence.plan import LayerPlan, SequencePolicy
 from policies.tables import KV_FORMAT, RETENTION, SELECTION, SEQUENCE_OFFLOAD, SEQUENCE_PREFETCH
+from tests.policies.layer_cases import fold, layer_of
 
 CONTEXTS = (10, 1000, 5000, 32_000)
 
@@ -31,30 +32,11 @@ class Known:
         return min(1.0, kept / context)
 
 
-VIEW = LayerView(
-    index=7,
-    layers=32,
-    hidden=4096,
-    heads=32,
-    kv_heads=8,
-    head_dim=128,
-    token_bytes=4096,
-    element_bytes=2,
-    latent=False,
-    window=None,
-    max_context=131_072,
-    max_seqs=64,
-    importance=Known(),
-    weight_bytes=4e8,
-    ffn_width=14_336,
-)
+VIEW = layer_of(Known(), kv_heads=8, index=7, max_context=131_072, weight_bytes=4e8, ffn_width=14_336)
 
 
 def plan(*policies: SequencePolicy) -> LayerPlan:
-    made = FULL
-    for policy in policies:
-        made = policy.plan(VIEW, made)
-    return made
+    return fold(VIEW, *policies)
 
 
 def adds_up(made: LayerPlan, prompt: int) -> None:

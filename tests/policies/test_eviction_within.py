@@ -15,6 +15,7 @@ from policies.retention.corm import CORM
 from policies.retention.scissorhands import Scissorhands
 from policies.retention.snapstream import SnapStream
 from policies.sequence.plan import FULL, LayerView
+from tests.policies.layer_cases import layer_of
 from traces.importance.synthetic import Synthetic
 
 LONGEST = 32_768
@@ -43,21 +44,7 @@ class Pages:
 
 
 def layer(importance: object, *, latent: bool = False) -> LayerView:
-    return LayerView(
-        index=3,
-        layers=32,
-        hidden=4096,
-        heads=32,
-        kv_heads=1 if latent else 32,
-        head_dim=128,
-        token_bytes=1152 if latent else 16_384,
-        element_bytes=2,
-        latent=latent,
-        window=None,
-        max_context=LONGEST,
-        max_seqs=64,
-        importance=importance,  # type: ignore[arg-type]
-    )
+    return layer_of(importance, latent=latent, max_context=LONGEST)
 
 
 VIEW = layer(Pages())

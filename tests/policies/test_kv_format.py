@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import reduce
 
 import pytest
 from hypothesis import given
@@ -20,41 +19,16 @@ from policies.kv_format.quarot import QuaRot
 from policies.kv_format.stored import vector_share
 from policies.kv_format.think import ThinK
 from policies.kv_format.zipcache import ZipCache
-from policies.sequence.plan import FULL, PLAIN, Form, LayerPlan, LayerView, SequencePolicy
+from policies.sequence.plan import FULL, PLAIN, Form, LayerView, SequencePolicy
 from policies.tables import KV_FORMAT
+from tests.policies.layer_cases import fold, layer_of
 
 STORED = [name for name in KV_FORMAT if name not in ("none", "cachemir")]  # ciphertexts take more, not less
 
 
-class NoImportance:
-    """Formats ask for none."""
-
-    name = "none"
-
-
 def layer(kv_heads: int = 32, *, heads: int = 32, element: float = 2, latent: bool = False) -> LayerView:
     """A layer of Llama-2-7B, or with fewer KV heads that of Mistral-7B; latent: of DeepSeek (512 + 64 values)."""
-    token = 576 * element if latent else 2 * kv_heads * 128 * element
-    return LayerView(
-        index=3,
-        layers=32,
-        hidden=4096,
-        heads=heads,
-        kv_heads=1 if latent else kv_heads,
-        head_dim=128,
-        token_bytes=token,
-        element_bytes=element,
-        latent=latent,
-        window=None,
-        max_context=4096,
-        max_seqs=64,
-        importance=NoImportance(),  # type: ignore[arg-type]
-        ffn_width=11008,
-    )
-
-
-def fold(view: LayerView, *policies: SequencePolicy, before: LayerPlan = FULL) -> LayerPlan:
-    return reduce(lambda plan, policy: policy.plan(view, plan), policies, before)
+    return layer_of(kv_heads=kv_heads, heads=heads, element_bytes=element, latent=latent, ffn_width=11008)
 
 
 def ratio(form: Form, tokens: int = 1_000_000) -> float:

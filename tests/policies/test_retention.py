@@ -26,7 +26,8 @@ from policies.retention.xkv import XKV
 from policies.retention.zigzagkv import ZigZagKV
 from policies.sequence.plan import FULL, SequencePolicy
 from policies.tables import RETENTION
-from tests.policies.retention_cases import LONGEST, PLACE, fold, layer
+from tests.policies.layer_cases import fold
+from tests.policies.retention_cases import LONGEST, PLACE, layer
 
 # ---- what is kept
 

@@ -21,7 +21,8 @@ from policies.retention.streaming_llm import StreamingLLM
 from policies.retention.xkv import XKV
 from policies.sequence.plan import FULL, SequencePolicy
 from policies.tables import KV_FORMAT, RETENTION
-from tests.policies.retention_cases import fold, layer
+from tests.policies.layer_cases import fold
+from tests.policies.retention_cases import layer
 
 # ---- kernels
 

@@ -17,6 +17,8 @@ SWITCHES = (
 )  # fmt: skip
 """Of a browser that does nothing on its own."""
 
+pytest.register_assert_rewrite("tests.reports.browser_cases")
+
 
 def _module(name: str) -> ModuleType:
     """A helper beside this file; tests are no packages, so it is loaded by path."""

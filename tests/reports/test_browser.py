@@ -15,6 +15,7 @@ from sim.cache.save_regret import save_regret
 from sim.reproduce.harness import reproduce
 from sim.reproduce.systems import tables_of
 from sim.scenario import Scenario
+from tests.reports.browser_cases import draws, fits
 
 pytest.importorskip("selenium.webdriver", reason="needs selenium (pip install -e '.[test]')")
 
@@ -95,18 +96,10 @@ def test_every_figure_renders_and_nothing_overflows(
     browser: Any, open_page: Any, page: Path, width: int, theme: str
 ) -> None:
     open_page(page, width, theme)
-    assert browser.get_log("browser") == []
-    empty = browser.execute_script(
-        "return [...document.querySelectorAll('.chart')]"
-        ".filter(p => !p.querySelector('svg.main-svg .trace path, svg.main-svg path.sankey-link'))"
-        ".map(p => p.dataset.figure)"
-    )
-    assert empty == []
-    assert browser.execute_script("return document.querySelectorAll('.chart').length") >= 24
-    browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
-    assert browser.execute_script("return document.documentElement.scrollWidth") == width
+    draws(browser, 24)
+    fits(browser, width)
     outside = browser.execute_script(
-        "return [...document.querySelectorAll('.chart svg.main-svg, figure, .tiles li, .verdict, h1')]"
+        "return [...document.querySelectorAll('.chart svg.main-svg')]"
         ".filter(e => e.getBoundingClientRect().right > innerWidth + 0.5).map(e => e.outerHTML.slice(0, 80))"
     )
     assert outside == []
@@ -118,10 +111,10 @@ def test_the_page_of_regrets_renders_and_fits(
     browser: Any, open_page: Any, regret_page: Path, width: int, theme: str
 ) -> None:
     open_page(regret_page, width, theme)
-    assert browser.get_log("browser") == []
+    draws(browser, 2)
     drawn = browser.execute_script("return document.querySelectorAll('.chart svg.main-svg .trace path').length")
     assert drawn >= 8
-    assert browser.execute_script("return document.documentElement.scrollWidth") == width
+    fits(browser, width)
 
 
 @pytest.mark.parametrize("width", [1280, 390])
@@ -129,13 +122,10 @@ def test_the_page_of_published_figures_renders_and_fits(
     browser: Any, open_page: Any, reproduce_page: Path, width: int
 ) -> None:
     open_page(reproduce_page, width)
-    assert browser.get_log("browser") == []
-    charts = "[...document.querySelectorAll('.chart')]"
-    undrawn = f"return {charts}.filter(p => !p.querySelector('svg.main-svg .trace path')).map(p => p.dataset.figure)"
-    assert browser.execute_script(undrawn) == []
-    heights = browser.execute_script(f"return {charts}.map(p => p.clientHeight)")
+    draws(browser, 2)
+    heights = browser.execute_script("return [...document.querySelectorAll('.chart')].map(p => p.clientHeight)")
     assert max(heights) > 2 * min(heights)  # a figure with many rows is as tall as they need
-    assert browser.execute_script("return document.documentElement.scrollWidth") == width
+    fits(browser, width)
 
 
 def test_markup_in_names_is_text_and_no_script_of_theirs_runs(browser: Any, open_page: Any, nasty_page: Path) -> None:

@@ -14,6 +14,7 @@ from sim.cache.save import save_study
 from sim.cache.study import run_study
 from sim.run import simulate
 from sim.scenario import Scenario
+from tests.reports.browser_cases import fits
 from traces.catalog import load_trace
 
 pytest.importorskip("selenium.webdriver", reason="needs selenium (pip install -e '.[test]')")
@@ -50,15 +51,6 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "answers": ("response_cache", {"policies": {"reuse": ["instcache", "metadata_index"]}}),
 }
 """Of each feature: the id of what the page has because of it, and what the scenario says beside BASE."""
-SHOWN = (
-    "return [...document.querySelectorAll('figure, .tiles li, .verdict, h1, .sheet .scroll')]"
-    ".filter(e => e.getBoundingClientRect().right > innerWidth + 0.5).map(e => e.outerHTML.slice(0, 80))"
-)
-
-TWICE = (
-    "const ids = [...document.querySelectorAll('[id]')].map(e => e.id);"
-    "return ids.filter((id, i) => ids.indexOf(id) < i)"
-)
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +68,6 @@ def made(folder: Path) -> Any:
         return folder / name
 
     return make
-
-
-def fits(browser: Any, width: int) -> None:
-    assert browser.get_log("browser") == []
-    browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
-    assert browser.execute_script("return document.documentElement.scrollWidth") == width
-    assert browser.execute_script(SHOWN) == []
-    assert browser.execute_script(TWICE) == []
 
 
 @pytest.mark.parametrize("name", RUNS)
