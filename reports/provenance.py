@@ -87,9 +87,9 @@ def trust_line(summary: Mapping[str, Any]) -> str:
     widest, outside = profile.get("widest_uncertainty"), profile.get("extrapolated_fraction")
     line = f"Profile {profile.get('name', '')}: {KIND_LABELS.get(kind, kind)}"
     if widest is not None and is_number(widest):
-        where = f" ({profile['widest_value']})" if profile.get("widest_value") else ""
         wide = f"±{NBSP}{percent(widest)}" if widest <= 1 else f"by a factor of {number(1 + widest, 2)}"
-        line += f"; widest stated uncertainty {wide}{where}"
+        what = f", {profile['widest_value']}" if profile.get("widest_value") else ""
+        line += f"; the least certain value that was used{what}: {wide}"
     if is_number(outside):
         line += f"; {percent(outside)} of the step time lies outside the range it was fitted on"
     copies = profile.get("extrapolated_copies_fraction")

@@ -146,7 +146,7 @@ def test_an_interval_wider_than_its_value_is_told_in_factors():
     ((value,), _) = provenance([entry])
     assert value.uncertainty.replace("\u00a0", " ") == "× 0.4 to × 40"
     line = trust_line({"profile": {"name": "h", "kind": "measured", "widest_uncertainty": 39.0}})
-    assert line.endswith("widest stated uncertainty by a factor of 40.")
+    assert line.endswith("the least certain value that was used: by a factor of 40.")
 
 
 def test_only_web_addresses_become_links():
@@ -158,7 +158,7 @@ def test_only_web_addresses_become_links():
 def test_trust_line_names_kind_and_widest_value():
     profile = {"name": "h", "kind": "public_fit", "widest_uncertainty": 0.34, "widest_value": "x.y"}
     assert trust_line({"profile": profile}).replace("\u00a0", " ") == (
-        "Profile h: fitted to public measurements; widest stated uncertainty ± 34 % (x.y)."
+        "Profile h: fitted to public measurements; the least certain value that was used, x.y: ± 34 %."
     )
 
 
