@@ -153,14 +153,32 @@ def _show(variants: list[Variant], rows: list[Row]) -> None:
     from reports.text import number
 
     columns = [(key, label) for key, label in (*SHOWN, HITS) if any(key in row["metrics"] for row in rows)]
+    failed, with_slo = any(row["error"] for row in rows), any(row["slo"] for row in rows)
+
+    def judged(row: Row) -> list[str]:
+        return [_verdict(row)] if with_slo else []
+
     cells = [
-        (variant.label, *(number(row["metrics"].get(key)) for key, _ in columns), row["error"] or "")
+        (variant.label, *(number(row["metrics"].get(key)) for key, _ in columns), *judged(row), row["error"] or "")
         for variant, row in zip(variants, rows, strict=True)
     ]
-    failed = any(row["error"] for row in rows)
     heads: list[str | _print.Column] = [
         "run",
         *(_print.Column(label, right=True) for _, label in columns),
+        *(["SLO"] if with_slo else []),
         *(["error"] if failed else []),
     ]
     _print.table(heads, cells if failed else [line[:-1] for line in cells])
+
+
+def _verdict(row: Row) -> str:
+    """`met`, or the target that is furthest beyond its limit and how far: `TTFT p95 1.41 x its limit`."""
+    from reports.text import number, slo_label
+
+    missed = {key: target for key, target in row["slo"].items() if not target["met"]}
+    if not missed:
+        return "met" if row["slo"] else ""
+    beyond = {key: (one["value_ms"] or float("inf")) / one["target_ms"] for key, one in missed.items()}
+    key = max(beyond, key=lambda name: beyond[name])
+    far = f" {number(beyond[key], 3)} x its limit" if 1 < beyond[key] < float("inf") else ": requests rejected"
+    return f"{slo_label(key)}{far}"

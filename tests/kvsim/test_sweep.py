@@ -33,6 +33,18 @@ def test_says_what_it_would_run_and_then_runs_it(kvsim: Kvsim, file: Path, folde
     assert [row["settings"] for row in json.loads(resumed.out)] == [{"hardware.replicas": n} for n in (1, 2)]
 
 
+def test_each_run_says_if_it_meets_the_slo_and_what_misses_it_most(kvsim: Kvsim, file: Path) -> None:
+    limits = "set: {slo: {ttft_p95: 1us, tpot_p95: 1000s}}\n"
+    file.write_text(file.read_text() + limits)
+    answer = kvsim("sweep", file.name, "--workers", "1")
+    rows = [line for line in answer.out.splitlines() if line.strip().startswith("replicas=")]
+    assert len(rows) == 2
+    assert all("TTFT p95 " in row and row.endswith(" x its limit") for row in rows)
+    file.write_text(file.read_text().replace("1us", "1000s"))
+    answer = kvsim("sweep", file.name, "--workers", "1", "--out", "easy")
+    assert all(line.endswith("  met") for line in answer.out.splitlines() if line.strip().startswith("replicas="))
+
+
 def test_all_failed_is_exit_code_1(kvsim: Kvsim, file: Path) -> None:
     file.write_text(file.read_text().replace("hardware.replicas: [1, 2]", "engine.num_gpu_blocks: [1000000000]"))
     answer = kvsim("sweep", file.name, "--workers", "1")
