@@ -20,9 +20,9 @@ LAYERS = """\
         # here, what the policy does costs no time.
 """
 
-RETENTION_POLICY = (
+_BUDGET = (
     '''\
-"""A retention policy for kvsim; as it stands, a window of the newest tokens."""
+"""<what>"""
 
 from dataclasses import replace
 
@@ -30,10 +30,10 @@ from kvsim import LayerPlan, LayerView, SequencePolicy
 
 
 class $cls(SequencePolicy):
-    """Keeps the newest tokens, and drops the others when the prompt is complete."""
+    """<does>"""
 
     # Keyword arguments are options of the scenario:
-    # `policies: {retention: {name: "$name.py:$cls", tokens: 1024}}`;
+    # `policies: {<family>: {name: "$name.py:$cls", tokens: 1024}}`;
     # raise ValueError for a value that makes no sense.
     def __init__(self, *, tokens: int = 2048) -> None:
         if tokens < 1:
@@ -44,42 +44,34 @@ class $cls(SequencePolicy):
         """The layer's plan, from that of the policies before; asked once per layer."""
 '''
     + LAYERS
-    + """\
+)
+"""A policy with a number of tokens, less its last lines."""
+
+
+def _budget(family: str, what: str, does: str, returns: str) -> str:
+    return _BUDGET.replace("<family>", family).replace("<what>", what).replace("<does>", does) + returns
+
+
+RETENTION_POLICY = _budget(
+    "retention",
+    "A retention policy for kvsim; as it stands, a window of the newest tokens.",
+    "Keeps the newest tokens, and drops the others when the prompt is complete.",
+    """\
         return replace(
             before,
             kept=before.kept.capped(self._tokens),
             attended=before.attended.capped(self._tokens),
         )
-"""
+""",
 )
 
-SELECTION_POLICY = (
-    '''\
-"""A selection policy for kvsim; as it stands, a step reads so many tokens of all."""
-
-from dataclasses import replace
-
-from kvsim import LayerPlan, LayerView, SequencePolicy
-
-
-class $cls(SequencePolicy):
-    """Keeps everything in HBM, and reads so many tokens in each step."""
-
-    # Keyword arguments are options of the scenario:
-    # `policies: {selection: {name: "$name.py:$cls", tokens: 1024}}`;
-    # raise ValueError for a value that makes no sense.
-    def __init__(self, *, tokens: int = 2048) -> None:
-        if tokens < 1:
-            raise ValueError(f"tokens: found {tokens!r}, expected a whole number >= 1")
-        self._tokens = tokens
-
-    def plan(self, layer: LayerView, before: LayerPlan) -> LayerPlan:
-        """The layer's plan, from that of the policies before; asked once per layer."""
-'''
-    + LAYERS
-    + """\
+SELECTION_POLICY = _budget(
+    "selection",
+    "A selection policy for kvsim; as it stands, a step reads so many tokens of all.",
+    "Keeps everything in HBM, and reads so many tokens in each step.",
+    """\
         return replace(before, attended=before.attended.capped(self._tokens))
-"""
+""",
 )
 
 FORMAT_POLICY = (
