@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,28 @@ ROW_GROUP = 1 << 17
 TABLES = ("requests", "steps", "transfers", "samples", "preemptions")
 
 
+class Frames(Mapping[str, Any]):
+    """Tables as pandas frames; making one takes as long as many a short run, and most are never looked at."""
+
+    def __init__(self, tables: Mapping[str, pa.Table]) -> None:
+        self._tables = tables
+        self._made: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._made:
+            self._made[name] = self._tables[name].to_pandas()
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tables)
+
+    def __len__(self) -> int:
+        return len(self._tables)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self)})"
+
+
 @dataclass(frozen=True)
 class Result:
     """What a run produced: the summary (kvsim-summary/1), the tables (pyarrow), and what they came from."""
@@ -39,9 +62,9 @@ class Result:
     """How to go on from a time, if it was asked for (`sim.snapshot`)."""
 
     @cached_property
-    def frames(self) -> dict[str, Any]:
-        """The tables as pandas frames."""
-        return {name: table.to_pandas() for name, table in self.tables.items()}
+    def frames(self) -> Mapping[str, Any]:
+        """The tables as pandas frames, each made when it is first asked for."""
+        return Frames(self.tables)
 
     def save(self, out: str | Path) -> Path:
         """Write the run directory (scenario.yaml, summary.json, profile.json, tables) into folder `out`; returns it.

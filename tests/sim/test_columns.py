@@ -1,9 +1,11 @@
 """Columns give back what went in, in its own type, however many rows there are."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from sim.columns import MOST_SUMMANDS, ROWS, Columns
+from sim.result import Frames
 
 
 @pytest.mark.parametrize("rows", [0, 1, ROWS - 1, ROWS, 2 * ROWS + 5])
@@ -83,3 +85,15 @@ def test_rows_with_much_to_sum_are_not_held():
         columns.append((0.0,), many)
     assert not columns._parts
     assert columns.numbers("sum").tolist() == [len(many)] * 4
+
+
+def test_frames_are_made_when_they_are_asked_for():
+    frames = Frames({"one": pa.table({"a": [1, 2]}), "two": pa.table({"b": [3]})})
+    assert list(frames) == ["one", "two"]
+    assert len(frames) == 2
+    assert frames["one"].a.tolist() == [1, 2]
+    assert frames["one"] is frames["one"]
+    assert "three" not in frames
+    with pytest.raises(KeyError):
+        frames["three"]
+    assert repr(frames) == "Frames(one, two)"
