@@ -75,6 +75,7 @@ class RunOrder:
             length = len(held)
             if blocks[at : at + length] == held:
                 del self._runs[run]
+                run.blocks = []  # no cycle: nobody searches for those while a run lasts
                 at += length
             else:
                 at += len(_taken(held, blocks, at))

@@ -1,5 +1,6 @@
 """`lru` kept in runs, as the tiers of an engine have it, against `lru` itself."""
 
+import gc
 import random
 from collections.abc import Sequence
 
@@ -8,6 +9,7 @@ import pytest
 from policies.base import Block
 from policies.eviction.lru import LRU
 from policies.eviction.lru_in_runs import LRUInRuns, in_runs
+from policies.eviction.runs import RunOrder
 
 
 class Info:
@@ -110,3 +112,17 @@ def test_only_lru_itself_is_kept_in_runs() -> None:
     plain = LRU(Info())
     plain.insert_all(blocks(4))
     assert [block.key for block in in_runs(plain).victims()] == [0, 1, 2, 3]
+
+
+def test_what_leaves_the_order_is_let_go_without_a_search_for_cycles():
+    """Runs last long and search for no garbage meanwhile: what is evicted must not stay."""
+    order, first = RunOrder(), 10**12
+    gc.disable()
+    try:
+        new = blocks(8, first)
+        order.add(list(new))
+        order.remove(new)
+        del new
+        assert not [thing for thing in gc.get_objects() if isinstance(thing, Block) and thing.key >= first]
+    finally:
+        gc.enable()
