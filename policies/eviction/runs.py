@@ -87,11 +87,13 @@ class RunOrder:
         return chain.from_iterable(map(_blocks, self._runs))
 
     def _join(self, blocks: list[Block]) -> None:
-        """Blocks that are runs by themselves become one, the last."""
-        for block in blocks:
+        """Blocks that are runs by themselves become one, the last; one that is named twice stands where it is last."""
+        once = list(dict.fromkeys(reversed(blocks)))
+        once.reverse()
+        for block in once:
             assert block.run is not None
             del self._runs[block.run]
-        self.add(blocks)
+        self.add(once)
 
     def _part_to_end(self, run: Run, blocks: list[Block], at: int) -> int:
         """Make the part of a run that `blocks` goes on with a run of its own, the last; where `blocks` goes on then."""

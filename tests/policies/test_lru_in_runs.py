@@ -50,6 +50,8 @@ def used(source: random.Random, resident: Sequence[Block]) -> list[Block]:
     if source.random() < 0.2:
         others = source.sample(list(resident), min(4, len(resident)))
         chosen = [block for block in others if block not in chosen] + chosen
+    if chosen and source.random() < 0.2:  # a prompt whose ids are not chained may repeat some
+        chosen += source.choices(chosen, k=4)
     return chosen
 
 
