@@ -17,7 +17,7 @@ _accumulate: Final = np.add.accumulate
 class Ends:
     """The ends of two steps or more, s; each is the one before it plus the seconds of the step, in this order.
 
-    Few and many steps have the same bits.
+    Few and many steps have the same bits. Abstract, but no ABC: classes that are compiled may not derive from one.
     """
 
     def at(self, step: int) -> float:
